@@ -1,0 +1,263 @@
+"""The manifest: what a swarm trains and how. Data, never code; the same on every peer.
+
+A manifest is written by the founder as TOML (`talkoot.peer.manifest_file` reads it), *sealed* when the
+swarm is founded (founders and layout hash are filled in), and from then on identified by the hash of its
+canonical form: the swarm id.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import msgspec
+from blake3 import blake3
+
+PROTOCOL_VERSION = 1
+"""Version of everything on the wire; a manifest belongs to one."""
+
+
+def _require(condition: bool, field_name: str, bound: str) -> None:
+    """Raise ValueError naming the field and its bound unless `condition` holds."""
+    if not condition:
+        raise ValueError(f"{field_name} must be {bound}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Swarm:
+    """Section [swarm]: who trains together."""
+
+    name: str
+    """A short name for people: 1 to 64 characters."""
+    description: str = ""
+    """One line about the purpose, at most 500 characters."""
+    license: str = "Apache-2.0"
+    """SPDX identifier under which the trained weights are published."""
+    admission: Literal["invite", "open"] = "invite"
+    """`invite`: peers with an invite key signed by a founder weigh and vote from their next round on.
+    `open`: anyone may join and contribute; founders alone vote until trust is earned."""
+    founders: tuple[str, ...] = ()
+    """Peer ids of the founders, the first voters; filled in when the swarm is founded."""
+    start_peers: int = 1
+    """Training starts when this many peers are there (first round only)."""
+    max_peers: int = 64
+    """Most peers in one group."""
+
+    def __post_init__(self) -> None:
+        _require(1 <= len(self.name) <= 64, "swarm.name", "1 to 64 characters")
+        _require(len(self.description) <= 500, "swarm.description", "at most 500 characters")
+        _require(self.admission in ("invite", "open"), "swarm.admission", '"invite" or "open"')
+        _require(1 <= self.start_peers <= 64, "swarm.start_peers", "1 to 64")
+        _require(1 <= self.max_peers <= 64, "swarm.max_peers", "1 to 64")
+        _require(len(self.founders) <= 64, "swarm.founders", "at most 64 peer ids")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """Section [model]: the network, as a `transformers` configuration."""
+
+    kind: Literal["transformers", "numpy"] = "transformers"
+    """`transformers`: a causal language model built from `config`. `numpy`: the tiny bigram model that
+    tests with many nodes use; it needs neither torch nor transformers."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """`model_type` and the fields of its configuration class; never a name to download."""
+    layout: str = ""
+    """Hash over names, shapes and order of the flat parameter vector; filled in when founded."""
+    numel: int = 0
+    """Number of parameters; filled in when founded."""
+
+    def __post_init__(self) -> None:
+        _require(self.kind in ("transformers", "numpy"), "model.kind", '"transformers" or "numpy"')
+        _require(0 <= self.numel <= 2**40, "model.numel", "0 to 2**40")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Data:
+    """Section [data]: what is read, and how it becomes tokens."""
+
+    source: Literal["stdlib", "text", "jsonl", "tokens", "huggingface"] = "stdlib"
+    """`stdlib`: the running interpreter's standard library source. `text`: files or globs. `jsonl`: one
+    object a line. `tokens`: a memory-mapped file of token ids. `huggingface`: a streamed data set."""
+    paths: tuple[str, ...] = ()
+    """Files or globs for `text`, `jsonl` and `tokens`, relative to the manifest."""
+    text_field: str = "text"
+    """The field that holds the text in `jsonl` and `huggingface`."""
+    token_dtype: Literal["uint8", "uint16", "uint32"] = "uint16"
+    """Element type of `tokens` files, little-endian."""
+    dataset: str = ""
+    """`huggingface`: name of the data set."""
+    subset: str = ""
+    """`huggingface`: configuration of the data set, may be empty."""
+    split: str = "train"
+    """`huggingface`: the split to stream."""
+    revision: str = ""
+    """`huggingface`: commit hash of the data set; required, so that all peers read the same."""
+    tokenizer: str = "bytes"
+    """`bytes` (256 values) or the path of a `tokenizer.json`, relative to the manifest."""
+    tokenizer_hash: str = ""
+    """BLAKE3 of that `tokenizer.json`; filled in when founded."""
+    sequence_length: int = 128
+    """Tokens in one training window."""
+    held_out_percent: float = 5.0
+    """Share of documents, chosen by the hash of their content, that nobody trains on."""
+
+    def __post_init__(self) -> None:
+        sources = ("stdlib", "text", "jsonl", "tokens", "huggingface")
+        _require(self.source in sources, "data.source", "one of " + ", ".join(sources))
+        _require(8 <= self.sequence_length <= 2**20, "data.sequence_length", "8 to 1048576")
+        _require(0.1 <= self.held_out_percent <= 50, "data.held_out_percent", "0.1 to 50")
+        _require(self.token_dtype in ("uint8", "uint16", "uint32"), "data.token_dtype", "uint8, uint16 or uint32")
+        if self.source in ("text", "jsonl", "tokens"):
+            _require(bool(self.paths), "data.paths", f"given for source {self.source!r}")
+        if self.source == "huggingface":
+            _require(bool(self.dataset), "data.dataset", "given for source 'huggingface'")
+            _require(bool(self.revision), "data.revision", "a commit hash, so that all peers read the same")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inner:
+    """Section [inner]: the local optimiser, AdamW (Loshchilov and Hutter 2019)."""
+
+    batch_size: int = 64
+    """Sequences in one optimiser step; split into micro-batches as memory demands."""
+    learning_rate: float = 3e-3
+    """Peak learning rate."""
+    beta1: float = 0.9
+    beta2: float = 0.95
+    weight_decay: float = 0.1
+    """Applied to matrices, not to norms and biases."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient of one step."""
+    warmup_steps: int = 50
+    """Linear warm-up on the swarm's global step."""
+    total_steps: int = 0
+    """Global step at which training ends; 0: open end, no decay."""
+    decay_steps: int = 0
+    """Linear decay to zero over the last so many of `total_steps` (warm-up, stable, decay)."""
+    compile: bool = False
+    """Use torch.compile."""
+    seed: int = 0
+    """Seed of the initial weights."""
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.batch_size <= 2**20, "inner.batch_size", "1 to 1048576")
+        _require(0 < self.learning_rate <= 1, "inner.learning_rate", "above 0, at most 1")
+        _require(0 <= self.beta1 < 1, "inner.beta1", "0 or more and below 1")
+        _require(0 <= self.beta2 < 1, "inner.beta2", "0 or more and below 1")
+        _require(0 <= self.weight_decay <= 10, "inner.weight_decay", "0 to 10")
+        _require(0 < self.clip_norm <= 1e6, "inner.clip_norm", "above 0, at most 1e6")
+        _require(0 <= self.warmup_steps <= 10**9, "inner.warmup_steps", "0 to 10**9")
+        _require(0 <= self.total_steps <= 10**12, "inner.total_steps", "0 to 10**12")
+        _require(0 <= self.decay_steps <= 10**12, "inner.decay_steps", "0 to 10**12")
+        _require(
+            self.decay_steps <= self.total_steps, "inner.decay_steps", "at most inner.total_steps"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outer:
+    """Section [outer]: SGD with Nesterov momentum on pseudo-gradients (DiLoCo, Douillard et al. 2023)."""
+
+    inner_steps: int = 100
+    """H: inner steps of an average peer in one round."""
+    learning_rate: float = 0.7
+    momentum: float = 0.9
+    """0.9 from about 50 rounds on; 0.5 for shorter runs."""
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.inner_steps <= 10**6, "outer.inner_steps", "1 to 1000000")
+        _require(0 < self.learning_rate <= 10, "outer.learning_rate", "above 0, at most 10")
+        _require(0 <= self.momentum < 1, "outer.momentum", "0 or more and below 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compression:
+    """Section [compression]: how pseudo-gradients travel."""
+
+    codec: str = "int8"
+    """Codec of contributions (`talkoot.compression.codec.get`)."""
+    aggregate_codec: str = "int8"
+    """Codec of the aggregate that reducers send back."""
+    error_feedback: bool = False
+    """Add what quantisation lost to the next contribution."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Round:
+    """Section [round]: when rounds close and how long their phases may take, in seconds."""
+
+    min_interval_s: float = 2.0
+    """Shortest time between two rounds."""
+    max_interval_s: float = 1800.0
+    """A round closes after this time even if the swarm's steps are not complete."""
+    announce_s: float = 10.0
+    """Pause between two announcements of a peer's progress."""
+    form_s: float = 10.0
+    """How long a leader waits for peers to join an attempt; doubles with each attempt."""
+    exchange_s: float = 120.0
+    """How long the exchange may take before the cut; doubles with each attempt."""
+    certify_s: float = 30.0
+    """How long collecting signatures may take; doubles with each attempt."""
+    max_absent_rounds: int = 3
+    """A voter absent for more rounds than this loses its vote."""
+    eval_windows: int = 64
+    """Held-out windows on which each peer measures the outer parameters after a round; 0: never."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.min_interval_s <= 86400, "round.min_interval_s", "0 to 86400")
+        _require(
+            self.min_interval_s < self.max_interval_s <= 7 * 86400,
+            "round.max_interval_s",
+            "above round.min_interval_s, at most a week",
+        )
+        _require(0.2 <= self.announce_s <= 300, "round.announce_s", "0.2 to 300")
+        for name in ("form_s", "exchange_s", "certify_s"):
+            _require(0.1 <= getattr(self, name) <= 3600, f"round.{name}", "0.1 to 3600")
+        _require(1 <= self.max_absent_rounds <= 10**6, "round.max_absent_rounds", "1 to 1000000")
+        _require(0 <= self.eval_windows <= 10**6, "round.eval_windows", "0 to 1000000")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """All sections together."""
+
+    swarm: Swarm
+    model: Model
+    data: Data = field(default_factory=Data)
+    inner: Inner = field(default_factory=Inner)
+    outer: Outer = field(default_factory=Outer)
+    compression: Compression = field(default_factory=Compression)
+    round: Round = field(default_factory=Round)
+    protocol: int = PROTOCOL_VERSION
+
+    @property
+    def sealed(self) -> bool:
+        """True when founders, layout and size are filled in: the swarm exists."""
+        return bool(self.swarm.founders and self.model.layout and self.model.numel)
+
+    def canonical(self) -> bytes:
+        """The one byte string that stands for this manifest: msgpack with sorted keys."""
+        return msgspec.msgpack.encode(asdict(self), order="deterministic")
+
+    @property
+    def swarm_id(self) -> bytes:
+        """32 bytes: BLAKE3 of the canonical form, in a domain of its own."""
+        return blake3(self.canonical(), derive_key_context="talkoot 2026 swarm id").digest()
+
+
+MAX_MANIFEST_BYTES = 64 * 1024
+"""Longest canonical manifest that is accepted from the network."""
+
+
+def from_canonical(data: bytes) -> Manifest:
+    """Parse a canonical manifest that came from another peer.
+
+    Raises ValueError when it is too long, malformed, has unknown or ill-typed fields, or is not canonical.
+    """
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise ValueError(f"manifest of {len(data)} bytes; at most {MAX_MANIFEST_BYTES} are accepted")
+    values = msgspec.msgpack.decode(data)
+    if not isinstance(values, dict):
+        raise ValueError("manifest is not a table")  # noqa: TRY004 - a ValueError is the contract
+    manifest = msgspec.convert(values, Manifest)
+    if manifest.canonical() != data:
+        raise ValueError("manifest has unknown fields or is not in canonical form")
+    return manifest
