@@ -104,7 +104,8 @@ class Data:
         _require(self.source in sources, "data.source", "one of " + ", ".join(sources))
         _require(8 <= self.sequence_length <= 2**20, "data.sequence_length", "8 to 1048576")
         _require(0.1 <= self.held_out_percent <= 50, "data.held_out_percent", "0.1 to 50")
-        _require(self.token_dtype in ("uint8", "uint16", "uint32"), "data.token_dtype", "uint8, uint16 or uint32")
+        dtypes = ("uint8", "uint16", "uint32")
+        _require(self.token_dtype in dtypes, "data.token_dtype", "one of " + ", ".join(dtypes))
         if self.source in ("text", "jsonl", "tokens"):
             _require(bool(self.paths), "data.paths", f"given for source {self.source!r}")
         if self.source == "huggingface":
@@ -147,9 +148,7 @@ class Inner:
         _require(0 <= self.warmup_steps <= 10**9, "inner.warmup_steps", "0 to 10**9")
         _require(0 <= self.total_steps <= 10**12, "inner.total_steps", "0 to 10**12")
         _require(0 <= self.decay_steps <= 10**12, "inner.decay_steps", "0 to 10**12")
-        _require(
-            self.decay_steps <= self.total_steps, "inner.decay_steps", "at most inner.total_steps"
-        )
+        _require(self.decay_steps <= self.total_steps, "inner.decay_steps", "at most inner.total_steps")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -256,7 +255,7 @@ def from_canonical(data: bytes) -> Manifest:
         raise ValueError(f"manifest of {len(data)} bytes; at most {MAX_MANIFEST_BYTES} are accepted")
     values = msgspec.msgpack.decode(data)
     if not isinstance(values, dict):
-        raise ValueError("manifest is not a table")  # noqa: TRY004 - a ValueError is the contract
+        raise ValueError("manifest is not a table")
     manifest = msgspec.convert(values, Manifest)
     if manifest.canonical() != data:
         raise ValueError("manifest has unknown fields or is not in canonical form")
