@@ -1,0 +1,57 @@
+"""What one start of the daemon was asked to do. The command line fills it in; the daemon reads it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Profile = Literal["test", "home", "lan"]
+
+PROFILES: tuple[Profile, ...] = ("test", "home", "lan")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOptions:
+    """Options of `talkoot run`. Nothing here is part of the swarm's agreement; that is the manifest."""
+
+    state_dir: Path
+    """Key, outer state, local work and logs live here; one daemon at a time."""
+    manifest: Path | None = None
+    """TOML file of a swarm to found (a draft) or to join (sealed). None: `join`, or go on with `state_dir`."""
+    join: str | None = None
+    """Text of an invite (`talkoot://...`); excludes `manifest`."""
+    http_port: int = 0
+    """Port of the local API on 127.0.0.1; 0: any free one, written to `<state_dir>/api.json`."""
+    port: int = 0
+    """TCP port for other peers; 0: any free one."""
+    listen: tuple[str, ...] = ()
+    """Multiaddrs to listen on instead of those that `profile` and `port` give."""
+    announce: tuple[str, ...] = ()
+    """Multiaddrs told to others instead of those that were found (port forwarding, public name)."""
+    bootstrap: tuple[str, ...] = ()
+    """Multiaddrs with /p2p/ of peers to ask first, besides those of the invite."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
+    threads: int = 0
+    """CPU threads of the trainer; 0: as many as there are cores."""
+    memory_limit_bytes: int = 0
+    """Memory that the trainer may use on its device; 0: no limit of our own."""
+    data_paths: tuple[str, ...] = ()
+    """Files or globs read instead of the manifest's `data.paths`."""
+    profile: Profile = "home"
+    """`home`: NAT traversal, public and private addresses. `lan`: private addresses only. `test`: loopback."""
+    verbose: bool = False
+    """Log what is of use to developers only."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the field and its bound."""
+        if self.manifest is not None and self.join is not None:
+            raise ValueError("give a manifest or an invite, not both")
+        for name in ("http_port", "port"):
+            if not 0 <= getattr(self, name) <= 65535:
+                raise ValueError(f"{name} must be 0 to 65535")
+        if self.threads < 0:
+            raise ValueError("threads must be 0 or more")
+        if self.memory_limit_bytes < 0:
+            raise ValueError("memory_limit_bytes must be 0 or more")
+        if self.profile not in PROFILES:
+            raise ValueError("profile must be one of " + ", ".join(PROFILES))
