@@ -5,7 +5,9 @@ swarm is founded (founders and layout hash are filled in), and from then on iden
 canonical form: the swarm id.
 """
 
-from dataclasses import asdict, dataclass, field
+import math
+import re
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import msgspec
@@ -19,6 +21,33 @@ def _require(condition: bool, field_name: str, bound: str) -> None:
     """Raise ValueError naming the field and its bound unless `condition` holds."""
     if not condition:
         raise ValueError(f"{field_name} must be {bound}")
+
+
+_CODEC_NAME = re.compile(r"[a-z][a-z0-9_.:=,/-]{0,63}")
+# only the form: whether the codec exists is known to talkoot.compression, which needs torch
+
+MAX_CONFIG_DEPTH = 8
+"""Deepest nesting of `model.config`."""
+
+
+def _check_plain(value: object, name: str, depth: int = 0) -> None:
+    """Raise ValueError naming what is in `value` that TOML and msgpack do not both carry unchanged."""
+    _require(depth <= MAX_CONFIG_DEPTH, name, f"at most {MAX_CONFIG_DEPTH} levels deep")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _require(isinstance(key, str), name, "a table with names as keys")
+            _check_plain(item, f"{name}.{key}", depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check_plain(item, name, depth + 1)
+    elif isinstance(value, bool | str):
+        return
+    elif isinstance(value, int):
+        _require(-(2**63) <= value < 2**63, name, "a 64-bit integer")
+    else:
+        _require(
+            isinstance(value, float) and math.isfinite(value), name, "a table, list, string or finite number"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +87,7 @@ class Model:
     """`transformers`: a causal language model built from `config`. `numpy`: the tiny bigram model that
     tests with many nodes use; it needs neither torch nor transformers."""
     config: dict[str, Any] = field(default_factory=dict)
-    """`model_type` and the fields of its configuration class; never a name to download."""
+    """`model_type` and the fields of its configuration class in `transformers`; never a name to download."""
     layout: str = ""
     """Hash over names, shapes and order of the flat parameter vector; filled in when founded."""
     numel: int = 0
@@ -67,6 +96,9 @@ class Model:
     def __post_init__(self) -> None:
         _require(self.kind in ("transformers", "numpy"), "model.kind", '"transformers" or "numpy"')
         _require(0 <= self.numel <= 2**40, "model.numel", "0 to 2**40")
+        for key in ("auto_map", "trust_remote_code", "_name_or_path"):
+            _require(key not in self.config, f"model.config.{key}", "left out: nothing is downloaded")
+        _check_plain(self.config, "model.config")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +154,9 @@ class Inner:
     learning_rate: float = 3e-3
     """Peak learning rate."""
     beta1: float = 0.9
+    """Decay of the mean of the gradient."""
     beta2: float = 0.95
+    """Decay of the mean of its square."""
     weight_decay: float = 0.1
     """Applied to matrices, not to norms and biases."""
     clip_norm: float = 1.0
@@ -158,6 +192,7 @@ class Outer:
     inner_steps: int = 100
     """H: inner steps of an average peer in one round."""
     learning_rate: float = 0.7
+    """Step size along the averaged pseudo-gradient; 0.7 is DiLoCo's."""
     momentum: float = 0.9
     """0.9 from about 50 rounds on; 0.5 for shorter runs."""
 
@@ -172,11 +207,17 @@ class Compression:
     """Section [compression]: how pseudo-gradients travel."""
 
     codec: str = "int8"
-    """Codec of contributions (`talkoot.compression.codec.get`)."""
+    """Codec of contributions: `int8` (absmax in blocks), `fp16`, `bf16` or `fp32`."""
     aggregate_codec: str = "int8"
     """Codec of the aggregate that reducers send back."""
     error_feedback: bool = False
     """Add what quantisation lost to the next contribution."""
+
+    def __post_init__(self) -> None:
+        for name in ("codec", "aggregate_codec"):
+            _require(
+                bool(_CODEC_NAME.fullmatch(getattr(self, name))), f"compression.{name}", "a codec's name"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -219,13 +260,21 @@ class Manifest:
     """All sections together."""
 
     swarm: Swarm
+    """Who trains together."""
     model: Model
+    """The network, as a `transformers` configuration."""
     data: Data = field(default_factory=Data)
+    """What is read, and how it becomes tokens."""
     inner: Inner = field(default_factory=Inner)
+    """The local optimiser."""
     outer: Outer = field(default_factory=Outer)
+    """The optimiser of rounds."""
     compression: Compression = field(default_factory=Compression)
+    """How pseudo-gradients travel."""
     round: Round = field(default_factory=Round)
+    """When rounds close and how long their phases may take."""
     protocol: int = PROTOCOL_VERSION
+    """Version of everything on the wire; peers of one swarm speak the same."""
 
     @property
     def sealed(self) -> bool:
@@ -234,7 +283,12 @@ class Manifest:
 
     def canonical(self) -> bytes:
         """The one byte string that stands for this manifest: msgpack with sorted keys."""
-        return msgspec.msgpack.encode(asdict(self), order="deterministic")
+        values = asdict(self)
+        for section in fields(self):
+            for item in fields(getattr(self, section.name)) if section.name != "protocol" else ():
+                if item.type is float:  # 1 and 1.0 are the same setting, so they must be the same bytes
+                    values[section.name][item.name] = float(values[section.name][item.name])
+        return msgspec.msgpack.encode(values, order="deterministic")
 
     @property
     def swarm_id(self) -> bytes:
@@ -253,7 +307,10 @@ def from_canonical(data: bytes) -> Manifest:
     """
     if len(data) > MAX_MANIFEST_BYTES:
         raise ValueError(f"manifest of {len(data)} bytes; at most {MAX_MANIFEST_BYTES} are accepted")
-    values = msgspec.msgpack.decode(data)
+    try:
+        values = msgspec.msgpack.decode(data)
+    except RecursionError as error:
+        raise ValueError("manifest is nested too deeply") from error
     if not isinstance(values, dict):
         raise ValueError("manifest is not a table")
     manifest = msgspec.convert(values, Manifest)

@@ -16,9 +16,9 @@ class RunOptions:
     state_dir: Path
     """Key, outer state, local work and logs live here; one daemon at a time."""
     manifest: Path | None = None
-    """TOML file of a swarm to found (a draft) or to join (sealed). None: `join`, or go on with `state_dir`."""
+    """TOML file of a swarm to found (a draft) or to join (sealed). None: see `join`."""
     join: str | None = None
-    """Text of an invite (`talkoot://...`); excludes `manifest`."""
+    """Text of an invite (`talkoot://...`). Neither it nor `manifest`: go on with what `state_dir` holds."""
     http_port: int = 0
     """Port of the local API on 127.0.0.1; 0: any free one, written to `<state_dir>/api.json`."""
     port: int = 0
@@ -38,7 +38,7 @@ class RunOptions:
     data_paths: tuple[str, ...] = ()
     """Files or globs read instead of the manifest's `data.paths`."""
     profile: Profile = "home"
-    """`home`: NAT traversal, public and private addresses. `lan`: private addresses only. `test`: loopback."""
+    """`home`: NAT traversal, all addresses. `lan`: private addresses only. `test`: loopback only."""
     verbose: bool = False
     """Log what is of use to developers only."""
 

@@ -1,0 +1,157 @@
+"""Reads a manifest from TOML, with errors that name the file, the line and what was probably meant."""
+
+import os
+import tomllib
+from dataclasses import MISSING, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from talkoot.dht.errors import ConfigError
+from talkoot.peer.manifest import MAX_MANIFEST_BYTES, PROTOCOL_VERSION, Manifest
+from talkoot.peer.manifest_text import sections, toml_text, type_words
+
+FILE_NAME = "talkoot.toml"
+"""Name of the manifest in the folder that `talkoot init` makes."""
+
+
+def load(path: Path) -> tuple[Manifest, Path]:
+    """Read a draft or sealed manifest; also the folder from which its relative paths are taken.
+
+    A folder stands for the `talkoot.toml` in it.
+
+    Raises ConfigError, one line that begins with the file (and the line, where there is one), when the
+    file cannot be read, is no TOML, or a section or key is missing, unknown, ill-typed or out of bounds.
+    """
+    if path.is_dir():
+        path = path / FILE_NAME
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_MANIFEST_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise ConfigError(f"{path}: longer than {MAX_MANIFEST_BYTES} bytes")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text") from error
+    return parse(text, name=str(path)), path.resolve().parent
+
+
+def parse(text: str, *, name: str) -> Manifest:
+    """The manifest in `text`. Raises ConfigError as `load` does, with `name` for the file."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(_syntax_line(name, text, error)) from error
+    except RecursionError as error:
+        raise ConfigError(f"{name}: nested too deeply") from error
+    return _Reader(text, name).manifest(values)
+
+
+def save(manifest: Manifest, path: Path) -> None:
+    """Write commented TOML; the file is there completely or not at all. Raises OSError."""
+    new = path.with_name(path.name + ".new")
+    with new.open("w", encoding="utf-8") as file:
+        file.write(toml_text(manifest))
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+
+
+class _Reader:
+    """Turns the values of one file into a Manifest; knows the text only to say on which line it failed."""
+
+    def __init__(self, text: str, name: str) -> None:
+        self._text = text
+        self._name = name
+
+    def manifest(self, values: dict[str, Any]) -> Manifest:
+        known = dict(sections())
+        self._refuse_unknown(values, [*known, "protocol"], ())
+        protocol = self._convert(values.get("protocol", PROTOCOL_VERSION), int, ("protocol",))
+        if protocol != PROTOCOL_VERSION:
+            words = f"made for protocol {protocol}; this version of talkoot speaks {PROTOCOL_VERSION}"
+            raise self._error(("protocol",), words)
+        parts = {}
+        for section, kind in known.items():
+            if section not in values and any(
+                item.name == section and _required(item) for item in fields(Manifest)
+            ):
+                raise ConfigError(f"{self._name}: section [{section}] is missing")
+            parts[section] = self._section(section, kind, values.get(section, {}))
+        return Manifest(**parts)
+
+    def _section(self, section: str, kind: type[Any], values: object) -> Any:
+        if not isinstance(values, dict):
+            raise self._error((section,), f"{section} must be a section: [{section}]")
+        self._refuse_unknown(values, [item.name for item in fields(kind)], (section,))
+        arguments = {}
+        for item in fields(kind):
+            if item.name in values:
+                arguments[item.name] = self._convert(values[item.name], item.type, (section, item.name))
+            elif _required(item):
+                raise self._error((section,), f"[{section}] {item.name} is missing")
+        try:
+            result = kind(**arguments)
+        except ValueError as error:  # "section.field must be <bound>"
+            at = tuple(str(error).split(" ", 1)[0].split("."))
+            raise self._error(at, str(error)) from error
+        if section == "model" and result.kind == "transformers" and "model_type" not in result.config:
+            raise self._error((section,), "[model.config] model_type is missing")
+        return result
+
+    def _refuse_unknown(self, values: dict[str, Any], known: list[str], at: tuple[str, ...]) -> None:
+        for key in values:
+            if key not in known:
+                near = get_close_matches(key, known, n=1)
+                hint = f"did you mean {near[0]}?" if near else "known here: " + ", ".join(known)
+                where = f"[{at[0]}] {key}" if at else key
+                raise self._error((*at, key), f"{where} is unknown; {hint}")
+
+    def _convert(self, value: object, kind: Any, at: tuple[str, ...]) -> Any:
+        try:
+            return msgspec.convert(value, kind, strict=True)
+        except msgspec.ValidationError as error:
+            where = f"[{at[0]}] {at[1]}" if len(at) > 1 else at[0]
+            raise self._error(at, f"{where} must be {type_words(kind)}") from error
+
+    def _error(self, at: tuple[str, ...], words: str) -> ConfigError:
+        line = line_of(self._text, at)
+        return ConfigError(f"{self._name}:{line}: {words}" if line else f"{self._name}: {words}")
+
+
+def _required(item: Any) -> bool:
+    return item.default is MISSING and item.default_factory is MISSING
+
+
+def line_of(text: str, path: tuple[str, ...]) -> int | None:
+    """Line (from 1) where the key at `path` begins in valid TOML; of its nearest parent if it is not there.
+
+    The key begins on the line after the longest prefix of whole lines that parses without it. Quadratic in
+    the number of lines: for error messages only.
+    """
+    lines = text.splitlines(keepends=True)
+    good = 0
+    for end in range(1, len(lines) + 1):
+        try:
+            values: Any = tomllib.loads("".join(lines[:end]))
+        except tomllib.TOMLDecodeError:
+            continue
+        for key in path:
+            values = values.get(key) if isinstance(values, dict) else None
+        if values is not None:
+            return good + 1
+        good = end
+    return line_of(text, path[:-1]) if len(path) > 1 else None
+
+
+def _syntax_line(name: str, text: str, error: tomllib.TOMLDecodeError) -> str:
+    """tomllib says "... (at line 3, column 7)" or "... (at end of document)"."""
+    words, _, place = str(error).rpartition(" (at ")
+    place = place.rstrip(")")
+    line = place.split(" ")[1].rstrip(",") if place.startswith("line ") else str(text.count("\n") + 1)
+    return f"{name}:{line}: {words or error}"
