@@ -1,0 +1,260 @@
+"""Certificates: the signed statements of what each round consists of.
+
+A certificate binds the state before a round, the cut, the aggregates, the state after it and the voters
+of the next round. Voters sign it in two phases (`talkoot.averaging.voting`); whoever knows the voters can
+check it alone.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from talkoot.averaging.digest import content_hash
+from talkoot.averaging.ledger import MAX_VOTERS
+from talkoot.averaging.quorum import quorum
+from talkoot.averaging.signing import Signer, Verify
+
+GENESIS_ROUND = -1
+"""Round number of the certificate with which a founder starts a swarm."""
+
+MAX_CERTIFICATE_BYTES = 256 * 1024
+"""Longest encoded certificate that is accepted."""
+
+MAX_CONTRIBUTIONS = 64
+MAX_PARTS = 64
+MAX_ADMISSION_BYTES = 1024
+
+Kind = Literal["genesis", "final", "weak"]
+
+
+class CertificateError(ValueError):
+    """A certificate, contribution or vote that does not hold. `reason` is from a closed list."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class Contribution(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Signed header of one peer's encoded pseudo-gradient; one for each (prior digest, peer)."""
+
+    swarm: bytes
+    round: int
+    prior: bytes
+    """Digest of the outer state that the pseudo-gradient starts from."""
+    key: bytes
+    root: bytes
+    """Root of the tree over its chunks (`talkoot.averaging.contribution`)."""
+    norm2: float
+    """Squared L2 norm of the decoded contribution."""
+    steps: int
+    """Inner steps that it stands for."""
+    tokens: int
+    """Tokens that it was trained on."""
+    numel: int
+    codec: str
+    carried: int = 0
+    """Rounds whose uncounted work it carries in addition."""
+    admission: bytes = b""
+    """Proof of invitation of a peer that is not a voter yet."""
+    signature: bytes = b""
+
+    def unsigned(self) -> bytes:
+        """The bytes that the contributor signs."""
+        body = msgspec.structs.replace(self, signature=b"")
+        return b"talkoot contribution\0" + msgspec.msgpack.encode(body)
+
+    def check(self, verify: Verify) -> None:
+        """Raise CertificateError unless the fields are in bounds and the signature is the contributor's."""
+        sizes_ok = all(len(field) == 32 for field in (self.swarm, self.prior, self.key, self.root))
+        if not sizes_ok or len(self.admission) > MAX_ADMISSION_BYTES or len(self.codec) > 32:
+            raise CertificateError("malformed", "contribution with a field of the wrong size")
+        if not 0 <= self.norm2 < float("inf"):
+            raise CertificateError("not_finite", "contribution with a norm that is no number")
+        if not (1 <= self.steps <= 10**9 and 0 <= self.tokens <= 10**15 and 0 <= self.carried <= 10**6):
+            raise CertificateError("malformed", "contribution with a count out of range")
+        if not verify(self.key, self.unsigned(), self.signature):
+            raise CertificateError("signature", "contribution not signed by its peer")
+
+
+class PartDigest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What one reducer's aggregate of one part hashes to."""
+
+    reducer: bytes
+    first_chunk: int
+    num_chunks: int
+    root: bytes
+    """Root over the content hashes of the encoded aggregate chunks."""
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the voters agree on: everything that a round consists of."""
+
+    swarm: bytes
+    round: int
+    prior: bytes
+    cut: tuple[Contribution, ...]
+    """Contributions that count, ascending by key."""
+    present: tuple[bytes, ...]
+    """Members of the roster, ascending."""
+    parts: tuple[PartDigest, ...]
+    digest: bytes
+    """Digest of the outer state after the round."""
+    voters: tuple[bytes, ...]
+    """Voters of the next round, ascending."""
+
+    @property
+    def hash(self) -> bytes:
+        """The 32 bytes that votes are about."""
+        return content_hash(msgspec.msgpack.encode(self))
+
+
+class Signature(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One voter's signature over one vote."""
+
+    voter: bytes
+    signature: bytes
+
+
+Phase = Literal["prepare", "commit"]
+
+
+def vote_bytes(value: Value, value_hash: bytes, attempt: int, phase: Phase, weak: bool) -> bytes:
+    """The bytes that a voter signs; a weak vote can never be taken for a final one."""
+    fields = (value.swarm, value.round, value.prior, attempt, phase, weak, value_hash)
+    return b"talkoot vote\0" + msgspec.msgpack.encode(fields)
+
+
+class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A value with the commit votes that make it final (or weak)."""
+
+    value: Value
+    attempt: int
+    weak: bool
+    votes: tuple[Signature, ...]
+
+    @property
+    def kind(self) -> Kind:
+        """genesis, final or weak."""
+        if self.value.round == GENESIS_ROUND:
+            return "genesis"
+        return "weak" if self.weak else "final"
+
+    def encode(self) -> bytes:
+        """Bytes for the wire and the log."""
+        return msgspec.msgpack.encode(self)
+
+
+def decode_certificate(data: bytes) -> Certificate:
+    """Parse a certificate; says nothing about its signatures. Raises CertificateError."""
+    if len(data) > MAX_CERTIFICATE_BYTES:
+        raise CertificateError("oversized", f"certificate of {len(data)} bytes")
+    try:
+        certificate = msgspec.msgpack.decode(data, type=Certificate)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise CertificateError("malformed", str(error)) from error
+    check_value(certificate.value)
+    return certificate
+
+
+def check_value(value: Value) -> None:
+    """Raise CertificateError unless sizes, counts and orders of a received value are in bounds."""
+    keys = (value.swarm, value.prior, value.digest, *value.present, *value.voters)
+    if any(len(key) != 32 for key in keys) or any(len(part.root) != 32 for part in value.parts):
+        raise CertificateError("malformed", "a key or hash is not 32 bytes long")
+    if value.round < GENESIS_ROUND or len(value.cut) > MAX_CONTRIBUTIONS or len(value.parts) > MAX_PARTS:
+        raise CertificateError("malformed", "a count is out of range")
+    if not 1 <= len(value.voters) <= MAX_VOTERS or len(value.present) > MAX_CONTRIBUTIONS:
+        raise CertificateError("malformed", "a count is out of range")
+    for ordered in (value.present, value.voters, tuple(item.key for item in value.cut)):
+        if list(ordered) != sorted(set(ordered)):
+            raise CertificateError("malformed", "peers repeat or are not in ascending order")
+
+
+def check_votes(
+    value: Value,
+    votes: Iterable[Signature],
+    *,
+    attempt: int,
+    phase: Phase,
+    weak: bool,
+    voters: tuple[bytes, ...],
+    verify: Verify,
+) -> None:
+    """Raise CertificateError unless `votes` are a quorum of `voters` for `value`.
+
+    A final certificate needs a quorum of all voters, a weak one a quorum of those that were present.
+    """
+    present = [voter for voter in voters if voter in value.present] if weak else list(voters)
+    signed = list(votes)
+    names = [vote.voter for vote in signed]
+    if len(names) != len(set(names)):
+        raise CertificateError("repeated_vote")
+    if any(name not in present for name in names):
+        raise CertificateError("not_a_voter")
+    if not present or len(names) < quorum(len(present)):
+        raise CertificateError("no_quorum", f"{len(names)} votes of {len(present)} voters")
+    message = vote_bytes(value, value.hash, attempt, phase, weak)
+    if not all(verify(vote.voter, message, vote.signature) for vote in signed):
+        raise CertificateError("signature", "a vote is not signed by its voter")
+
+
+def check_certificate(certificate: Certificate, voters: tuple[bytes, ...], verify: Verify) -> None:
+    """Raise CertificateError unless `certificate` convinces somebody who knows its voters."""
+    check_value(certificate.value)
+    for contribution in certificate.value.cut:
+        contribution.check(verify)
+        same = (contribution.swarm, contribution.round, contribution.prior)
+        if same != (certificate.value.swarm, certificate.value.round, certificate.value.prior):
+            raise CertificateError("wrong_round", "a counted contribution belongs to another round")
+    check_votes(
+        certificate.value,
+        certificate.votes,
+        attempt=certificate.attempt,
+        phase="commit",
+        weak=certificate.weak,
+        voters=voters,
+        verify=verify,
+    )
+
+
+def genesis(swarm: bytes, digest: bytes, founders: Iterable[bytes], signer: Signer) -> Certificate:
+    """The certificate of a new swarm: its first state and voters, signed by one founder."""
+    value = Value(
+        swarm=swarm,
+        round=GENESIS_ROUND,
+        prior=bytes(32),
+        cut=(),
+        present=(signer.key,),
+        parts=(),
+        digest=digest,
+        voters=tuple(sorted(founders)),
+    )
+    message = vote_bytes(value, value.hash, 0, "commit", True)
+    vote = Signature(voter=signer.key, signature=signer.sign(message))
+    return Certificate(value=value, attempt=0, weak=True, votes=(vote,))
+
+
+def check_genesis(certificate: Certificate, founders: tuple[bytes, ...], verify: Verify) -> None:
+    """Raise CertificateError unless this is a founder's certificate for the founders as voters."""
+    if certificate.value.round != GENESIS_ROUND or certificate.value.voters != tuple(sorted(founders)):
+        raise CertificateError("wrong_genesis", "it does not start with the manifest's founders")
+    check_certificate(certificate, tuple(sorted(founders)), verify)
+
+
+def check_chain(start: Certificate, chain: Iterable[Certificate], verify: Verify) -> Certificate:
+    """Follow hand-overs of voters from a trusted certificate; returns the last one.
+
+    Raises CertificateError where a link is forged, missing, or of another branch.
+    """
+    head = start
+    for certificate in chain:
+        value = certificate.value
+        if value.swarm != head.value.swarm:
+            raise CertificateError("wrong_swarm")
+        if value.round != head.value.round + 1 or value.prior != head.value.digest:
+            raise CertificateError("broken_chain", f"round {value.round} after {head.value.round}")
+        check_certificate(certificate, head.value.voters, verify)
+        head = certificate
+    return head

@@ -1,0 +1,201 @@
+"""One peer's encoded pseudo-gradient: chunks that stand alone, an index of their hashes, a signed header.
+
+Chunk c of the flat vector is encoded by itself, so that any reducer can decode, verify and aggregate its
+part without the rest. The index lists for each chunk its content hash and the squared norm of its decoded
+values; the root over the index is in the signed header.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import fsum
+
+import msgspec
+import torch
+
+from talkoot.averaging.certificate import CertificateError, Contribution
+from talkoot.averaging.digest import HASH_BYTES, content_hash, root
+from talkoot.averaging.ledger import Ledger
+from talkoot.averaging.rules import CHUNK_NUMEL, Rules
+from talkoot.averaging.signing import Signer
+from talkoot.compression import codec as codecs
+from talkoot.compression.codec import Codec
+
+ENTRY_BYTES = HASH_BYTES + 8
+"""One index entry: content hash, then the squared norm as a little-endian float64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the index says about one chunk."""
+
+    hash: bytes
+    norm2: float
+
+    def encode(self) -> bytes:
+        """40 bytes."""
+        return self.hash + _float64(self.norm2)
+
+
+def _float64(value: float) -> bytes:
+    return torch.tensor([value], dtype=torch.float64).numpy().astype("<f8").tobytes()
+
+
+class Index:
+    """Entries of all chunks of one contribution."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = tuple(entries)
+
+    @property
+    def root(self) -> bytes:
+        """Root over the entries' hashes: what the contributor signs."""
+        return root([content_hash(entry.encode()) for entry in self.entries])
+
+    @property
+    def norm2(self) -> float:
+        """Squared norm of the whole contribution, exactly rounded."""
+        return fsum(entry.norm2 for entry in self.entries)
+
+    def encode(self) -> bytes:
+        """Entries one after the other."""
+        return b"".join(entry.encode() for entry in self.entries)
+
+
+def decode_index(data: bytes | memoryview, contribution: Contribution, num_chunks: int) -> Index:
+    """Parse an index and hold it against the signed header. Raises CertificateError."""
+    if len(data) != num_chunks * ENTRY_BYTES:
+        raise CertificateError("malformed", f"index of {len(data)} bytes for {num_chunks} chunks")
+    view = memoryview(data)
+    norms = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(num_chunks, ENTRY_BYTES)
+    values = norms[:, HASH_BYTES:].contiguous().view(torch.float64).flatten().tolist()
+    starts = range(0, len(data), ENTRY_BYTES)
+    index = Index(
+        [Entry(bytes(view[at : at + HASH_BYTES]), value) for at, value in zip(starts, values, strict=True)]
+    )
+    if not all(0 <= entry.norm2 < float("inf") for entry in index.entries):
+        raise CertificateError("not_finite", "a chunk's norm is no number")
+    if index.root != contribution.root or index.norm2 != contribution.norm2:
+        raise CertificateError("wrong_index", "index does not match the signed contribution")
+    return index
+
+
+class Chunks:
+    """Encoded chunks of one vector in one buffer; chunk sizes follow from the codec."""
+
+    def __init__(self, rules: Rules, codec: Codec, buffer: bytearray | memoryview) -> None:
+        self._rules = rules
+        self._view = memoryview(buffer)
+        self._full = codec.encoded_size(CHUNK_NUMEL)
+        self._last = codec.encoded_size(rules.chunk_numel(rules.num_chunks - 1))
+
+    @classmethod
+    def allocate(cls, rules: Rules, codec: Codec) -> "Chunks":
+        """Room for all chunks in memory."""
+        full = codec.encoded_size(CHUNK_NUMEL)
+        last = codec.encoded_size(rules.chunk_numel(rules.num_chunks - 1))
+        return cls(rules, codec, bytearray(full * (rules.num_chunks - 1) + last))
+
+    def __getitem__(self, chunk: int) -> memoryview:
+        """The bytes of one chunk, writable."""
+        size = self._last if chunk == self._rules.num_chunks - 1 else self._full
+        return self._view[chunk * self._full : chunk * self._full + size]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all chunks."""
+        return self._view.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class LocalContribution:
+    """Our own contribution, ready to be sent: one for each prior digest, unchanged in retries."""
+
+    header: Contribution
+    index: Index
+    chunks: Chunks
+
+
+def step_scale(steps: int, reference_steps: int) -> float:
+    """Factor that makes peers of unlike speed comparable: clamp(h_ref / h, 1/2, 2)."""
+    return min(2.0, max(0.5, reference_steps / steps))
+
+
+def encode_delta(
+    start_P: torch.Tensor,
+    local_P: torch.Tensor,
+    carry_P: torch.Tensor,
+    *,
+    scale: float,
+    codec_name: str,
+    rules: Rules,
+) -> tuple[Index, Chunks]:
+    """Encode m = carry + scale * (start - local), chunk by chunk; m replaces `carry_P`.
+
+    All three are flat fp32 of `rules.numel` elements. `carry_P` holds what earlier rounds left over, and
+    afterwards what this round must send: the caller turns it into the residual once it knows whether the
+    contribution was counted (`settle`). Raises CodecError on non-finite input.
+    """
+    codec = codecs.get(codec_name)
+    chunks = Chunks.allocate(rules, codec)
+    entries = []
+    for chunk in range(rules.num_chunks):
+        start = chunk * CHUNK_NUMEL
+        stop = start + rules.chunk_numel(chunk)
+        x = torch.sub(start_P[start:stop], local_P[start:stop])
+        torch.mul(x, scale, out=x)
+        m = carry_P[start:stop]
+        torch.add(m, x, out=m)
+        view = chunks[chunk]
+        codec.encode_into(m, view)
+        entries.append(Entry(content_hash(view), codec.squared_norm(view, stop - start)))
+    return Index(entries), chunks
+
+
+def settle(carry_P: torch.Tensor, chunks: Chunks, *, counted: bool, codec_name: str, rules: Rules) -> None:
+    """Turn what was to be sent into the residual: what quantisation lost, nothing, or all of it.
+
+    Counted with error feedback: `m - decode(sent)`. Counted without: 0. Not counted: m stays, bit for bit.
+    """
+    if not counted:
+        return
+    if not rules.error_feedback:
+        carry_P.zero_()
+        return
+    codec = codecs.get(codec_name)
+    sent = torch.empty(CHUNK_NUMEL)
+    for chunk in range(rules.num_chunks):
+        start = chunk * CHUNK_NUMEL
+        numel = rules.chunk_numel(chunk)
+        codec.decode_into(chunks[chunk], sent[:numel])
+        m = carry_P[start : start + numel]
+        torch.sub(m, sent[:numel], out=m)
+
+
+def sign_contribution(
+    index: Index,
+    *,
+    ledger: Ledger,
+    prior: bytes,
+    steps: int,
+    tokens: int,
+    carried: int,
+    admission: bytes,
+    rules: Rules,
+    signer: Signer,
+) -> Contribution:
+    """The signed header for an encoded delta."""
+    header = Contribution(
+        swarm=rules.swarm,
+        round=ledger.round,
+        prior=prior,
+        key=signer.key,
+        root=index.root,
+        norm2=index.norm2,
+        steps=steps,
+        tokens=tokens,
+        numel=rules.numel,
+        codec=ledger.codec,
+        carried=carried,
+        admission=admission,
+    )
+    return msgspec.structs.replace(header, signature=signer.sign(header.unsigned()))

@@ -1,0 +1,67 @@
+"""The rules of a swarm as rounds see them: the part of the manifest that arithmetic and voting depend on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Admit = Callable[[bytes, bytes], bytes | None]
+"""(peer key, admission proof) -> the invite key that admits this peer, or None."""
+
+CHUNK_NUMEL = 1 << 18
+"""Elements of the flat vector in one chunk: the unit of encoding, hashing and sharing out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rules:
+    """What every peer of a swarm must agree on to get the same bits."""
+
+    swarm: bytes
+    """Swarm id."""
+    numel: int
+    """P: elements of the flat parameter vector."""
+    founders: tuple[bytes, ...]
+    """Keys of the founders: always entitled to vote."""
+    invited_vote: bool
+    """True: peers with an invite weigh at once and vote from their next round on. False: newcomers are
+    on probation for `probation_rounds` and do not vote."""
+    admit: Admit
+    """Checks proofs of invitation."""
+    inner_steps: int
+    """H."""
+    outer_learning_rate: float
+    outer_momentum: float
+    error_feedback: bool
+    max_absent_rounds: int
+    """A voter absent for more rounds in a row may be removed by a majority of the voters."""
+    probation_rounds: int = 3
+    """Counted rounds after which a newcomer of an open swarm weighs."""
+
+    @property
+    def num_chunks(self) -> int:
+        """Chunks of the vector; the last one may be short."""
+        return -(-self.numel // CHUNK_NUMEL)
+
+    def chunk_numel(self, chunk: int) -> int:
+        """Elements of one chunk."""
+        return min(CHUNK_NUMEL, self.numel - chunk * CHUNK_NUMEL)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timing:
+    """How long the phases of an attempt may take, in seconds; all double with each attempt."""
+
+    form_s: float
+    """A leader waits so long for peers to join."""
+    exchange_s: float
+    """From the roster to the cut."""
+    certify_s: float
+    """From the cut to the certificate."""
+    max_doublings: int = 4
+    """No phase gets longer than 2 ** max_doublings times its base."""
+    max_attempts: int = 6
+    """Attempts in a row after which a round is given up for now."""
+    weak_after: int = 2
+    """First attempt that may be certified without a quorum of all voters."""
+
+    def scaled(self, base_s: float, attempt: int) -> float:
+        """A phase's length in the given attempt."""
+        return base_s * float(2 ** min(attempt, self.max_doublings))

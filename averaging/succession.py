@@ -1,0 +1,152 @@
+"""What follows from a round besides parameters: weights, the next ledger and the next voters.
+
+All of it is a function of the ledger before, the cut and who was present, so every peer that knows the
+certificate computes the same.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import fsum, sqrt
+from statistics import median_low
+
+from talkoot.averaging.certificate import Contribution
+from talkoot.averaging.ledger import (
+    MAX_STANDINGS,
+    MAX_TOKENS_USED,
+    MAX_VOTERS,
+    NORM_HISTORY,
+    Ledger,
+    Standing,
+    Used,
+)
+from talkoot.averaging.rules import Rules
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """A counted contribution and the factor with which it enters the aggregate."""
+
+    contribution: Contribution
+    weight: float
+    """Share of the whole, 0 on probation; shares sum to 1."""
+    clip: float
+    """Norm cap: min(1, median norm / own norm), with allowance for carried rounds."""
+
+    @property
+    def coefficient(self) -> float:
+        """What the decoded contribution is multiplied with."""
+        return self.weight * self.clip
+
+
+def admitted(contribution: Contribution, ledger: Ledger, rules: Rules) -> Used | None:
+    """The invite key use that makes this contributor a voter, if it shows a proof that still holds."""
+    if not rules.invited_vote or not contribution.admission:
+        return None
+    token = rules.admit(contribution.key, contribution.admission)
+    if token is None:
+        return None
+    owner = next((use.peer for use in ledger.used if use.token == token), contribution.key)
+    return Used(token, contribution.key) if owner == contribution.key else None
+
+
+def weighs(contribution: Contribution, ledger: Ledger, rules: Rules) -> bool:
+    """Whether a contribution counts with a weight: voters, founders, invited, and proven peers do."""
+    if contribution.key in ledger.voters or contribution.key in rules.founders:
+        return True
+    if rules.invited_vote:
+        return admitted(contribution, ledger, rules) is not None
+    rounds = next((s.rounds for s in ledger.standings if s.key == contribution.key), 0)
+    return rounds >= rules.probation_rounds
+
+
+def weigh(cut: Sequence[Contribution], ledger: Ledger, rules: Rules) -> list[Weighed]:
+    """Weights and norm caps of a cut, in its order. All weights are 0 when nobody in it weighs.
+
+    Weights follow claimed tokens, capped at [1/2, 2] of the median claim; norms are capped at the median
+    norm (lower median), a carried contribution at up to twice that.
+    """
+    counting = [item for item in cut if weighs(item, ledger, rules)]
+    if not counting:
+        return [Weighed(item, 0.0, 1.0) for item in cut]
+    claim = float(max(1, median_low([item.tokens for item in counting])))
+    raw = {item.key: min(2.0, max(0.5, item.tokens / claim)) for item in counting}
+    total = fsum(raw[item.key] for item in counting)  # exactly rounded; sum() changed in Python 3.12
+    cap = median_low([sqrt(item.norm2) for item in counting])
+    return [Weighed(item, raw.get(item.key, 0.0) / total, _clip(item, cap)) for item in cut]
+
+
+def _clip(contribution: Contribution, cap: float) -> float:
+    norm = sqrt(contribution.norm2)
+    allowed = cap * min(2, 1 + contribution.carried)
+    return 1.0 if norm <= allowed else allowed / norm
+
+
+def next_ledger(
+    ledger: Ledger, cut: Sequence[Contribution], present: Iterable[bytes], rules: Rules
+) -> Ledger:
+    """The ledger after a round with this cut and roster."""
+    there = set(present)
+    weighed = weigh(cut, ledger, rules)
+    mean_steps = _mean_steps(weighed, ledger)
+    uses = {use.token: use for use in ledger.used}
+    uses.update({use.token: use for item in cut if (use := admitted(item, ledger, rules))})
+    voters, absent = _next_voters(ledger, cut, there, rules)
+    counting = [item for item in weighed if item.weight > 0]
+    norm = median_low([sqrt(item.contribution.norm2) for item in counting]) if counting else 0.0
+    return Ledger(
+        swarm=ledger.swarm,
+        arithmetic=ledger.arithmetic,
+        round=ledger.round + 1,
+        voters=voters,
+        absent=absent,
+        global_step=ledger.global_step + mean_steps,
+        tokens=ledger.tokens + sum(item.contribution.tokens for item in counting),
+        reference_steps=max(1, mean_steps),
+        codec=ledger.codec,
+        aggregate_codec=ledger.aggregate_codec,
+        norms=(*ledger.norms, norm)[-NORM_HISTORY:],
+        standings=_next_standings(ledger, cut, rules),
+        used=tuple(uses[token] for token in sorted(uses))[:MAX_TOKENS_USED],
+    )
+
+
+def _mean_steps(weighed: Sequence[Weighed], ledger: Ledger) -> int:
+    """Weighted mean of inner steps, rounded half up; the reference of before when nobody weighs."""
+    if not any(item.weight for item in weighed):
+        return ledger.reference_steps
+    mean = fsum(item.weight * item.contribution.steps for item in weighed)
+    return int(mean + 0.5)
+
+
+def _next_voters(
+    ledger: Ledger, cut: Sequence[Contribution], there: set[bytes], rules: Rules
+) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
+    """Voters of the next round with their absences: invited contributors enter, the long absent go.
+
+    Removal needs a strict majority of the voters to be present.
+    """
+    absences = {
+        voter: 0 if voter in there else count + 1
+        for voter, count in zip(ledger.voters, ledger.absent, strict=True)
+    }
+    num_present = sum(1 for voter in ledger.voters if voter in there)
+    if 2 * num_present > len(ledger.voters):
+        absences = {voter: n for voter, n in absences.items() if n <= rules.max_absent_rounds}
+    for item in cut:
+        entitled = item.key in rules.founders or admitted(item, ledger, rules) is not None
+        if entitled and len(absences) < MAX_VOTERS:
+            absences.setdefault(item.key, 0)
+    voters = tuple(sorted(absences))
+    return voters, tuple(absences[voter] for voter in voters)
+
+
+def _next_standings(ledger: Ledger, cut: Sequence[Contribution], rules: Rules) -> tuple[Standing, ...]:
+    """Counted rounds of peers that do not vote; in invite-only swarms there are none."""
+    if rules.invited_vote:
+        return ()
+    rounds = {standing.key: standing.rounds for standing in ledger.standings}
+    for item in cut:
+        known = item.key in rounds or len(rounds) < MAX_STANDINGS
+        if known and item.key not in ledger.voters:
+            rounds[item.key] = min(rounds.get(item.key, 0) + 1, rules.probation_rounds)
+    return tuple(Standing(key, rounds[key]) for key in sorted(rounds))
