@@ -24,10 +24,11 @@ FILLED_IN = frozenset(
 
 _WIDTH = 100
 _INTRODUCTION = """\
-A swarm is founded from a TOML file, its manifest: data, never code. `talkoot init DIR` writes one with these
-explanations as comments. Unknown and ill-typed keys are refused with their line and the nearest known name. When
-the swarm is founded, the fields marked *filled in* get their values; from then on the manifest is *sealed*: the
-hash of its canonical form (msgpack with sorted keys) is the swarm's id, so every peer trains by the same rules.
+A swarm is founded from a TOML file, its manifest: data, never code. `talkoot init DIR` writes one with
+these explanations as comments. Unknown and ill-typed keys are refused with their line and the nearest
+known name. When the swarm is founded, the fields marked *filled in* get their values; from then on the
+manifest is *sealed*: the hash of its canonical form (msgpack with sorted keys) is the swarm's id, so
+every peer trains by the same rules.
 Relative paths are taken from the folder of the file."""
 
 
