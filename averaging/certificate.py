@@ -126,6 +126,15 @@ def vote_bytes(value: Value, value_hash: bytes, attempt: int, phase: Phase, weak
     return b"talkoot vote\0" + msgspec.msgpack.encode(fields)
 
 
+class Prepared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A quorum of prepare votes: the only thing that may change a locked voter's mind."""
+
+    value: Value
+    attempt: int
+    weak: bool
+    votes: tuple[Signature, ...]
+
+
 class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A value with the commit votes that make it final (or weak)."""
 

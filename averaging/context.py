@@ -1,0 +1,112 @@
+"""What all parts of one round share: the state before it, the rules, and our own key."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from talkoot.averaging.certificate import CertificateError, Contribution, Prepared, check_votes
+from talkoot.averaging.ledger import Ledger
+from talkoot.averaging.messages import Join, MessageError, Roster, signed_by
+from talkoot.averaging.parts import parts_problem
+from talkoot.averaging.quorum import leader_of, leader_order, quorum
+from talkoot.averaging.rules import Rules, Timing
+from talkoot.averaging.signing import Signer, Verify
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """Constant for the length of one round."""
+
+    ledger: Ledger
+    prior: bytes
+    """Digest of the outer state that the round starts from."""
+    rules: Rules
+    timing: Timing
+    signer: Signer
+    verify: Verify
+
+    @cached_property
+    def order(self) -> list[bytes]:
+        """Voters in the order in which they lead."""
+        return leader_order(self.ledger.voters, self.prior)
+
+    @property
+    def key(self) -> bytes:
+        """Our key."""
+        return self.signer.key
+
+    @property
+    def votes(self) -> bool:
+        """Whether we are a voter of this round."""
+        return self.key in self.ledger.voters
+
+    def leader(self, attempt: int) -> bytes:
+        """Who leads an attempt."""
+        return leader_of(self.order, attempt)
+
+    def is_weak(self, members: set[bytes]) -> bool:
+        """Whether these members cannot make the round final."""
+        present = sum(1 for voter in self.ledger.voters if voter in members)
+        return present < quorum(len(self.ledger.voters))
+
+    def check_prepared(self, prepared: Prepared) -> None:
+        """Raise CertificateError unless this is a prepare certificate of this round."""
+        value = prepared.value
+        if (value.swarm, value.round, value.prior) != (self.rules.swarm, self.ledger.round, self.prior):
+            raise CertificateError("wrong_round", "a lock of another round")
+        check_votes(
+            value,
+            prepared.votes,
+            attempt=prepared.attempt,
+            phase="prepare",
+            weak=prepared.weak,
+            voters=self.ledger.voters,
+            verify=self.verify,
+        )
+
+    def check_join(self, join: Join) -> None:
+        """Raise CertificateError or MessageError unless this join may be part of this round."""
+        if (join.round, join.prior) != (self.ledger.round, self.prior):
+            raise MessageError("wrong_round", "join for another round or branch")
+        if not signed_by(join, join.key, self.verify):
+            raise MessageError("signature", "join not signed by its peer")
+        if join.contribution is not None:
+            self._check_contribution(join.contribution, join.key)
+        if join.lock is not None:
+            self.check_prepared(join.lock)
+
+    def _check_contribution(self, contribution: Contribution, key: bytes) -> None:
+        contribution.check(self.verify)
+        expected = (self.rules.swarm, self.ledger.round, self.prior, key)
+        stated = (contribution.swarm, contribution.round, contribution.prior, contribution.key)
+        if stated != expected:
+            raise MessageError("wrong_round", "contribution for another round, branch or peer")
+        if (contribution.numel, contribution.codec) != (self.rules.numel, self.ledger.codec):
+            raise MessageError("wrong_layout", "contribution of another size or codec")
+        if contribution.steps * 8 < self.rules.inner_steps:
+            raise MessageError("too_few_steps", f"{contribution.steps} steps")
+
+    def check_roster(self, roster: Roster) -> None:
+        """Raise CertificateError or MessageError unless a received roster is sound."""
+        keys = [join.key for join in roster.members]
+        if roster.leader != self.leader(roster.attempt) or not signed_by(roster, roster.leader, self.verify):
+            raise MessageError("signature", "roster not signed by the attempt's leader")
+        if keys != sorted(set(keys)) or roster.leader not in keys:
+            raise MessageError("malformed", "roster names a peer twice, out of order, or not its leader")
+        for join in roster.members:
+            if join.attempt != roster.attempt:
+                raise MessageError("wrong_round", "join of another attempt in the roster")
+            self.check_join(join)
+        if roster.weak != self.is_weak(set(keys)):
+            raise MessageError("malformed", "roster is weak without need, or not weak without a quorum")
+        if roster.weak and roster.attempt < self.timing.weak_after:
+            raise MessageError("too_early", "weak roster before others had their turn")
+        if roster.locked is not None:
+            self.check_prepared(roster.locked)
+            return
+        problem = parts_problem(roster.parts, self.rules.num_chunks, self.reducers(roster.members))
+        if problem:
+            raise MessageError("malformed", problem)
+
+    def reducers(self, members: tuple[Join, ...]) -> set[bytes]:
+        """Members that may aggregate: voters that can be reached."""
+        return {join.key for join in members if join.role == "full" and join.key in self.ledger.voters}

@@ -1,0 +1,283 @@
+"""What peers say to each other in a round, and how received bytes become these values.
+
+Control messages are small and travel on one channel, bulk frames (chunks) on another. Everything is
+msgpack, decoded strictly into declared types. What is forwarded or may serve as a proof is signed.
+"""
+
+from typing import Literal, TypeVar
+
+import msgspec
+
+from talkoot.averaging.certificate import Certificate, Contribution, Prepared, Value, check_value
+from talkoot.averaging.digest import content_hash
+from talkoot.averaging.parts import Part
+from talkoot.averaging.signing import Signer, Verify
+
+MAX_CONTROL_BYTES = 512 * 1024
+"""Longest control message that is accepted."""
+
+MAX_BULK_HEADER_BYTES = 64 * 1024
+"""Longest header of a bulk frame."""
+
+MAX_ATTEMPT = 10**6
+MAX_MEMBERS = 64
+
+Role = Literal["full", "client", "observer"]
+
+
+class MessageError(ValueError):
+    """Bytes or a value that the protocol does not allow. `reason` is from a closed list."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class _Message(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="t", array_like=False
+):
+    """Base of control messages: each belongs to one round of one branch."""
+
+    round: int
+    attempt: int
+
+
+class Call(_Message, tag="call"):
+    """A leader opens an attempt: join me."""
+
+    prior: bytes
+
+
+class Ahead(_Message, tag="ahead"):
+    """To a leader whose attempt is over: we are at `attempt` by now."""
+
+
+class Join(_Message, tag="join"):
+    """A peer takes part in an attempt, with a contribution or without."""
+
+    key: bytes
+    prior: bytes
+    role: Role
+    upload: float
+    """Measured bytes a second, 0 when not measured."""
+    contribution: Contribution | None
+    lock: Prepared | None
+    """The voter's highest prepare certificate of this round."""
+    signature: bytes = b""
+
+    def unsigned(self) -> bytes:
+        """The bytes that the joining peer signs."""
+        return b"talkoot join\0" + msgspec.msgpack.encode(msgspec.structs.replace(self, signature=b""))
+
+
+class Roster(_Message, tag="roster"):
+    """The leader's list of who takes part, and who reduces which part."""
+
+    leader: bytes
+    prior: bytes
+    members: tuple[Join, ...]
+    """Ascending by key."""
+    parts: tuple[Part, ...]
+    weak: bool
+    """True when the voters present are no quorum of all voters."""
+    locked: Prepared | None
+    """The highest lock among the members: its value is proposed again, nothing is exchanged."""
+    signature: bytes = b""
+
+    def unsigned(self) -> bytes:
+        """The bytes that the leader signs."""
+        return b"talkoot roster\0" + msgspec.msgpack.encode(msgspec.structs.replace(self, signature=b""))
+
+    @property
+    def hash(self) -> bytes:
+        """Names this roster in later messages of the attempt."""
+        return content_hash(self.unsigned())
+
+
+class Receipt(_Message, tag="receipt"):
+    """A reducer holds every chunk of its part of one contribution."""
+
+    roster: bytes
+    reducer: bytes
+    contributor: bytes
+    root: bytes
+    """Root in the contribution's header."""
+    signature: bytes = b""
+
+    def unsigned(self) -> bytes:
+        """The bytes that the reducer signs."""
+        return b"talkoot receipt\0" + msgspec.msgpack.encode(msgspec.structs.replace(self, signature=b""))
+
+
+class Cut(_Message, tag="cut"):
+    """The contributions that count, fixed by the leader before anything is aggregated."""
+
+    roster: bytes
+    contributors: tuple[bytes, ...]
+    """Ascending."""
+    signature: bytes = b""
+
+    def unsigned(self) -> bytes:
+        """The bytes that the leader signs."""
+        return b"talkoot cut\0" + msgspec.msgpack.encode(msgspec.structs.replace(self, signature=b""))
+
+
+class Aggregate(_Message, tag="aggregate"):
+    """A reducer's statement about its part: the hashes of the encoded aggregate's chunks."""
+
+    roster: bytes
+    cut: tuple[bytes, ...]
+    reducer: bytes
+    hashes: tuple[bytes, ...]
+    signature: bytes = b""
+
+    def unsigned(self) -> bytes:
+        """The bytes that the reducer signs."""
+        return b"talkoot aggregate\0" + msgspec.msgpack.encode(msgspec.structs.replace(self, signature=b""))
+
+
+class Proposal(_Message, tag="proposal"):
+    """The leader proposes what the round consists of."""
+
+    value: Value
+    weak: bool
+    prepared: Prepared | None
+    """Given when the value was locked in an earlier attempt."""
+
+
+class Vote(_Message, tag="vote"):
+    """A voter's signature in one phase of one attempt."""
+
+    value_hash: bytes
+    phase: Literal["prepare", "commit"]
+    voter: bytes
+    signature: bytes
+
+
+class Lock(_Message, tag="lock"):
+    """The leader shows the prepare certificate: voters lock on it and commit."""
+
+    prepared: Prepared
+
+
+class Committed(_Message, tag="committed"):
+    """The certificate of a round, to whoever needs it."""
+
+    certificate: Certificate
+
+
+class Abort(_Message, tag="abort"):
+    """The leader ends its attempt: go on to the next."""
+
+    reason: str
+    suspects: tuple[bytes, ...]
+    """Peers that should not reduce in the next attempt."""
+
+
+Message = (
+    Call | Ahead | Join | Roster | Receipt | Cut | Aggregate | Proposal | Vote | Lock | Committed | Abort
+)
+
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+
+
+def encode(message: Message) -> bytes:
+    """A control message as bytes."""
+    return msgspec.msgpack.encode(message)
+
+
+def decode(data: bytes) -> Message:
+    """Parse a control message and check its sizes. Raises MessageError, never anything else."""
+    if len(data) > MAX_CONTROL_BYTES:
+        raise MessageError("oversized", f"control message of {len(data)} bytes")
+    try:
+        message = _decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise MessageError("malformed", str(error)) from error
+    problem = _problem(message)
+    if problem:
+        raise MessageError("malformed", problem)
+    return message
+
+
+def _problem(message: Message) -> str | None:
+    """Why a decoded message is out of bounds, or None."""
+    if not (0 <= message.round <= 2**53 and 0 <= message.attempt <= MAX_ATTEMPT):
+        return "round or attempt out of range"
+    match message:
+        case Call(prior=prior):
+            return None if len(prior) == 32 else "prior digest is not 32 bytes"
+        case Join():
+            return _join_problem(message)
+        case Roster(members=members, parts=parts):
+            if not 1 <= len(members) <= MAX_MEMBERS or len(parts) > MAX_MEMBERS:
+                return "roster of the wrong size"
+            return next((problem for join in members if (problem := _join_problem(join))), None)
+        case Proposal(value=value) | Lock(prepared=Prepared(value=value)):
+            return _value_problem(value)
+        case Committed(certificate=certificate):
+            return _value_problem(certificate.value)
+        case Cut(contributors=keys) | Abort(suspects=keys):
+            return None if len(keys) <= MAX_MEMBERS else "too many peers"
+        case Aggregate(cut=cut):
+            return None if len(cut) <= MAX_MEMBERS else "too many peers"
+        case _:
+            return None
+
+
+def _join_problem(join: Join) -> str | None:
+    if len(join.key) != 32 or len(join.prior) != 32:
+        return "a key or digest is not 32 bytes long"
+    if not 0 <= join.upload < float("inf"):
+        return "bandwidth is no number"
+    return _value_problem(join.lock.value) if join.lock else None
+
+
+def _value_problem(value: Value) -> str | None:
+    try:
+        check_value(value)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+SignedT = TypeVar("SignedT", Join, Roster, Receipt, Cut, Aggregate)
+
+
+def sign(message: SignedT, signer: Signer) -> SignedT:
+    """The same message with our signature."""
+    return msgspec.structs.replace(message, signature=signer.sign(message.unsigned()))
+
+
+def signed_by(message: Join | Roster | Receipt | Cut | Aggregate, key: bytes, verify: Verify) -> bool:
+    """Whether `key` signed this message."""
+    return verify(key, message.unsigned(), message.signature)
+
+
+class BulkHeader(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Header of a bulk frame; its payload is an index, an `Aggregate` message, or one encoded chunk."""
+
+    kind: Literal["index", "slice", "statement", "aggregate"]
+    round: int
+    attempt: int
+    owner: bytes
+    """Contributor of an index or slice; reducer of a statement or aggregate."""
+    chunk: int
+
+
+def decode_bulk_header(data: bytes) -> BulkHeader:
+    """Parse the header of a bulk frame. Raises MessageError."""
+    try:
+        header = msgspec.msgpack.decode(data, type=BulkHeader)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise MessageError("malformed", str(error)) from error
+    if len(header.owner) != 32 or not 0 <= header.chunk < 2**32:
+        raise MessageError("malformed", "owner or chunk out of range")
+    if not (0 <= header.round <= 2**53 and 0 <= header.attempt <= MAX_ATTEMPT):
+        raise MessageError("malformed", "round or attempt out of range")
+    return header
+
+
+def encode_bulk_header(header: BulkHeader) -> bytes:
+    """Header of a bulk frame as bytes."""
+    return msgspec.msgpack.encode(header)
