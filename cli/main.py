@@ -1,0 +1,78 @@
+"""The command `talkoot`. Importing it is cheap: a command imports what needs torch or the network itself."""
+
+import sys
+from importlib.metadata import version as package_version
+from typing import Annotated
+
+import typer
+
+from talkoot.cli import bench, demo_command, founding, model, reading, running
+from talkoot.cli.errors import (
+    FAILED,
+    NO_DAEMON,
+    WRONG_USE,
+    CommandError,
+    NoDaemonError,
+    no_traceback_on_broken_pipe,
+    one_line,
+)
+from talkoot.dht.errors import ConfigError, RemoteError
+
+app = typer.Typer(
+    name="talkoot",
+    help="Train one model together with others, without a server.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"talkoot {package_version('talkoot')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("init")(founding.init)
+app.command("run")(running.run)
+app.command("invite")(reading.invite)
+app.command("status")(reading.status)
+app.command("id")(reading.show_id)
+app.command("export")(model.export)
+app.command("generate")(model.generate)
+app.command("demo")(demo_command.demo)
+app.add_typer(bench.app, name="bench")
+
+
+def main() -> None:
+    """Run the command line; every expected failure is one line on stderr and an exit code."""
+    try:
+        with no_traceback_on_broken_pipe():
+            app()
+    except BrokenPipeError:
+        sys.exit(FAILED)
+    except NoDaemonError as error:
+        _fail(error, NO_DAEMON)
+    except ConfigError as error:
+        _fail(error, WRONG_USE)
+    except (CommandError, RemoteError, OSError) as error:
+        _fail(error, FAILED)
+
+
+def _fail(error: Exception, code: int) -> None:
+    typer.echo(f"talkoot: {one_line(error)}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

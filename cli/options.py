@@ -1,0 +1,32 @@
+"""Options that several commands share."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from talkoot.dht.errors import ConfigError
+
+StateDirOption = Annotated[
+    Path | None,
+    typer.Option("--state-dir", metavar="DIR", help="State directory of the peer (default: one per user)."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+
+def state_path(given: Path | None) -> Path:
+    """The given state directory, or the user's default one."""
+    from talkoot.peer.statedir import default_path
+
+    return given if given is not None else default_path()
+
+
+def parse_bytes(text: str) -> int:
+    """A size such as `6GB`, `800M` or `1.5GiB` in bytes. Raises ConfigError for anything else."""
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([kmg]i?)?b?", text.strip().lower())
+    if match is None:
+        raise ConfigError(f"{text} is no size; write 6GB, 800MB or 1.5GiB")
+    return int(float(match[1]) * _UNITS[match[2] or ""])

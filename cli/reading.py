@@ -1,0 +1,87 @@
+"""`talkoot status`, `invite` and `id`: what a running daemon, or its state directory, says."""
+
+from typing import Any
+
+import typer
+
+from talkoot.cli.options import JsonOption, StateDirOption, state_path
+from talkoot.cli.words import count, duration, loss, size
+from talkoot.dht.errors import ConfigError
+
+
+def status(state_dir: StateDirOption = None, json: JsonOption = False) -> None:
+    """Show what the daemon is doing and why."""
+    from talkoot.cli.local_api import LocalApi
+
+    answer = LocalApi(state_path(state_dir)).status()
+    typer.echo(_json(answer) if json else status_text(answer))
+
+
+def invite(state_dir: StateDirOption = None, json: JsonOption = False) -> None:
+    """Make an invite for one more peer: a talkoot:// link for `talkoot run --join`."""
+    from talkoot.cli.local_api import LocalApi
+
+    text = LocalApi(state_path(state_dir)).invite()
+    typer.echo(_json({"invite": text}) if json else text)
+
+
+def show_id(state_dir: StateDirOption = None, json: JsonOption = False) -> None:
+    """Show this peer's id, also while no daemon runs."""
+    from talkoot.dht.identity import Identity
+    from talkoot.peer.statedir import StateDir
+
+    directory = StateDir(state_path(state_dir))
+    if not directory.key_file.exists():
+        raise ConfigError(f"{directory.path} has no key yet; talkoot run makes one")
+    peer_id = Identity.load_or_create(directory.key_file).peer_id
+    typer.echo(_json({"peer_id": peer_id}) if json else peer_id)
+
+
+def _json(value: Any) -> str:
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
+def status_text(status: dict[str, Any]) -> str:
+    """The status in a few aligned lines."""
+    value = status.get
+    reason = f" ({value('reason')})" if value("reason") else ""
+    rows = [
+        ("peer", str(value("peer_id", "?"))),
+        ("swarm", f"{value('swarm_name', '?')} ({str(value('swarm_id', ''))[:12]})"),
+        ("state", f"{value('state', '?')}{reason}, up {duration(value('uptime_s') or 0)}"),
+        (
+            "round",
+            f"{value('round', 0)} (swarm {value('frontier', 0)}), {value('certificate') or 'no'} certificate",
+        ),
+        ("rounds", f"{value('rounds_committed', 0)} committed, {value('rounds_aborted', 0)} given up here"),
+        (
+            "training",
+            f"{count(value('steps_total') or 0)} steps, {count(value('tokens_total') or 0)} tokens, "
+            f"{value('steps_per_second') or 0:.2f} steps/s on {value('device') or '?'}",
+        ),
+        ("loss", f"{loss(value('loss'))} training, {loss(value('eval_loss'))} held out"),
+        (
+            "network",
+            f"{size(value('bytes_sent') or 0)} up, {size(value('bytes_received') or 0)} down; state "
+            f"{size(value('state_bytes_sent') or 0)} up, {size(value('state_bytes_received') or 0)} down",
+        ),
+        ("api", f"http://127.0.0.1:{value('http_port', '?')}"),
+    ]
+    sync = value("sync")
+    if sync:
+        rows.insert(3, ("sync", f"{size(sync['done_bytes'])} of {size(sync['total_bytes'])}"))
+    lines = [f"{name:9} {words}" for name, words in rows]
+    peers = value("peers") or []
+    lines.append(f"{'peers':9} {len(peers)} known")
+    for peer in peers:
+        lines.append(_peer_line(peer))
+    return "\n".join(lines)
+
+
+def _peer_line(peer: dict[str, Any]) -> str:
+    link = "connected" if peer.get("connected") else "not connected"
+    speed = f"{peer.get('speed') or 0:.2f} steps/s"
+    name, role = str(peer.get("peer_id", "?"))[-8:], peer.get("role") or "?"
+    return f"  {name}  {role:8}  round {peer.get('round', '?')}  {speed}  {peer.get('state') or '?'}, {link}"

@@ -1,0 +1,103 @@
+"""`talkoot run`: the daemon. What can be known to be wrong before torch is imported is said at once."""
+
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from talkoot.cli.options import StateDirOption, parse_bytes, state_path
+from talkoot.dht.errors import ConfigError
+from talkoot.peer.options import RunOptions
+
+
+def run(
+    manifest: Annotated[
+        Path | None, typer.Argument(metavar="MANIFEST", help="Manifest of a swarm to found or to join.")
+    ] = None,
+    join: Annotated[str | None, typer.Option(metavar="INVITE", help="Join by a talkoot:// invite.")] = None,
+    state_dir: StateDirOption = None,
+    http_port: Annotated[int, typer.Option(help="Port of the local API; 0: any free one.")] = 0,
+    port: Annotated[int, typer.Option(help="TCP port for other peers; 0: any free one.")] = 0,
+    listen: Annotated[list[str] | None, typer.Option(metavar="ADDR", help="Multiaddr to listen on.")] = None,
+    announce: Annotated[
+        list[str] | None, typer.Option(metavar="ADDR", help="Multiaddr to tell others (port forwarding).")
+    ] = None,
+    bootstrap: Annotated[
+        list[str] | None, typer.Option(metavar="ADDR", help="Multiaddr with /p2p/ of a peer to ask first.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads for training; 0: all cores.")] = 0,
+    memory_limit: Annotated[
+        str, typer.Option(metavar="SIZE", help="Device memory for training, such as 6GB; 0: no limit.")
+    ] = "0",
+    data: Annotated[
+        list[str] | None, typer.Option(metavar="PATH", help="Files or globs instead of the manifest's.")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="home, lan or test: which addresses are used.")] = "home",
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log more.")] = False,
+) -> None:
+    """Train in a swarm until stopped: found it (MANIFEST), join it (--join), or go on where this peer was.
+
+    Ctrl-C finishes the step, saves and leaves politely; a second one stops at once.
+    """
+    try:
+        options = RunOptions(
+            state_dir=state_path(state_dir),
+            manifest=manifest,
+            join=join,
+            http_port=http_port,
+            port=port,
+            listen=tuple(listen or ()),
+            announce=tuple(announce or ()),
+            bootstrap=tuple(bootstrap or ()),
+            device=device,
+            threads=threads,
+            memory_limit_bytes=parse_bytes(memory_limit),
+            data_paths=tuple(data or ()),
+            profile=profile,  # type: ignore[arg-type]  # checked by RunOptions
+            verbose=verbose,
+        )
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    _check_early(options)
+
+    from talkoot.peer import daemon
+
+    raise typer.Exit(daemon.run(options))
+
+
+def _check_early(options: RunOptions) -> None:
+    """Raise ConfigError for what is wrong on this machine's side already."""
+    from talkoot.peer import invite, manifest_file
+    from talkoot.peer.statedir import StateDir
+
+    if options.manifest is not None:
+        manifest_file.load(options.manifest)
+    elif options.join is not None:
+        try:
+            invite.decode(options.join)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    elif StateDir(options.state_dir).load_manifest() is None:
+        raise ConfigError(
+            f"{options.state_dir} holds no swarm yet: give a manifest (talkoot init) or --join INVITE"
+        )
+    _require_free_port(options.http_port, "127.0.0.1", "--http-port")
+    if not options.listen:
+        _require_free_port(options.port, "127.0.0.1" if options.profile == "test" else "", "--port")
+
+
+def _require_free_port(port: int, host: str, option: str) -> None:
+    if port == 0:
+        return
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: TIME_WAIT is free
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"port {port} cannot be used ({error.strerror}): choose another {option}"
+            ) from error

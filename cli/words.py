@@ -1,0 +1,32 @@
+"""Numbers as people read them."""
+
+
+def size(num_bytes: float) -> str:
+    """Bytes with a decimal unit: 1.5 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(num_bytes) < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"
+
+
+def count(number: float) -> str:
+    """A large count: 12.3 M."""
+    for unit in ("", " k", " M", " G"):
+        if abs(number) < 1000:
+            return f"{number:.0f}" if unit == "" else f"{number:.1f}{unit}"
+        number /= 1000
+    return f"{number:.1f} T"
+
+
+def loss(value: object) -> str:
+    """A loss, or a dash where there is none yet."""
+    return f"{value:.3f}" if isinstance(value, int | float) else "-"
+
+
+def duration(seconds: float) -> str:
+    """1 h 02 min, 3 min 05 s or 12 s."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
