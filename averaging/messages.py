@@ -254,10 +254,13 @@ def signed_by(message: Join | Roster | Receipt | Cut | Aggregate, key: bytes, ve
     return verify(key, message.unsigned(), message.signature)
 
 
+BulkKind = Literal["index", "slice", "statement", "aggregate"]
+
+
 class BulkHeader(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Header of a bulk frame; its payload is an index, an `Aggregate` message, or one encoded chunk."""
 
-    kind: Literal["index", "slice", "statement", "aggregate"]
+    kind: BulkKind
     round: int
     attempt: int
     owner: bytes

@@ -1,0 +1,176 @@
+"""The leader's part of an attempt: roster, cut, proposal, certificate."""
+
+from talkoot.averaging.certificate import Certificate, Contribution, Prepared, Value
+from talkoot.averaging.context import Context
+from talkoot.averaging.messages import (
+    MAX_MEMBERS,
+    Cut,
+    Join,
+    MessageError,
+    Receipt,
+    Roster,
+    Vote,
+    sign,
+    signed_by,
+)
+from talkoot.averaging.parts import Part, assign_parts
+from talkoot.averaging.voting import Tally
+
+
+class Leader:
+    """Leads one attempt. Everything it decides is signed and checked by the others."""
+
+    def __init__(self, context: Context, attempt: int, called: set[bytes], suspects: set[bytes]) -> None:
+        self._context = context
+        self.attempt = attempt
+        self.expected = called | {context.key}
+        """Peers that were called and are still reachable."""
+        self._suspects = suspects
+        self._joins: dict[bytes, Join] = {}
+        self.roster: Roster | None = None
+        self._receipts: dict[bytes, set[bytes]] = {}
+        self.cut: Cut | None = None
+        self.value: Value | None = None
+        self._prepares: Tally | None = None
+        self._commits: Tally | None = None
+
+    # -- forming -------------------------------------------------------------------------------------
+
+    def join(self, join: Join) -> None:
+        """Take a peer's join. Raises MessageError or CertificateError."""
+        if self.roster is not None:
+            raise MessageError("late", "the roster is closed")
+        if join.attempt != self.attempt:
+            raise MessageError("wrong_round", "a join for another attempt")
+        if join.key not in self._joins and len(self._joins) >= MAX_MEMBERS:
+            raise MessageError("full", "the group is full")
+        self._context.check_join(join)
+        self._joins.setdefault(join.key, join)
+
+    @property
+    def everyone_joined(self) -> bool:
+        """Whether nobody else is expected."""
+        return self.expected <= set(self._joins)
+
+    def lost(self, peer: bytes) -> None:
+        """A peer is gone: do not wait for it."""
+        self.expected.discard(peer)
+        if self.roster is None:
+            self._joins.pop(peer, None)
+
+    def form(self) -> Roster | str:
+        """Close the roster; or the reason why this attempt cannot go on."""
+        members = tuple(self._joins[key] for key in sorted(self._joins))
+        locked = max(
+            (join.lock for join in members if join.lock is not None),
+            key=lambda lock: lock.attempt,
+            default=None,
+        )
+        weak = self._context.is_weak(set(self._joins))
+        if weak and self.attempt < self._context.timing.weak_after:
+            return "no_quorum"
+        if locked is None and not any(join.contribution for join in members):
+            return "nothing_to_average"
+        roster = Roster(
+            round=self._context.ledger.round,
+            attempt=self.attempt,
+            leader=self._context.key,
+            prior=self._context.prior,
+            members=members,
+            parts=() if locked else self._parts(members),
+            weak=weak,
+            locked=locked,
+        )
+        self.roster = sign(roster, self._context.signer)
+        return self.roster
+
+    def _parts(self, members: tuple[Join, ...]) -> tuple[Part, ...]:
+        able = self._context.reducers(members)
+        trusted = able - self._suspects or able
+        uploads = [(join.key, join.upload) for join in members if join.key in trusted]
+        return assign_parts(uploads, self._context.rules.num_chunks, len(members))
+
+    # -- exchange ------------------------------------------------------------------------------------
+
+    @property
+    def _reducers(self) -> set[bytes]:
+        assert self.roster is not None
+        return {part.reducer for part in self.roster.parts}
+
+    def _contributors(self) -> set[bytes]:
+        assert self.roster is not None
+        return {join.key for join in self.roster.members if join.contribution is not None}
+
+    def receipt(self, receipt: Receipt) -> None:
+        """Count a reducer's receipt. Raises MessageError."""
+        if self.roster is None or receipt.roster != self.roster.hash:
+            raise MessageError("wrong_round", "a receipt for another roster")
+        if receipt.reducer not in self._reducers or receipt.contributor not in self._contributors():
+            raise MessageError("unasked", "a receipt of a peer without a part, or for no contribution")
+        if not signed_by(receipt, receipt.reducer, self._context.verify):
+            raise MessageError("signature", "a receipt not signed by its reducer")
+        self._receipts.setdefault(receipt.contributor, set()).add(receipt.reducer)
+
+    def held_by_all(self) -> set[bytes]:
+        """Contributors of whose contribution every reducer has acknowledged its slice."""
+        return {key for key, reducers in self._receipts.items() if reducers >= self._reducers}
+
+    @property
+    def exchange_done(self) -> bool:
+        """Whether every reachable contributor's slices have arrived everywhere."""
+        return self._contributors() & self.expected <= self.held_by_all()
+
+    def silent_reducers(self) -> set[bytes]:
+        """Reducers without a receipt that at least one other reducer gave."""
+        silent: set[bytes] = set()
+        for key in self._contributors() & self.expected:
+            silent |= self._reducers - self._receipts.get(key, set())
+        return silent
+
+    def fix_cut(self) -> Cut | str:
+        """Fix what counts; or the reason why nothing can."""
+        assert self.roster is not None
+        held = tuple(sorted(self.held_by_all()))
+        if not held:
+            return "nothing_arrived"
+        cut = Cut(
+            round=self._context.ledger.round,
+            attempt=self.attempt,
+            roster=self.roster.hash,
+            contributors=held,
+        )
+        self.cut = sign(cut, self._context.signer)
+        return self.cut
+
+    def left_out(self) -> tuple[Contribution, ...]:
+        """Contributions in the roster that the cut leaves out."""
+        assert self.roster is not None
+        assert self.cut is not None
+        return tuple(
+            join.contribution
+            for join in self.roster.members
+            if join.contribution is not None and join.key not in self.cut.contributors
+        )
+
+    # -- certificate ---------------------------------------------------------------------------------
+
+    def propose(self, value: Value) -> None:
+        """Start counting votes for a value."""
+        assert self.roster is not None
+        self.value = value
+        weak = self.roster.weak
+        self._prepares = Tally(self._context, value, self.attempt, "prepare", weak)
+        self._commits = Tally(self._context, value, self.attempt, "commit", weak)
+
+    def vote(self, vote: Vote) -> Prepared | Certificate | None:
+        """Count a vote; returns what a quorum just completed. Raises MessageError."""
+        if self.value is None or self._prepares is None or self._commits is None or self.roster is None:
+            raise MessageError("too_early", "a vote before the proposal")
+        weak = self.roster.weak
+        if vote.phase == "prepare":
+            if not self._prepares.add(vote):
+                return None
+            return Prepared(value=self.value, attempt=self.attempt, weak=weak, votes=self._prepares.votes)
+        if not self._commits.add(vote):
+            return None
+        return Certificate(value=self.value, attempt=self.attempt, weak=weak, votes=self._commits.votes)

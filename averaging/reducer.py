@@ -1,0 +1,117 @@
+"""The reducer's part of an attempt: collect verified chunks, give receipts, aggregate exactly the cut."""
+
+from dataclasses import dataclass, field
+
+from talkoot.averaging.aggregate import EncodedPart, Source
+from talkoot.averaging.certificate import Contribution
+from talkoot.averaging.context import Context
+from talkoot.averaging.contribution import Index, LocalContribution, decode_index
+from talkoot.averaging.digest import content_hash
+from talkoot.averaging.messages import Aggregate, BulkHeader, MessageError, Receipt, Roster, sign
+from talkoot.averaging.outputs import AggregatePart
+from talkoot.averaging.parts import Part
+from talkoot.averaging.succession import weigh
+from talkoot.compression import codec as codecs
+
+
+@dataclass(slots=True)
+class _Slice:
+    """One contributor's chunks of our part, as far as they came."""
+
+    contribution: Contribution
+    index: Index | None = None
+    chunks: dict[int, bytes | memoryview] = field(default_factory=dict)
+
+
+class Reducer:
+    """Aggregates one part in one attempt. Holds at most one part of each contribution in the roster."""
+
+    def __init__(self, context: Context, roster: Roster, part: Part) -> None:
+        self._context = context
+        self._roster_hash = roster.hash
+        self._attempt = roster.attempt
+        self.part = part
+        self._slices = {
+            join.key: _Slice(join.contribution) for join in roster.members if join.contribution is not None
+        }
+        codec = codecs.get(context.ledger.codec)
+        rules = context.rules
+        self._sizes = {chunk: codec.encoded_size(rules.chunk_numel(chunk)) for chunk in part.chunks}
+
+    def index(self, sender: bytes, payload: bytes | memoryview) -> None:
+        """Take a contributor's index. Raises MessageError or CertificateError."""
+        piece = self._slice_of(sender)
+        if piece.index is None:
+            piece.index = decode_index(payload, piece.contribution, self._context.rules.num_chunks)
+
+    def chunk(self, sender: bytes, header: BulkHeader, payload: bytes | memoryview) -> Receipt | None:
+        """Take one chunk; returns the signed receipt when it was the last of its slice.
+
+        Raises MessageError when nobody asked for it or it is not what the contributor signed.
+        """
+        piece = self._slice_of(sender)
+        if header.chunk not in self._sizes:
+            raise MessageError("unasked", "a chunk of another part")
+        if piece.index is None:
+            raise MessageError("out_of_order", "a chunk before its index")
+        if header.chunk in piece.chunks:
+            return None
+        if len(payload) != self._sizes[header.chunk]:
+            raise MessageError("malformed", f"chunk of {len(payload)} bytes")
+        if content_hash(payload) != piece.index.entries[header.chunk].hash:
+            raise MessageError("wrong_hash", "a chunk is not what its contributor signed")
+        piece.chunks[header.chunk] = payload
+        return self._receipt(piece) if len(piece.chunks) == len(self._sizes) else None
+
+    def own(self, local: LocalContribution) -> Receipt:
+        """Take our own contribution, which needs no checks."""
+        piece = self._slices[self._context.key]
+        piece.index = local.index
+        piece.chunks = {chunk: local.chunks[chunk] for chunk in self.part.chunks}
+        return self._receipt(piece)
+
+    def _slice_of(self, sender: bytes) -> _Slice:
+        piece = self._slices.get(sender)
+        if piece is None:
+            raise MessageError("unasked", "a slice of a peer without contribution in the roster")
+        return piece
+
+    def _receipt(self, piece: _Slice) -> Receipt:
+        receipt = Receipt(
+            round=self._context.ledger.round,
+            attempt=self._attempt,
+            roster=self._roster_hash,
+            reducer=self._context.key,
+            contributor=piece.contribution.key,
+            root=piece.contribution.root,
+        )
+        return sign(receipt, self._context.signer)
+
+    def holds(self, contributors: tuple[bytes, ...]) -> bool:
+        """Whether every chunk of our part of these contributions is here."""
+        return all(len(self._slices[key].chunks) == len(self._sizes) for key in contributors)
+
+    def job(self, contributors: tuple[bytes, ...]) -> AggregatePart:
+        """The work of aggregating the cut."""
+        context = self._context
+        pieces = [self._slices[key] for key in contributors]
+        weighed = weigh([piece.contribution for piece in pieces], context.ledger, context.rules)
+        sources = []
+        for piece, item in zip(pieces, weighed, strict=True):
+            assert piece.index is not None  # holds() came first
+            chunks = [piece.chunks[chunk] for chunk in self.part.chunks]
+            entries = [piece.index.entries[chunk] for chunk in self.part.chunks]
+            sources.append(Source(item.coefficient, chunks, entries))
+        return AggregatePart(self._attempt, self.part, sources)
+
+    def statement(self, contributors: tuple[bytes, ...], encoded: EncodedPart) -> Aggregate:
+        """Our signed statement about the finished part."""
+        aggregate = Aggregate(
+            round=self._context.ledger.round,
+            attempt=self._attempt,
+            roster=self._roster_hash,
+            cut=contributors,
+            reducer=self._context.key,
+            hashes=encoded.hashes,
+        )
+        return sign(aggregate, self._context.signer)
