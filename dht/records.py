@@ -133,10 +133,15 @@ def open_envelope(envelope: bytes, *, owner: bytes, swarm: bytes, now: float) ->
     Raises RemoteError as `parse` does, and `stale` (expired, or from the future), `signature`.
     """
     signed = parse(envelope, owner=owner, swarm=swarm)
-    if not (now < signed.expires and signed.issued <= now + MAX_SKEW_S):
-        raise RemoteError(owner, "stale", "record expired or from the future")
+    check_time(signed, now)
     check_signature(envelope, owner=owner)
     return signed
+
+
+def check_time(signed: SignedRecord, now: float) -> None:
+    """Raises RemoteError (`stale`) for a record that expired or that comes from the future."""
+    if not (now < signed.expires and signed.issued <= now + MAX_SKEW_S):
+        raise RemoteError(signed.record.key, "stale", "record expired or from the future")
 
 
 def check_signature(envelope: bytes, *, owner: bytes) -> None:
