@@ -1,0 +1,136 @@
+"""Metrics: names that Prometheus' rules allow, few series, known labels from the start."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from talkoot.dht.network import Events, Traffic
+from talkoot.peer.metrics import STATES, Metrics
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+def samples(metrics: Metrics) -> Iterator[Sample]:
+    for family in text_string_to_metric_families(metrics.expose().decode()):
+        yield from family.samples
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def test_names_and_labels_follow_the_rules(metrics: Metrics) -> None:
+    families = list(text_string_to_metric_families(metrics.expose().decode()))
+    for family in families:
+        assert re.fullmatch(r"(talkoot|process|python)_[a-z_]+", family.name)
+        assert family.documentation
+        if family.name.startswith("talkoot"):
+            assert not re.search(r"_(ms|mb|percent|count|age)(_|$)", family.name)
+        labels = {label for sample in family.samples for label in sample.labels}
+        assert not labels & {"type", "service", "env", "region", "peer", "address", "ip"}
+    names = {family.name for family in families}
+    assert {
+        "talkoot_inner_steps",
+        "talkoot_round",
+        "talkoot_eval_loss",
+        "talkoot_network_receive_bytes",
+    } <= names
+
+
+def test_series_are_few_and_known_from_the_start(metrics: Metrics) -> None:
+    metrics.build(backend="cpu", protocol=1)
+    metrics.node(peer_id="12D3KooWx", swarm_name="demo")
+    at_start = {(s.name, *s.labels.items()) for s in samples(metrics)}
+    assert len(at_start) < 250
+    metrics.messages_rejected.inc("malformed")
+    metrics.restarts.inc("trainer")
+    metrics.log_messages.inc("error")
+    metrics.state("failed")
+    assert {(s.name, *s.labels.items()) for s in samples(metrics)} == at_start
+    assert value(metrics, "talkoot_messages_rejected_total", reason="oversized") == 0
+    assert value(metrics, "talkoot_messages_rejected_total", reason="malformed") == 1
+
+
+def test_what_was_not_measured_is_no_zero(metrics: Metrics) -> None:
+    for name in ("talkoot_training_loss", "talkoot_gradient_norm", "talkoot_learning_rate"):
+        found = value(metrics, name)
+        assert found is not None
+        assert found != found
+    assert value(metrics, "talkoot_inner_steps_total") == 0
+
+
+def test_exactly_one_state_is_set(metrics: Metrics) -> None:
+    for state in ("starting", "training", "exchanging"):
+        metrics.state(state)
+        assert [s for s in STATES if value(metrics, "talkoot_node_state", state=s)] == [state]
+
+
+def test_a_label_takes_no_text_and_no_flood(metrics: Metrics) -> None:
+    for text in ("No such file", "", "x" * 49, "line\nbreak", "ÄÖ"):
+        metrics.messages_rejected.inc(text)
+    assert value(metrics, "talkoot_messages_rejected_total", reason="other") == 5
+    for number in range(1000):
+        metrics.messages_rejected.inc(f"reason_{number}")
+    reasons = [s for s in samples(metrics) if s.name == "talkoot_messages_rejected_total"]
+    assert len(reasons) == 40
+    assert sum(sample.value for sample in reasons) == 1005
+
+
+def test_the_networks_totals_are_followed(metrics: Metrics) -> None:
+    traffic, events = Traffic(), Events()
+    metrics.follow_network(traffic, events)
+    traffic.sent["talkoot/round/1"] += 100
+    traffic.received["talkoot/round/1"] += 7
+    events.restarts["p2pd"] += 1
+    events.rejected["oversized"] += 2
+    events.dials, events.clock_offset_s = 3, 0.5
+    events.dial_failures["unreachable"] += 1
+    for _ in range(2):
+        metrics.follow_network(traffic, events)
+    traffic.sent["talkoot/round/1"] += 1
+    metrics.follow_network(traffic, events)
+    protocol = {"protocol": "talkoot/round/1"}
+    assert value(metrics, "talkoot_network_transmit_bytes_total", **protocol) == 101
+    assert value(metrics, "talkoot_network_receive_bytes_total", **protocol) == 7
+    assert value(metrics, "talkoot_restarts_total", part="p2pd") == 1
+    assert value(metrics, "talkoot_messages_rejected_total", reason="oversized") == 2
+    assert value(metrics, "talkoot_dials_total") == 3
+    assert value(metrics, "talkoot_dial_failures_total", reason="unreachable") == 1
+    assert value(metrics, "talkoot_node_clock_offset_seconds") == 0.5
+
+
+def test_many_protocols_are_folded(metrics: Metrics) -> None:
+    traffic = Traffic()
+    for number in range(20):
+        traffic.sent[f"talkoot/p{number}/1"] = 1
+    metrics.follow_network(traffic, Events())
+    sent = [s for s in samples(metrics) if s.name == "talkoot_network_transmit_bytes_total"]
+    assert len(sent) == 8
+    assert sum(sample.value for sample in sent) == 20
+
+
+def test_saves_and_their_failures_are_two_counters(metrics: Metrics) -> None:
+    metrics.checkpoint_saved(1000)
+    metrics.checkpoint_failed()
+    assert value(metrics, "talkoot_checkpoint_saves_total") == 2
+    assert value(metrics, "talkoot_checkpoint_save_failures_total") == 1
+    assert value(metrics, "talkoot_checkpoint_size_bytes") == 1000
+
+
+def test_identity_is_replaced_not_added(metrics: Metrics) -> None:
+    for swarm in ("a", "b"):
+        metrics.node(peer_id="12D3KooWx", swarm_name=swarm)
+    infos = [s.labels for s in samples(metrics) if s.name == "talkoot_node_info"]
+    assert infos == [{"peer_id": "12D3KooWx", "run": "b"}]
+
+
+def test_two_nodes_in_one_process_do_not_mix() -> None:
+    one, two = Metrics(), Metrics()
+    one.inner_steps.inc(5)
+    assert value(two, "talkoot_inner_steps_total") == 0
