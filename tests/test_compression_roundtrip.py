@@ -1,0 +1,176 @@
+"""Each codec against a deliberately dumb one: one value at a time, in exact Python arithmetic."""
+
+import math
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from talkoot.compression import codec
+from talkoot.compression.base import PIECE
+from talkoot.compression.selftest import golden_values
+
+NAMES = ("fp32", "fp16", "bf16", "int8", "int8:32", "int8:4096")
+LENGTHS = (0, 1, 2, 31, 255, 256, 257, 4095, 4096, 5000)
+
+
+def f32(value: float) -> float:
+    """`value` rounded to float32 once; exact for quotients and products of two of them taken in float64."""
+    return float(np.float32(value))
+
+
+def round_to_bf16(value: float) -> float:
+    """The nearest bfloat16 of a normal positive value, ties to the even one."""
+    fraction, exponent = math.frexp(value)
+    return math.ldexp(round(fraction * 256), exponent - 8)
+
+
+def dumb_int8(values: list[float], block: int) -> tuple[list[float], list[int]]:
+    """Scales and codes."""
+    scales, codes = [], []
+    for start in range(0, len(values), block):
+        chunk = values[start : start + block]
+        quotient = f32(max(map(abs, chunk)) / 127.0)
+        scale = round_to_bf16(quotient) if quotient >= 2.0**-126 else 0.0
+        scale = scale if scale >= 2.0**-100 else 0.0
+        inverse = f32(1.0 / scale) if scale else 0.0
+        scales.append(scale)
+        codes += [round(f32(value * inverse)) for value in chunk]
+    return scales, codes
+
+
+def dumb_encoding(name: str, values: list[float]) -> tuple[bytes, list[float]]:
+    """Body and decoded values."""
+    if name.startswith("int8"):
+        block = int(name.partition(":")[2] or 256)
+        scales, codes = dumb_int8(values, block)
+        body = b"".join(struct.pack("<f", scale)[2:] for scale in scales)
+        body += struct.pack(f"<{len(codes)}b", *codes)
+        return body, [scales[i // block] * code for i, code in enumerate(codes)]
+    if name == "bf16":
+        values = [math.copysign(round_to_bf16(abs(v)), v) if v else 0.0 for v in values]
+        return b"".join(struct.pack("<f", v + 0.0)[2:] for v in values), values
+    form = "<e" if name == "fp16" else "<f"
+    packed = [struct.pack(form, v) for v in values]
+    decoded = [struct.unpack(form, p)[0] + 0.0 for p in packed]
+    return b"".join(struct.pack(form, v) for v in decoded), decoded
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("numel", LENGTHS)
+def test_encoding_is_that_of_the_dumb_reference(name: str, numel: int) -> None:
+    subject = codec.get(name)
+    values_P = torch.randn(numel, generator=torch.Generator().manual_seed(numel)) * 3e-3
+    values_P[::7] = -0.0
+    body, decoded = dumb_encoding(name, values_P.tolist())
+    data = subject.encode(values_P)
+    assert data[12:] == body
+    assert data[:12] == struct.pack("<2sBBQ", b"tc", subject.wire_id, subject.parameter, numel)
+    out_P = subject.decode(data, numel)
+    assert out_P.tolist() == decoded
+    assert not torch.signbit(out_P[out_P == 0.0]).any()
+
+
+@pytest.mark.parametrize("block", [32, 256])
+def test_int8_agrees_with_the_reference_at_all_magnitudes(block: int) -> None:
+    values_P = golden_values(20_000, seed=5)
+    body, _ = dumb_encoding(f"int8:{block}", values_P.tolist())
+    assert codec.get(f"int8:{block}").encode(values_P)[12:] == body
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_squared_norm_is_the_exact_one_of_the_decoded_values(name: str) -> None:
+    subject = codec.get(name)
+    values_P = torch.randn(9_999, generator=torch.Generator().manual_seed(1))
+    data = subject.encode(values_P)
+    exact = math.fsum(value * value for value in subject.decode(data, 9_999).tolist())
+    assert subject.squared_norm(data, 9_999) == pytest.approx(exact, rel=1e-15)
+    if name.startswith("int8"):
+        assert subject.squared_norm(data, 9_999) == exact
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pieces_do_not_show(name: str) -> None:
+    """A vector of several pieces encodes to what its blocks encode to one by one."""
+    subject = codec.get(name)
+    numel = PIECE + 8192 + 5
+    values_P = torch.randn(numel, generator=torch.Generator().manual_seed(2))
+    out_P = torch.empty(numel)
+    data = subject.encode(values_P)
+    subject.decode_into(data, out_P)
+    for start in (0, PIECE - 4096, PIECE, PIECE + 8192):
+        part_P = values_P[start : start + 4096].clone()
+        part = subject.decode(subject.encode(part_P), part_P.numel())
+        assert torch.equal(out_P[start : start + 4096], part)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_into_variants_write_the_same_to_any_address(name: str) -> None:
+    subject = codec.get(name)
+    values_P = torch.randn(1_000, generator=torch.Generator().manual_seed(3))
+    data = subject.encode(values_P)
+    for offset in (0, 1, 3):
+        buffer = bytearray(offset + len(data) + 2)
+        assert subject.encode_into(values_P, memoryview(buffer)[offset:]) == len(data)
+        assert bytes(buffer) == bytes(offset) + data + bytes(2)
+        view = memoryview(bytes(buffer))[offset : offset + len(data)]
+        assert torch.equal(subject.decode(view, 1_000), subject.decode(data, 1_000))
+        assert subject.squared_norm(view, 1_000) == subject.squared_norm(data, 1_000)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_decoding_is_idempotent(name: str) -> None:
+    """What was decoded encodes to the same values again, so that a forwarded aggregate does not drift."""
+    subject = codec.get(name)
+    once_P = subject.decode(subject.encode(golden_values(10_000, seed=7).clamp(-6e4, 6e4)), 10_000)
+    assert torch.equal(subject.decode(subject.encode(once_P), 10_000), once_P)
+
+
+@pytest.mark.parametrize(
+    ("name", "distribution", "bound"),
+    [("int8", "gauss", 5.0e-5), ("int8", "t4", 2e-4), ("bf16", "gauss", 3e-6), ("fp16", "gauss", 5e-8)],
+)
+def test_mean_squared_error_is_in_its_bound(name: str, distribution: str, bound: float) -> None:
+    rng = np.random.default_rng(4)
+    draw = rng.standard_normal(2**20) if distribution == "gauss" else rng.standard_t(4, 2**20)
+    values_P = torch.from_numpy(draw.astype(np.float32))
+    subject = codec.get(name)
+    error_P = subject.decode(subject.encode(values_P), 2**20).double() - values_P.double()
+    assert float((error_P**2).sum() / (values_P.double() ** 2).sum()) <= bound
+
+
+def test_int8_costs_little_more_than_a_byte() -> None:
+    assert codec.get("int8").encoded_size(2**18) * 8 / 2**18 <= 8.07
+
+
+def test_int8_keeps_the_largest_and_drops_the_smallest_numbers() -> None:
+    top = float(torch.finfo(torch.float32).max)
+    subject = codec.get("int8:32")
+    values_P = torch.zeros(96)
+    values_P[:32] = top
+    values_P[32:64] = 1e-31
+    values_P[64:] = -1e-42
+    out_P = subject.decode(subject.encode(values_P), 96)
+    assert torch.isfinite(out_P).all()
+    assert float(out_P[0]) == pytest.approx(top, rel=0.005)
+    assert out_P[32:].tolist() == [0.0] * 64
+
+
+def test_every_absmax_in_an_octave_gives_the_code_127() -> None:
+    """However the scale was rounded: codes stay in -127..127 and no level is wasted."""
+    bits_N = torch.arange(0, 2**23, 61, dtype=torch.int32) + (127 << 23)
+    values_P = torch.zeros(len(bits_N), 32)
+    values_P[:, 0] = bits_N.view(torch.float32)
+    values_P[:, 1] = -values_P[:, 0]
+    data = codec.get("int8:32").encode(values_P.view(-1))
+    codes_P = torch.frombuffer(bytearray(data[12 + 2 * len(bits_N) :]), dtype=torch.int8).view(-1, 32)
+    assert set(codes_P[:, 0].tolist()) == {127}
+    assert set(codes_P[:, 1].tolist()) == {-127}
+
+
+def test_bf16_rounds_ties_to_even_and_keeps_denormals() -> None:
+    patterns = [0x3F808000, 0x3F818000, 0x3F808001, 0x00008000, 0x00018000, 0x00000001]
+    values_P = torch.tensor(patterns, dtype=torch.int32).view(torch.float32)
+    data = codec.get("bf16").encode(values_P)
+    assert struct.unpack("<6H", data[12:]) == (0x3F80, 0x3F82, 0x3F81, 0x0000, 0x0002, 0x0000)
