@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from talkoot.compression import arithmetic, codec, selftest
 
@@ -95,20 +96,20 @@ def test_operations_are_correctly_rounded(name: str) -> None:
     b = selftest.golden_values(50_000, seed=12)
     x, y = a.double().numpy(), b.double().numpy()
     with np.errstate(over="ignore"):
-        expected = {
-            "add": lambda: x + y,
-            "sub": lambda: x - y,
-            "mul": lambda: x * y,
-            "mul by a number": lambda: x * np.float64(np.float32(0.7)),
-            "div": lambda: x / np.maximum(y, np.float64(np.float32(1e-30))),
-            "div by a number": lambda: x / 3.0,
-            "sqrt": lambda: np.sqrt(np.abs(x)),
-            "minimum": lambda: np.minimum(x, y),
-            "maximum": lambda: np.maximum(x, y),
-            "round": lambda: np.rint(x),
-            "normalise_zeros": lambda: x + 0.0,
-        }[name]()
-        reference = expected.astype(np.float32)
+        exact: dict[str, NDArray[np.float64]] = {
+            "add": x + y,
+            "sub": x - y,
+            "mul": x * y,
+            "mul by a number": x * np.float64(np.float32(0.7)),
+            "div": x / np.maximum(y, np.float64(np.float32(1e-30))),
+            "div by a number": x / 3.0,
+            "sqrt": np.sqrt(np.abs(x)),
+            "minimum": np.minimum(x, y),
+            "maximum": np.maximum(x, y),
+            "round": np.rint(x),
+            "normalise_zeros": x + 0.0,
+        }
+        reference = exact[name].astype(np.float32)
     result = selftest.OPERATIONS[name](torch.empty_like(a), a, b).numpy()
     assert np.array_equal(result, reference)
 

@@ -1,0 +1,46 @@
+# make demo | test | lint | types | bench | clean      PYTHON=python3.12 picks the interpreter, ARGS="..." is passed on
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+PINS := -c constraints.txt --build-constraint constraints.txt
+PACKAGES := peer dht averaging compression cli
+
+.PHONY: demo test lint types bench clean
+
+demo: $(VENV)/.installed
+	$(VENV)/bin/talkoot demo $(ARGS)
+
+test: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+# mypy finds packages by folder name, so it gets a tree of links that has the import name.
+types: $(VENV)/.installed-dev
+	rm -rf build/typing && mkdir -p build/typing/talkoot
+	for package in $(PACKAGES); do ln -s "$(CURDIR)/$$package" build/typing/talkoot/; done
+	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy tests
+
+bench: $(VENV)/.installed
+	$(VENV)/bin/talkoot bench round --peers 4 --numel 25000000 $(ARGS)
+
+# What was built, not the environment: for that, rm -rf .venv
+clean:
+	rm -rf build dist demo-out ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find $(PACKAGES) tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("talkoot needs Python 3.11 or newer: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt --upgrade pip
+	$(PIP) install $(PINS) -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) install $(PINS) --group dev
+	touch $@
