@@ -6,6 +6,7 @@ peer fetch, verify and repair single chunks against a digest that a certificate 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from blake3 import blake3
@@ -36,7 +37,8 @@ def leaf(chunk: bytes | memoryview) -> bytes:
 
 def tensor_bytes(vector: torch.Tensor) -> memoryview:
     """The bytes of a contiguous CPU tensor, without a copy."""
-    return memoryview(vector.numpy()).cast("B")
+    array: Any = vector.numpy()  # the stubs do not know that an array is a buffer
+    return memoryview(array).cast("B")
 
 
 def leaves(data: bytes | memoryview) -> list[bytes]:

@@ -30,8 +30,7 @@ class Gatherer:
         self._attempt = roster.attempt
         self._roster_hash = roster.hash
         self._pending = {part.reducer: _Pending(part) for part in roster.parts}
-        codec = codecs.get(context.ledger.aggregate_codec)
-        self._size = lambda chunk: codec.encoded_size(context.rules.chunk_numel(chunk))
+        self._codec = codecs.get(context.ledger.aggregate_codec)
 
     def statement(self, sender: bytes, statement: Aggregate) -> None:
         """Take a reducer's signed statement. Raises MessageError."""
@@ -60,7 +59,7 @@ class Gatherer:
             raise MessageError("out_of_order", "an aggregate chunk before its statement")
         if header.chunk in pending.chunks:
             return None
-        if len(payload) != self._size(header.chunk):
+        if len(payload) != self._codec.encoded_size(self._context.rules.chunk_numel(header.chunk)):
             raise MessageError("malformed", f"aggregate chunk of {len(payload)} bytes")
         stated = pending.statement.hashes[header.chunk - pending.part.first_chunk]
         if content_hash(payload) != stated:

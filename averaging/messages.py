@@ -42,17 +42,17 @@ class _Message(
     attempt: int
 
 
-class Call(_Message, tag="call"):
+class Call(_Message, frozen=True, tag="call"):
     """A leader opens an attempt: join me."""
 
     prior: bytes
 
 
-class Ahead(_Message, tag="ahead"):
+class Ahead(_Message, frozen=True, tag="ahead"):
     """To a leader whose attempt is over: we are at `attempt` by now."""
 
 
-class Join(_Message, tag="join"):
+class Join(_Message, frozen=True, tag="join"):
     """A peer takes part in an attempt, with a contribution or without."""
 
     key: bytes
@@ -70,7 +70,7 @@ class Join(_Message, tag="join"):
         return b"talkoot join\0" + msgspec.msgpack.encode(msgspec.structs.replace(self, signature=b""))
 
 
-class Roster(_Message, tag="roster"):
+class Roster(_Message, frozen=True, tag="roster"):
     """The leader's list of who takes part, and who reduces which part."""
 
     leader: bytes
@@ -94,7 +94,7 @@ class Roster(_Message, tag="roster"):
         return content_hash(self.unsigned())
 
 
-class Receipt(_Message, tag="receipt"):
+class Receipt(_Message, frozen=True, tag="receipt"):
     """A reducer holds every chunk of its part of one contribution."""
 
     roster: bytes
@@ -109,7 +109,7 @@ class Receipt(_Message, tag="receipt"):
         return b"talkoot receipt\0" + msgspec.msgpack.encode(msgspec.structs.replace(self, signature=b""))
 
 
-class Cut(_Message, tag="cut"):
+class Cut(_Message, frozen=True, tag="cut"):
     """The contributions that count, fixed by the leader before anything is aggregated."""
 
     roster: bytes
@@ -122,7 +122,7 @@ class Cut(_Message, tag="cut"):
         return b"talkoot cut\0" + msgspec.msgpack.encode(msgspec.structs.replace(self, signature=b""))
 
 
-class Aggregate(_Message, tag="aggregate"):
+class Aggregate(_Message, frozen=True, tag="aggregate"):
     """A reducer's statement about its part: the hashes of the encoded aggregate's chunks."""
 
     roster: bytes
@@ -136,7 +136,7 @@ class Aggregate(_Message, tag="aggregate"):
         return b"talkoot aggregate\0" + msgspec.msgpack.encode(msgspec.structs.replace(self, signature=b""))
 
 
-class Proposal(_Message, tag="proposal"):
+class Proposal(_Message, frozen=True, tag="proposal"):
     """The leader proposes what the round consists of."""
 
     value: Value
@@ -145,7 +145,7 @@ class Proposal(_Message, tag="proposal"):
     """Given when the value was locked in an earlier attempt."""
 
 
-class Vote(_Message, tag="vote"):
+class Vote(_Message, frozen=True, tag="vote"):
     """A voter's signature in one phase of one attempt."""
 
     value_hash: bytes
@@ -154,19 +154,19 @@ class Vote(_Message, tag="vote"):
     signature: bytes
 
 
-class Lock(_Message, tag="lock"):
+class Lock(_Message, frozen=True, tag="lock"):
     """The leader shows the prepare certificate: voters lock on it and commit."""
 
     prepared: Prepared
 
 
-class Committed(_Message, tag="committed"):
+class Committed(_Message, frozen=True, tag="committed"):
     """The certificate of a round, to whoever needs it."""
 
     certificate: Certificate
 
 
-class Abort(_Message, tag="abort"):
+class Abort(_Message, frozen=True, tag="abort"):
     """The leader ends its attempt: go on to the next."""
 
     reason: str

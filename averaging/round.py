@@ -13,7 +13,8 @@ from collections.abc import Set as AbstractSet
 from typing import Literal
 
 from talkoot.averaging.aggregate import EncodedPart
-from talkoot.averaging.certificate import Certificate, CertificateError, Prepared, Value, check_certificate
+from talkoot.averaging.certificate import Certificate, CertificateError, Value, check_certificate
+from talkoot.averaging.certification import Certification
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import LocalContribution
 from talkoot.averaging.exchange import Exchange
@@ -38,6 +39,7 @@ from talkoot.averaging.messages import (
     sign,
 )
 from talkoot.averaging.outputs import (
+    Apply,
     AttemptOver,
     Behind,
     Commit,
@@ -46,7 +48,6 @@ from talkoot.averaging.outputs import (
     LeftOut,
     NeedState,
     Output,
-    Persist,
     Refused,
     Send,
 )
@@ -91,14 +92,15 @@ class Round:
         self._deadline: float | None = None
         self._out: list[Output] = []
         self._inbox: list[Message] = []
+        self._staged: tuple[Value, Ledger] | None = None
+        """What the driver holds staged; it outlives an attempt, since the value may be locked."""
         self._reset_attempt()
 
     def _reset_attempt(self) -> None:
         self._leader: Leader | None = None
         self.roster: Roster | None = None
         self._exchange: Exchange | None = None
-        self._staged: tuple[Value, Ledger] | None = None
-        self._proposal: Proposal | None = None
+        self._certification: Certification | None = None
         self._joined = False
 
     # -- what the driver calls -----------------------------------------------------------------------
@@ -166,7 +168,7 @@ class Round:
             self._out.append(Refused(sender, "unasked", "bulk on behalf of another peer"))
         else:
             try:
-                self._out += self._exchange.bulk(sender, header, payload)
+                self._emit(self._exchange.bulk(sender, header, payload))
             except (MessageError, CertificateError) as error:
                 self._out.append(Refused(sender, error.reason, str(error)))
         return self._flush(now)
@@ -181,24 +183,27 @@ class Round:
     def aggregated(self, attempt: int, encoded: EncodedPart, now: float) -> list[Output]:
         """The job `AggregatePart` is done."""
         if attempt == self.attempt and self._exchange is not None:
-            self._out += self._exchange.aggregated(encoded)
+            self._emit(self._exchange.aggregated(encoded))
         return self._flush(now)
 
     def decoded(self, attempt: int, reducer: bytes, now: float) -> list[Output]:
         """The job `DecodePart` is done."""
         if attempt == self.attempt and self._exchange is not None:
-            self._out += self._exchange.decoded(reducer)
+            try:
+                self._emit(self._exchange.decoded(reducer))
+            except MessageError as error:
+                self._fail(error.reason, now)
         return self._flush(now)
 
     def applied(self, attempt: int, digest: bytes, ledger: Ledger, now: float) -> list[Output]:
         """The job `Apply` is done: the staged state has this digest."""
-        if attempt == self.attempt and self._exchange is not None:
+        if attempt == self.attempt and self._exchange is not None and self._certification is not None:
             value = self._exchange.value(digest, ledger)
             self._staged = (value, ledger)
-            if self._leader is not None:
-                self._propose(value, None, now)
-            if self._proposal is not None:
-                self._on_proposal(self.context.leader(self.attempt), self._proposal)
+            try:
+                self._emit(self._certification.stage(value))
+            except (MessageError, CertificateError) as error:
+                self._fail(error.reason, now)
         return self._flush(now)
 
     # -- attempts ------------------------------------------------------------------------------------
@@ -319,7 +324,7 @@ class Round:
             case Join():
                 self._on_join(sender, message, now)
             case Committed():
-                self._on_committed(message.certificate, now)
+                self._on_committed(message.certificate)
             case Roster():
                 self._on_roster(sender, message, now)
             case _ if message.attempt != self.attempt or self.roster is None:
@@ -332,10 +337,10 @@ class Round:
                 raise MessageError("not_the_leader")
             case Cut():
                 self._on_cut(message, now)
-            case Proposal():
-                self._on_proposal(sender, message)
-            case Lock():
-                self._on_lock(message)
+            case Proposal() if self._certification is not None:
+                self._emit(self._certification.proposal(message))
+            case Lock() if self._certification is not None:
+                self._emit(self._certification.lock(message))
             case Abort():
                 self._fail(f"leader: {message.reason}"[:64], now, set(message.suspects))
             case _:
@@ -427,18 +432,20 @@ class Round:
         if roster.attempt > self.attempt:
             raise MessageError("unasked", "a roster of an attempt that we did not join")
         self.roster = roster
+        staged = self._staged[0] if self._staged is not None else None
+        self._certification = Certification(self.context, self._voter, roster, self._leader, staged)
         timing = self.context.timing
         grace = 1.0 if self._leader is not None else 1.5
         if roster.locked is not None:
             self.phase = "certifying"
             self._deadline = now + grace * timing.scaled(timing.certify_s, self.attempt)
             if self._leader is not None:
-                self._propose(roster.locked.value, roster.locked, now)
+                self._emit(self._certification.propose(roster.locked.value, roster.locked))
             return
         self.phase = "exchanging"
         self._deadline = now + grace * timing.scaled(timing.exchange_s, self.attempt)
         self._exchange = Exchange(self.context, roster)
-        self._out += self._exchange.start(self.local)
+        self._emit(self._exchange.start(self.local))
         self._cut_if_done(now)
 
     def _on_receipt(self, receipt: Receipt, now: float) -> None:
@@ -467,7 +474,7 @@ class Round:
     def _on_cut(self, cut: Cut, now: float) -> None:
         if self._exchange is None:
             raise MessageError("unasked", "a cut without an exchange")
-        self._out += self._exchange.cut(cut)
+        self._emit(self._exchange.cut(cut))
         timing = self.context.timing
         grace = 1.0 if self._leader is not None else 1.5
         self.phase = "certifying"
@@ -476,62 +483,13 @@ class Round:
 
     # -- certificate ---------------------------------------------------------------------------------
 
-    def _propose(self, value: Value, prepared: Prepared | None, now: float) -> None:
-        assert self._leader is not None
-        assert self.roster is not None
-        self._leader.propose(value)
-        proposal = Proposal(
-            round=self.context.ledger.round,
-            attempt=self.attempt,
-            value=value,
-            weak=self.roster.weak,
-            prepared=prepared,
-        )
-        for join in self.roster.members:
-            if join.key in self.context.ledger.voters:
-                self._send(join.key, proposal)
-
-    def _on_proposal(self, sender: bytes, proposal: Proposal) -> None:
-        assert self.roster is not None
-        if proposal.weak != self.roster.weak:
-            raise MessageError("malformed", "a proposal that is not as weak as its roster")
-        if proposal.prepared is not None:
-            self.context.check_prepared(proposal.prepared)
-        if not self.context.votes:
-            return
-        if self._staged is None:
-            self._proposal = proposal
-            return
-        self._proposal = None
-        if self._staged[0] != proposal.value:
-            raise MessageError("different_value", "the proposal is not what we computed")
-        vote = self._voter.prepare(proposal.value, self.attempt, proposal.weak, proposal.prepared)
-        self._out.append(Persist(self._voter.journal.encode()))
-        self._send(sender, vote)
-
     def _on_vote(self, vote: Vote, now: float) -> None:
-        if self._leader is None:
-            raise MessageError("not_the_leader")
-        assert self.roster is not None
-        done = self._leader.vote(vote)
-        if isinstance(done, Prepared):
-            lock = Lock(round=self.context.ledger.round, attempt=self.attempt, prepared=done)
-            for join in self.roster.members:
-                if join.key in self.context.ledger.voters:
-                    self._send(join.key, lock)
-        elif isinstance(done, Certificate):
-            self.announce(done)
-            self._on_committed(done, now)
-
-    def _on_lock(self, lock: Lock) -> None:
-        if lock.prepared.attempt != self.attempt:
-            raise MessageError("stale", "a lock of another attempt")
-        self.context.check_prepared(lock.prepared)
-        if not self.context.votes:
-            return
-        vote = self._voter.commit(lock.prepared)
-        self._out.append(Persist(self._voter.journal.encode()))
-        self._send(self.context.leader(self.attempt), vote)
+        assert self._certification is not None
+        out, certificate = self._certification.vote(vote)
+        self._emit(out)
+        if certificate is not None:
+            self.announce(certificate)
+            self._on_committed(certificate)
 
     def announce(self, certificate: Certificate) -> None:
         """Tell everyone we reach that the round is committed."""
@@ -543,7 +501,7 @@ class Round:
             if peer != self.key:
                 self._send(peer, message)
 
-    def _on_committed(self, certificate: Certificate, now: float) -> None:
+    def _on_committed(self, certificate: Certificate) -> None:
         value = certificate.value
         if (value.swarm, value.round, value.prior) != (
             self.context.rules.swarm,
@@ -569,6 +527,16 @@ class Round:
             self._inbox.append(message)
         else:
             self._out.append(Send(to, message))
+
+    def _emit(self, outputs: list[Output]) -> None:
+        """Queue outputs; messages to ourselves are delivered after the current step."""
+        for output in outputs:
+            if isinstance(output, Apply):
+                self._staged = None  # the staged state is about to be overwritten
+            if isinstance(output, Send):
+                self._send(output.to, output.message)
+            else:
+                self._out.append(output)
 
     def _flush(self, now: float) -> list[Output]:
         """Deliver messages to ourselves, then hand over what is to be done."""

@@ -1,0 +1,90 @@
+"""The two-phase vote of one attempt, from the proposal to the certificate (Tendermint, HotStuff-2)."""
+
+from talkoot.averaging.certificate import Certificate, Prepared, Value
+from talkoot.averaging.context import Context
+from talkoot.averaging.leader import Leader
+from talkoot.averaging.messages import Lock, MessageError, Proposal, Roster, Vote
+from talkoot.averaging.outputs import Output, Persist, Send
+from talkoot.averaging.voting import Voter
+
+
+class Certification:
+    """A member's side, and the leader's if we lead. Methods raise MessageError or CertificateError."""
+
+    def __init__(
+        self,
+        context: Context,
+        voter: Voter,
+        roster: Roster,
+        leader: Leader | None,
+        staged: Value | None,
+    ) -> None:
+        self._context = context
+        self._voter = voter
+        self._roster = roster
+        self._leader = leader
+        self._held: Proposal | None = None
+        self._staged = staged
+        """What we computed ourselves, in this attempt or an earlier one."""
+
+    def _to_voters(self, message: Proposal | Lock) -> list[Output]:
+        voters = self._context.ledger.voters
+        return [Send(join.key, message) for join in self._roster.members if join.key in voters]
+
+    def propose(self, value: Value, prepared: Prepared | None) -> list[Output]:
+        """As leader: propose what the round consists of."""
+        assert self._leader is not None
+        self._leader.propose(value)
+        proposal = Proposal(
+            round=self._context.ledger.round,
+            attempt=self._roster.attempt,
+            value=value,
+            weak=self._roster.weak,
+            prepared=prepared,
+        )
+        return self._to_voters(proposal)
+
+    def stage(self, value: Value) -> list[Output]:
+        """We computed the round's result: propose it if we lead, vote if it was proposed already."""
+        self._staged = value
+        out = self.propose(value, None) if self._leader is not None else []
+        return out + (self.proposal(self._held) if self._held is not None else [])
+
+    def proposal(self, proposal: Proposal) -> list[Output]:
+        """Vote for what the leader proposes, if it is what we computed and no lock forbids it."""
+        if proposal.weak != self._roster.weak:
+            raise MessageError("malformed", "a proposal that is not as weak as its roster")
+        if proposal.prepared is not None:
+            self._context.check_prepared(proposal.prepared)
+        if not self._context.votes:
+            return []
+        if self._staged is None:
+            self._held = proposal
+            return []
+        self._held = None
+        if self._staged != proposal.value:
+            raise MessageError("different_value", "the proposal is not what we computed")
+        vote = self._voter.prepare(proposal.value, self._roster.attempt, proposal.weak, proposal.prepared)
+        return self._say(vote)
+
+    def lock(self, lock: Lock) -> list[Output]:
+        """Lock on a prepare certificate of this attempt and commit."""
+        prepared = lock.prepared
+        if (prepared.attempt, prepared.weak) != (self._roster.attempt, self._roster.weak):
+            raise MessageError("stale", "a lock of another attempt")
+        self._context.check_prepared(prepared)
+        return self._say(self._voter.commit(prepared)) if self._context.votes else []
+
+    def _say(self, vote: Vote) -> list[Output]:
+        """Journal first, then speak."""
+        return [Persist(self._voter.journal.encode()), Send(self._roster.leader, vote)]
+
+    def vote(self, vote: Vote) -> tuple[list[Output], Certificate | None]:
+        """As leader: count a vote; a quorum of prepares is shown to all, one of commits is a certificate."""
+        if self._leader is None:
+            raise MessageError("not_the_leader")
+        done = self._leader.vote(vote)
+        if isinstance(done, Prepared):
+            lock = Lock(round=self._context.ledger.round, attempt=self._roster.attempt, prepared=done)
+            return self._to_voters(lock), None
+        return [], done

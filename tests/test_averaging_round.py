@@ -1,0 +1,172 @@
+"""Rounds from join to certificate, with and without deaths."""
+
+import pytest
+import torch
+from round_swarm import Swarm
+
+from talkoot.averaging import outputs
+from talkoot.averaging.certificate import check_certificate
+
+
+def committed(swarm: Swarm) -> set[bytes]:
+    return {node.commits[-1].value.digest for node in swarm.nodes.values() if node.alive and node.commits}
+
+
+def everyone_committed(swarm: Swarm) -> bool:
+    return all(node.commits for node in swarm.nodes.values() if node.alive)
+
+
+@pytest.mark.parametrize("num_peers", [1, 2, 3, 4, 8])
+def test_all_peers_commit_the_same_bits(num_peers):
+    swarm = Swarm(num_peers)
+    swarm.start_round()
+    swarm.close()
+    swarm.run(30.0)
+    assert everyone_committed(swarm)
+    assert len(committed(swarm)) == 1
+    first, *others = swarm.nodes.values()
+    assert all(torch.equal(first.theta, other.theta) for other in others)
+    assert all(torch.equal(first.momentum, other.momentum) for other in others)
+    certificate = first.commits[0]
+    assert certificate.kind == "final"
+    assert len(certificate.value.cut) == num_peers
+
+
+def test_the_result_is_the_mean_of_the_deltas():
+    swarm = Swarm(4)
+    nodes = list(swarm.nodes.values())
+    delta = torch.stack([node.theta - node.local for node in nodes]).mean(dim=0)
+    start = nodes[0].theta.clone()
+    swarm.start_round()
+    swarm.close()
+    swarm.run(30.0)
+    applied = (start - nodes[0].theta) / (0.7 * 1.5)  # eta (1 + mu) for the first step
+    error = ((applied - delta).norm() / delta.norm()).item()
+    assert error < 0.02  # int8 both ways, and the norm cap's small changes
+
+
+def test_one_peer_closing_is_enough_when_the_leader_is_almost_ready():
+    swarm = Swarm(4)
+    swarm.start_round()
+    for node in swarm.nodes.values():
+        node.round.almost = True
+    swarm.close(next(iter(swarm.nodes)))
+    swarm.run(30.0)
+    assert everyone_committed(swarm)
+    assert len(committed(swarm)) == 1
+
+
+def test_an_invited_newcomer_contributes_and_votes_from_the_next_round_on():
+    swarm = Swarm(4, num_voters=3)
+    newcomer = next(node for node in swarm.nodes.values() if node.key not in node.ledger.voters)
+    swarm.start_round()
+    swarm.close()
+    swarm.run(30.0)
+    assert newcomer.commits
+    assert newcomer.key in newcomer.ledger.voters
+    assert len(committed(swarm)) == 1
+
+
+def test_a_peer_with_too_few_steps_takes_part_without_contribution():
+    swarm = Swarm(3)
+    lazy = next(iter(swarm.nodes.values()))
+    lazy.steps = 2
+    swarm.start_round()
+    swarm.close()
+    swarm.run(30.0)
+    assert everyone_committed(swarm)
+    assert len(lazy.commits[0].value.cut) == 2
+
+
+def count_deliveries(num_peers: int, **options: object) -> int:
+    swarm = Swarm(num_peers, **options)
+    swarm.start_round()
+    swarm.close()
+    swarm.run(30.0)
+    return swarm.delivered
+
+
+def survivors_after_kill(victim: int, at_delivery: int) -> Swarm:
+    swarm = Swarm(4, numel=2**18 + 500)
+    swarm.start_round()
+    order = next(iter(swarm.nodes.values())).round.context.order
+
+    def kill(count: int) -> None:
+        if count == at_delivery:
+            swarm.kill(order[victim])
+
+    swarm.on_delivery = kill
+    swarm.close()
+    swarm.run(60.0)
+    return swarm
+
+
+@pytest.mark.parametrize("victim", [0, 1, 2, 3], ids=["leader", "second", "third", "last"])
+def test_a_death_at_any_message_boundary_costs_at_most_one_attempt(victim):
+    total = count_deliveries(4, numel=2**18 + 500)
+    for at_delivery in range(1, total + 1, 3):
+        swarm = survivors_after_kill(victim, at_delivery)
+        living = [node for node in swarm.nodes.values() if node.alive]
+        finished = [node for node in living if node.commits]
+        # A survivor that lacks the bytes of a committed round knows its certificate and fetches the state.
+        informed = [n for n in living if any(isinstance(x, outputs.NeedState) for x in n.notes)]
+        assert len(finished) + len(informed) == len(living), at_delivery
+        assert finished, at_delivery
+        assert len({node.digest for node in finished}) == 1, at_delivery
+        over = [[x for x in n.notes if isinstance(x, outputs.AttemptOver)] for n in living]
+        assert max(len(attempts) for attempts in over) <= 1, (at_delivery, over)
+        check_certificate(finished[0].commits[0], finished[0].round.context.ledger.voters, _verify())
+
+
+def _verify():
+    from round_swarm import toy_verify
+
+    return toy_verify
+
+
+def test_two_of_two_go_on_weakly_when_one_is_dead_and_finally_when_it_is_back():
+    swarm = Swarm(2)
+    alive, dead = swarm.nodes.values()
+    swarm.kill(dead.key)
+    swarm.start_round()
+    swarm.close()
+    swarm.run(60.0)
+    assert alive.commits[0].kind == "weak"
+    assert dead.key in alive.ledger.voters  # one of two is no strict majority
+
+
+def test_without_a_quorum_nothing_is_final():
+    swarm = Swarm(4)
+    keys = list(swarm.nodes)
+    for key in keys[:2]:
+        swarm.kill(key)
+    swarm.start_round()
+    swarm.close()
+    swarm.run(60.0)
+    for key in keys[2:]:
+        assert [certificate.kind for certificate in swarm.nodes[key].commits] == ["weak"]
+    assert len(committed(swarm)) == 1
+
+
+def test_a_frozen_peer_is_left_out_after_the_window():
+    swarm = Swarm(4)
+    swarm.start_round()
+    frozen = next(iter(swarm.nodes.values())).round.context.order[2]
+    swarm.nodes[frozen].alive = False  # silent, and nobody is told
+    swarm.close()
+    swarm.run(20.0)
+    others = [node for key, node in swarm.nodes.items() if key != frozen]
+    assert all(node.commits for node in others)
+    assert all(len(node.commits[0].value.cut) == 3 for node in others)
+
+
+def test_error_feedback_keeps_what_quantisation_lost_and_exclusion_keeps_everything():
+    swarm = Swarm(3, error_feedback=True)
+    nodes = list(swarm.nodes.values())
+    expected = [(node.theta - node.local).clone() for node in nodes]
+    swarm.start_round()
+    swarm.close()
+    swarm.run(30.0)
+    for node, delta in zip(nodes, expected, strict=True):
+        lost = node.carry.norm() / delta.norm()
+        assert 0 < lost < 0.02
