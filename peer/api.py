@@ -1,0 +1,190 @@
+"""The local API: HTTP on loopback for the command line, Prometheus and a browser on this machine.
+
+Any web page that the user opens can send requests to loopback, so the Host (DNS rebinding) and the Origin
+are checked, and what changes anything needs a token that only the user can read.
+"""
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, Protocol
+
+import msgspec
+from aiohttp import web
+
+from talkoot.dht.errors import ConfigError
+from talkoot.peer.metrics import CONTENT_TYPE
+from talkoot.peer.page import render_page
+
+MAX_BODY_BYTES = 64 * 1024
+"""Longest body of a request."""
+
+TOKEN_HEADER = "X-Talkoot-Token"
+
+STOP_TIMEOUT_S = 2.0
+"""How long open requests may take when the server stops."""
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+}
+_READY_STATES = ("training", "exchanging")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Exposition(Protocol):
+    """What /metrics needs of `talkoot.peer.metrics.Metrics`."""
+
+    def expose(self) -> bytes:
+        """All metrics as text."""
+
+
+class NodeView(Protocol):
+    """What the API shows of a node."""
+
+    @property
+    def metrics(self) -> Exposition:
+        """The node's metrics."""
+
+    def status(self) -> dict[str, Any]:
+        """The node now; at least `state`, `reason` and `sync`. Called on the event loop: be quick."""
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """The last rounds, newest last. Called on the event loop."""
+
+    async def invite(self) -> str:
+        """A new invite. Raises ValueError if this node may not make one."""
+
+    async def leave(self) -> None:
+        """Begin an orderly stop; returns before it is over."""
+
+
+class ApiServer:
+    """Serves one node. Call `run` once."""
+
+    def __init__(self, node: NodeView, *, port: int, token: str) -> None:
+        """`port` 0 is any free one. `token` allows changes."""
+        self._node = node
+        self._port = port
+        self._token = token.encode()
+        self._hosts: frozenset[str] = frozenset()
+
+    async def run(self, *, started: Callable[[int], None]) -> None:
+        """Serve until cancelled; `started` is called with the port that is listened on.
+
+        Raises ConfigError if the port cannot be had.
+        """
+        runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=STOP_TIMEOUT_S)
+        await runner.setup()
+        try:
+            try:
+                await web.TCPSite(runner, "127.0.0.1", self._port).start()
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot listen on 127.0.0.1:{self._port}: {error.strerror}; choose another --http-port"
+                ) from error
+            port = int(runner.addresses[0][1])
+            self._hosts = frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]"))
+            started(port)
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await runner.cleanup()
+
+    def _app(self) -> web.Application:
+        app = web.Application(middlewares=[_errors_as_json, self._guard], client_max_size=MAX_BODY_BYTES)
+        app.router.add_get("/", self._page)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/api/v1/status", self._status)
+        app.router.add_get("/api/v1/rounds", self._rounds)
+        app.router.add_post("/api/v1/invite", self._invite)
+        app.router.add_post("/api/v1/leave", self._leave)
+        app.on_response_prepare.append(_add_headers)
+        return app
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.headers.getall("Host", []) not in [[host] for host in self._hosts]:
+            raise web.HTTPForbidden(text="this Host is not served")
+        if any(origin not in self._origins() for origin in request.headers.getall("Origin", [])):
+            raise web.HTTPForbidden(text="other origins are refused")
+        if (request.content_length or 0) > MAX_BODY_BYTES:
+            raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, request.content_length or 0)
+        if request.method not in ("GET", "HEAD"):
+            self._require_token(request)
+        await request.read()
+        return await handler(request)
+
+    def _origins(self) -> set[str]:
+        return {f"http://{host}" for host in self._hosts}
+
+    def _require_token(self, request: web.Request) -> None:
+        given = request.headers.get(TOKEN_HEADER, "").encode("utf-8", "surrogateescape")
+        if not hmac.compare_digest(given, self._token):
+            raise web.HTTPUnauthorized(text=f"the {TOKEN_HEADER} header must hold the content of api.token")
+
+    async def _page(self, _request: web.Request) -> web.StreamResponse:
+        return web.Response(text=render_page(self._node.status()), content_type="text/html")
+
+    async def _healthz(self, _request: web.Request) -> web.StreamResponse:
+        status = self._node.status()
+        return _state_response(status, good=status["state"] != "failed")
+
+    async def _readyz(self, _request: web.Request) -> web.StreamResponse:
+        status = self._node.status()
+        return _state_response(status, good=status["state"] in _READY_STATES and not status.get("sync"))
+
+    async def _metrics(self, _request: web.Request) -> web.StreamResponse:
+        body = await asyncio.to_thread(self._node.metrics.expose)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+
+    async def _status(self, _request: web.Request) -> web.StreamResponse:
+        return _json_response(self._node.status())
+
+    async def _rounds(self, _request: web.Request) -> web.StreamResponse:
+        return _json_response({"rounds": self._node.rounds()})
+
+    async def _invite(self, _request: web.Request) -> web.StreamResponse:
+        try:
+            return _json_response({"invite": await self._node.invite()})
+        except ValueError as error:
+            raise web.HTTPConflict(text=str(error)) from error
+
+    async def _leave(self, _request: web.Request) -> web.StreamResponse:
+        await self._node.leave()
+        return _json_response({})
+
+
+def _state_response(status: dict[str, Any], *, good: bool) -> web.Response:
+    body = {"state": status["state"], "reason": status.get("reason", "")}
+    return _json_response(body, HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+def _json_response(value: object, status: int = HTTPStatus.OK) -> web.Response:
+    # msgspec writes what is not finite as null; json.dumps would write what no parser accepts.
+    return web.Response(
+        body=msgspec.json.encode(value, enc_hook=str), status=status, content_type="application/json"
+    )
+
+
+@web.middleware
+async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        reason = HTTPStatus(error.status).name.lower()
+        response = _json_response({"error": reason, "detail": error.text or ""}, error.status)
+        if error.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            response.headers["Allow"] = error.headers["Allow"]
+        if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            response.force_close()
+        return response
+
+
+async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_HEADERS)
