@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # no stubs published
-from hivemind.proto import p2pd_pb2
 
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import key_of_multihash, multihash_of
 from talkoot.dht.multiaddr import varint
 from talkoot.dht.p2pd import P2pdError
+from talkoot.dht.substrate import p2pd_pb2
 
 _MAX_REPLY_BYTES = 256 * 1024
 _UNIX_CODE = bytes([0x90, 0x03])  # varint of multiaddr's 400

@@ -13,6 +13,7 @@ import logging
 import os
 import resource
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -76,17 +77,19 @@ class P2pd:
         return text
 
     async def _stop(self) -> None:
-        if self._process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            self._process.terminate()
+        self._signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(_STOP_TIMEOUT_S):
                 await self._process.wait()
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            self._signal(signal.SIGKILL)
             await self._process.wait()
+
+    def _signal(self, number: int) -> None:
+        # Not Popen's: it would reap a process that just died, behind asyncio's back.
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
 
 @contextlib.asynccontextmanager

@@ -6,21 +6,25 @@ a signed record of our swarm under its owner's key, everything else is refused, 
 dictionary are taken and bad ones left, and what is read from other nodes goes through the same gate.
 """
 
-import math
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 from blake3 import blake3
-from hivemind.dht.node import DHTNode
-from hivemind.dht.protocol import DHTProtocol
-from hivemind.dht.routing import DHTID
-from hivemind.dht.storage import DHTLocalStorage, DictionaryDHTValue
-from hivemind.dht.validation import DHTRecord, RecordValidatorBase
-from hivemind.utils.timed_storage import ValueWithExpiration
 
 from talkoot.dht.identity import KEY_BYTES
+from talkoot.dht.records import MAX_SKEW_S, MAX_TTL_S
+from talkoot.dht.substrate import (
+    DHTID,
+    DHTLocalStorage,
+    DHTNode,
+    DHTProtocol,
+    DHTRecord,
+    DictionaryDHTValue,
+    RecordValidatorBase,
+    ValueWithExpiration,
+)
 from talkoot.dht.table import RecordTable
 
 _SUBKEY_PREFIX = bytes([0xC4, KEY_BYTES])  # msgpack: bin 8 of 32 bytes
@@ -48,13 +52,15 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc]  # hivemind is
         """True if the table holds exactly this record afterwards. Never raises."""
         if record.key != self._key:
             return False
-        subkey, value = record.subkey, record.value
+        now = time.time()
+        # Expiration is signed inside; the one outside is held to the same bound. `not <=` refuses NaN.
+        if not record.expiration_time <= now + MAX_TTL_S + MAX_SKEW_S:
+            return False
+        subkey = record.subkey
         if len(subkey) != len(_SUBKEY_PREFIX) + KEY_BYTES or not subkey.startswith(_SUBKEY_PREFIX):
             return False
-        envelope = unpack_envelope(value)
-        return envelope is not None and self._table.accept(
-            subkey[len(_SUBKEY_PREFIX) :], envelope, time.time()
-        )
+        envelope = unpack_envelope(record.value)
+        return envelope is not None and self._table.accept(subkey[len(_SUBKEY_PREFIX) :], envelope, now)
 
     def take_dictionary(self, key: bytes, dictionary: DictionaryDHTValue) -> bool:
         """In place of hivemind's check of dictionaries: keep what is good, then empty it.
@@ -64,8 +70,8 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc]  # hivemind is
         if key != self._key:
             return False
         for subkey, item in list(dictionary.data.items()):
-            if isinstance(subkey, bytes) and len(subkey) == KEY_BYTES and isinstance(item.value, bytes):
-                self.validate(DHTRecord(key, _SUBKEY_PREFIX + subkey, item.value, math.inf))
+            if isinstance(subkey, bytes) and isinstance(item.expiration_time, float):
+                self.validate(DHTRecord(key, _SUBKEY_PREFIX + subkey, item.value, item.expiration_time))
         dictionary.clear()
         return True
 

@@ -1,0 +1,297 @@
+"""The network on libp2p: p2pd for connections and streams, hivemind's DHT for the directory.
+
+p2pd is a part that may die at any time. Each of its lives has its own control client, listening socket
+and DHT node; handlers, counters, directory table and known addresses outlive it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # no stubs published
+
+from talkoot.dht.config import NetworkConfig
+from talkoot.dht.control import Control, read_stream_info
+from talkoot.dht.directory import DhtDirectory, bootstrap_book, save_addresses
+from talkoot.dht.errors import RemoteError
+from talkoot.dht.identity import Identity
+from talkoot.dht.limits import ChannelLimits
+from talkoot.dht.multiaddr import decode_address, parse_address
+from talkoot.dht.network import Channel, Events, Handler, Network, ProtocolSpec, Traffic
+from talkoot.dht.p2pd import P2pd, P2pdError, check_port, running
+from talkoot.dht.records import MAX_ADDRESSES
+from talkoot.dht.serving import Service, Services, count_failure, serve_channel
+from talkoot.dht.stream import LINGER_S, StreamChannel
+
+logger = logging.getLogger(__name__)
+
+_BACKOFF_S = (0.1, 1.0, 2.0, 5.0, 15.0, 30.0)
+# Pauses before p2pd is started again; the first is short, because the swarm waits for nobody.
+_STABLE_S = 60.0
+# After so long a life the next failure counts as the first again.
+_PREAMBLE_TIMEOUT_S = 5.0
+_MAX_REFUSALS = 64
+# Channels above a limit that are told so; more at once are just cut.
+_REFRESH_S = 60.0
+# Pause between two looks at our own addresses, and between two saves of the peers' addresses.
+
+
+class P2PNetwork(Network):
+    """A node on libp2p.
+
+    `state_dir` keeps the addresses of recent peers; None: nothing is kept. At most one P2PNetwork per
+    identity may be alive anywhere.
+    """
+
+    def __init__(
+        self, identity: Identity, config: NetworkConfig, *, swarm: bytes, state_dir: Path | None = None
+    ) -> None:
+        self.key = identity.key
+        self.addresses: tuple[str, ...] = ()
+        self.traffic = Traffic()
+        self.events = Events()
+        self._identity = identity
+        self._config = config
+        self._port = config.port
+        self._path = None if state_dir is None else state_dir / "peers.json"
+        self._book = bootstrap_book(config, self._path)
+        self._directory = DhtDirectory(identity, swarm, config, self.events, self._book)
+        self.directory = self._directory
+        self._services = Services()
+        self._limits = ChannelLimits(config.max_channels)
+        self._refusals = 0
+        self._tasks: asyncio.TaskGroup | None = None
+        self._serving: set[asyncio.Task[None]] = set()
+        self._control: Control | None = None
+        self.p2pd_pid: int | None = None
+        """Process id of p2pd while it lives."""
+
+    def serve(self, spec: ProtocolSpec, handler: Handler) -> None:
+        if self._tasks is not None:
+            raise RuntimeError("serve is called before run")
+        self._services.add(spec, handler)
+
+    async def run(self, *, started: Callable[[], None]) -> None:
+        check_port(self._config)
+        loop = asyncio.get_running_loop()
+        failures = 0
+        first_time = _Once(started)
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            while True:
+                began = loop.time()
+                try:
+                    await self._live_once(first_time)
+                    logger.warning("p2pd died")
+                except P2pdError as error:
+                    logger.warning("%s", error)
+                failures = 1 if loop.time() - began > _STABLE_S else failures + 1
+                self.events.restarts["p2pd"] += 1
+                await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S)) - 1])
+
+    async def dial(self, peer: bytes, protocol: ProtocolSpec, *, timeout_s: float) -> Channel:
+        if peer == self.key:
+            raise ValueError("a node does not dial itself")
+        self.events.dials += 1
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._dial(peer, protocol, timeout_s)
+        except TimeoutError:
+            self.events.dial_failures["timeout"] += 1
+            raise
+        except RemoteError as error:
+            self.events.dial_failures[error.reason] += 1
+            raise
+
+    async def add_addresses(self, peer: bytes, addresses: Sequence[str]) -> None:
+        refused = self._book.add(peer, addresses)
+        if refused:
+            self.events.rejected["malformed"] += refused
+
+    async def connected(self) -> set[bytes]:
+        """The peers that this node has connections with; empty while p2pd is down."""
+        if self._control is None:
+            return set()
+        try:
+            return await self._control.connected()
+        except (P2pdError, TimeoutError):
+            return set()
+
+    # One life of p2pd.
+
+    async def _live_once(self, started: Callable[[], None]) -> None:
+        """Start p2pd, be on the network, return when it died. Raises P2pdError if that fails."""
+        async with running(self._identity, self._config, self._port) as p2pd, asyncio.TaskGroup() as life:
+            self.p2pd_pid = p2pd.pid
+            death = life.create_task(p2pd.died(), name="p2pd death")
+            work = life.create_task(self._work(p2pd, started), name="p2pd work")
+            try:
+                await asyncio.wait({death, work}, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                await self._end_channels()  # while p2pd can still carry their ends
+                raise
+            finally:
+                self.p2pd_pid = None
+                death.cancel()
+                work.cancel()
+
+    async def _work(self, p2pd: P2pd, started: Callable[[], None]) -> None:
+        """Accept streams and keep the directory attached; returns when p2pd is of no more use."""
+        control = Control(p2pd.control_path, timeout_s=self._config.call_timeout_s)
+        try:
+            await self._learn_addresses(control)
+            with _listening(p2pd.directory / "accept.sock") as listener:
+                async with asyncio.TaskGroup() as tasks:
+                    accepting = tasks.create_task(self._accept(listener), name="accept")
+                    for name in self._services:
+                        await control.accept_streams(p2pd.directory / "accept.sock", name)
+                    self._control = control
+                    try:
+                        await self._attach(p2pd, control, started)
+                    finally:
+                        self._control = None
+                        accepting.cancel()
+        except* (P2pdError, TimeoutError) as errors:
+            logger.warning("p2pd is started again: %s", errors.exceptions[0])
+
+    async def _attach(self, p2pd: P2pd, control: Control, started: Callable[[], None]) -> None:
+        async with self._directory.attached(p2pd.control_path) as lost, asyncio.TaskGroup() as tasks:
+            upkeep = [
+                tasks.create_task(self._directory.maintain(control, started), name="directory"),
+                tasks.create_task(self._refresh(control), name="addresses"),
+            ]
+            await lost.wait()
+            self.events.restarts["directory"] += 1
+            for task in upkeep:
+                task.cancel()
+
+    async def _refresh(self, control: Control) -> None:
+        while True:
+            await asyncio.sleep(_REFRESH_S)
+            with contextlib.suppress(P2pdError, TimeoutError):
+                await self._learn_addresses(control)
+            if self._path is not None:
+                await save_addresses(self._book, self._path)
+
+    async def _learn_addresses(self, control: Control) -> None:
+        key, found = await control.identify()
+        assert key == self.key, "p2pd runs under another identity"
+        texts = list(self._config.announce)
+        if not texts:
+            for data in found:
+                with contextlib.suppress(ValueError):
+                    texts.append(decode_address(data))
+        parsed = [parse_address(text) for text in texts]
+        if parsed and not self._port and not self._config.announce:
+            self._port = parsed[0].port  # kept, so that addresses outlive p2pd
+        public = [address for address in parsed if not address.is_loopback] or parsed
+        names = [f"{address}/p2p/{self._identity.peer_id}" for address in public]
+        self.addresses = tuple(names[:MAX_ADDRESSES])
+
+    # Channels.
+
+    async def _dial(self, peer: bytes, protocol: ProtocolSpec, timeout_s: float) -> Channel:
+        control = self._control
+        if control is None:
+            raise RemoteError(peer, "unreachable", "p2pd is being started")
+        try:
+            known = [address.to_bytes() for address in self._book.of(peer)]
+            if known:
+                await control.connect(peer, known, timeout_s=timeout_s)
+            connection = await control.open_stream(peer, protocol.name, timeout_s=timeout_s)
+        except P2pdError as error:
+            raise RemoteError(peer, "unreachable", str(error)) from error
+        return await self._channel(connection, peer, protocol)
+
+    async def _channel(self, connection: socket.socket, peer: bytes, spec: ProtocolSpec) -> StreamChannel:
+        """Turn the socket of a stream into a channel, which owns it from here on."""
+        loop = asyncio.get_running_loop()
+        channel = StreamChannel(peer, spec, self.traffic)
+        try:
+            await loop.create_unix_connection(lambda: channel, sock=connection)
+        except OSError as error:
+            connection.close()
+            raise RemoteError(peer, "unreachable", str(error)) from error
+        return channel
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        assert self._tasks is not None
+        while True:
+            connection, _ = await loop.sock_accept(listener)
+            connection.setblocking(False)
+            task = self._tasks.create_task(self._serve(connection), name="channel")
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
+
+    async def _end_channels(self) -> None:
+        if self._serving:
+            for task in self._serving:
+                task.cancel()
+            await asyncio.wait(self._serving, timeout=2 * LINGER_S)
+
+    async def _serve(self, connection: socket.socket) -> None:
+        """One accepted stream from its first byte to its last."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(connection)
+            try:
+                async with asyncio.timeout(_PREAMBLE_TIMEOUT_S):
+                    peer, name = await read_stream_info(connection)
+            except RemoteError as error:
+                return count_failure(self.events, None, error)
+            except (OSError, EOFError, DecodeError) as error:  # TimeoutError is an OSError
+                logger.debug("p2pd cut an accepted stream: %r", error)
+                return None
+            service = self._services.get(name)
+            if service is None or peer == self.key:
+                return None
+            stack.pop_all()
+        with contextlib.suppress(RemoteError):  # cut before it began
+            await self._serve_stream(connection, peer, service)
+        return None
+
+    async def _serve_stream(self, connection: socket.socket, peer: bytes, service: Service) -> None:
+        if not self._limits.enter(peer, service.spec):
+            self.events.rejected["busy"] += 1
+            return await self._refuse(connection, peer, service.spec)
+        try:
+            channel = await self._channel(connection, peer, service.spec)
+            await serve_channel(channel, service.handler, self.events)
+        finally:
+            self._limits.leave(peer, service.spec)
+
+    async def _refuse(self, connection: socket.socket, peer: bytes, spec: ProtocolSpec) -> None:
+        if self._refusals >= _MAX_REFUSALS:
+            connection.close()
+            return
+        self._refusals += 1
+        try:
+            channel = await self._channel(connection, peer, spec)
+            await channel.refuse()
+        finally:
+            self._refusals -= 1
+
+
+class _Once:
+    """Calls back the first time only. Kept across the lives of p2pd by its owner."""
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback = callback
+        self._called = False
+
+    def __call__(self) -> None:
+        if not self._called:
+            self._called = True
+            self._callback()
+
+
+@contextlib.contextmanager
+def _listening(path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.setblocking(False)
+        listener.bind(str(path))
+        listener.listen(128)
+        yield listener
