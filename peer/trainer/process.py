@@ -1,0 +1,384 @@
+"""The daemon's side of the trainer: starts the subprocess, talks to it, repairs it. Never imports torch."""
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from talkoot.peer.trainer import protocol
+from talkoot.peer.trainer.protocol import Adopted, Mode, Snapshot, TrainerEvent, TrainerSpec
+
+log = logging.getLogger("talkoot.trainer")
+
+
+class TrainerGone(Exception):  # noqa: N818 - reads well where it is caught
+    """The trainer is not running, or ended before it answered."""
+
+
+class TrainerRefused(Exception):  # noqa: N818 - likewise
+    """The trainer could not do what was asked (a full disk, a file of another size); it goes on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """How long things may take, in seconds."""
+
+    start_s: float = 1800.0
+    """From start to `Ready`: a large corpus is tokenized then."""
+    silence_s: float = 60.0
+    """Without a sign of life while it trains or owes an answer."""
+    first_silence_s: float = 600.0
+    """Same, until the first progress report: compilation may be under way."""
+    backoff_s: float = 1.0
+    """Pause before the first restart; doubles with each crash."""
+    max_backoff_s: float = 60.0
+    """Longest pause, and the time that a process must live for the backoff to begin anew."""
+    kill_s: float = 2.0
+    """Between SIGTERM and SIGKILL."""
+
+
+MAX_LINE = 500
+"""Characters of one line of the trainer's stderr that are logged."""
+
+KEPT_LINES = 20
+"""Lines kept to explain a crash."""
+
+
+class _Life:
+    """One run of the subprocess."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.process = process
+        self.reader = reader
+        self.writer = writer
+        self.pending: dict[int, asyncio.Future[protocol.AdoptReply | protocol.SnapshotReply]] = {}
+        self.lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self.began = self.heard = time.monotonic()
+        self.ready = False
+        self.training = False
+        self.progressed = False
+        self.failed: str | None = None
+        self.wedged: str | None = None
+
+    def silence_allowed_s(self, limits: Limits) -> float | None:
+        """How long it may say nothing now; None: it waits for us."""
+        if not self.ready:
+            return limits.start_s
+        if self.training or self.pending:
+            return limits.silence_s if self.progressed else limits.first_silence_s
+        return None
+
+    def end(self, reason: str) -> None:
+        """Fail all requests that it owes an answer to."""
+        for future in self.pending.values():
+            if not future.done():
+                future.set_exception(TrainerGone(reason))
+                future.exception()  # whoever asked may be gone as well
+        self.pending.clear()
+
+
+class TrainerProcess:
+    """A supervised trainer. All methods belong to one event loop.
+
+    After each `Ready` event the caller adopts with mode "start"; until then nothing is trained.
+    """
+
+    def __init__(
+        self,
+        spec: TrainerSpec,
+        on_event: Callable[[TrainerEvent], None],
+        *,
+        limits: Limits | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> None:
+        """`on_event` is called from the event loop and must not block; `on_line` gets lines of stderr."""
+        self._spec = spec
+        self._on_event = on_event
+        self._limits = limits or Limits()
+        self._on_line = on_line or (lambda line: log.info("trainer: %s", line))
+        self._life: _Life | None = None
+        self._numbers = 0
+        self._stopping = False
+        self._ended = asyncio.Event()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return self._life.process.pid if self._life else None
+
+    async def run(self) -> None:
+        """Start it, and again after each crash, until `stop`, a `Failed` event or cancellation.
+
+        When this ends in any way, the child is gone. Raises OSError when no process can be started at all.
+        """
+        self._stopping = False
+        self._ended.clear()
+        backoff_s = self._limits.backoff_s
+        try:
+            while not self._stopping:
+                began = time.monotonic()
+                reason = await self._live()
+                if reason is None or self._stopping:
+                    return
+                if time.monotonic() - began >= self._limits.max_backoff_s:
+                    backoff_s = self._limits.backoff_s
+                log.warning("trainer ended: %s; next start in %.0f s", reason, backoff_s)
+                self._on_event(protocol.Crashed(reason=reason, will_retry=True))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(backoff_s):
+                        await self._ended.wait()  # set by stop
+                backoff_s = min(2 * backoff_s, self._limits.max_backoff_s)
+        finally:
+            self._ended.set()
+
+    async def adopt(
+        self,
+        outer: Path,
+        *,
+        round: int,  # noqa: A002 - the word of the design
+        digest: str,
+        global_step: int,
+        mode: Mode,
+        evaluate: int = 0,
+    ) -> Adopted:
+        """Give it new outer parameters, taken up at its next step boundary.
+
+        `start`: local = outer, unless saved local work belongs to `digest` and `round`: then that goes on.
+        `rebase`: local = outer + (local - base), where base is the latest snapshot, or the parameters adopted
+        before when there was none; the optimiser goes on. `replace`: local = outer, AdamW starts cold and its
+        rate comes back over 50 steps. `evaluate`: held-out windows on which `outer` is measured.
+        The file must not be changed in place while it is adopted; renaming over it is fine.
+        Raises TrainerGone, TrainerRefused.
+        """
+        reply = await self._request(
+            lambda number: protocol.AdoptRequest(
+                number=number,
+                outer=str(outer),
+                round=round,
+                digest=digest,
+                global_step=global_step,
+                mode=mode,
+                evaluate=evaluate,
+            )
+        )
+        assert isinstance(reply, protocol.AdoptReply)
+        return Adopted(
+            steps=reply.steps, eval_loss=reply.eval_loss, resumed=reply.resumed, position=reply.position
+        )
+
+    async def snapshot(self) -> Snapshot:
+        """The local parameters at the next step boundary; counters restart at 0 and training goes on.
+
+        Raises TrainerGone, TrainerRefused.
+        """
+        reply = await self._request(lambda number: protocol.SnapshotRequest(number=number))
+        assert isinstance(reply, protocol.SnapshotReply)
+        return Snapshot(
+            path=Path(reply.path),
+            steps=reply.steps,
+            tokens=reply.tokens,
+            loss=reply.loss,
+            seconds=reply.seconds,
+        )
+
+    async def stop(self, *, save: bool, timeout_s: float) -> None:
+        """End it and wait until it is gone: politely for `timeout_s`, then SIGTERM, then SIGKILL.
+
+        `save`: keep local work for the next start. Nothing happens when it does not run.
+        """
+        self._stopping = True
+        life = self._life
+        if life is None:
+            self._ended.set()  # out of the backoff
+            return
+        with suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(timeout_s):
+                life.writer.write(protocol.encode(protocol.StopRequest(save=save)))
+                await life.writer.drain()
+                await life.process.wait()
+        await self._end_process(life.process)
+        await self._ended.wait()
+
+    async def _request(
+        self, make: Callable[[int], protocol.Command]
+    ) -> protocol.AdoptReply | protocol.SnapshotReply:
+        life = self._life
+        if life is None or self._stopping:
+            raise TrainerGone("the trainer is not running")
+        self._numbers += 1
+        number = self._numbers
+        future = asyncio.get_running_loop().create_future()
+        life.pending[number] = future
+        life.heard = time.monotonic()
+        try:
+            life.writer.write(protocol.encode(make(number)))
+            await life.writer.drain()
+            reply: protocol.AdoptReply | protocol.SnapshotReply = await future
+        except ConnectionError as error:
+            raise TrainerGone("the trainer ended") from error
+        finally:
+            life.pending.pop(number, None)
+        return reply
+
+    async def _live(self) -> str | None:
+        """One life of the process. Returns why it ended, or None when there is no use to start it again."""
+        async with self._started() as life:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    watchdog = group.create_task(self._watch(life))
+                    group.create_task(self._log_stderr(life))
+                    reason = await self._listen(life)
+                    if reason is None:  # end of stream: it is about to be gone
+                        await self._end_process(life.process, grace_s=self._limits.kill_s)
+                    watchdog.cancel()
+                    if reason is not None:
+                        await self._end_process(life.process)
+            except* _Wedged as wedged:
+                life.wedged = str(wedged.exceptions[0])
+            if life.failed is not None:
+                self._on_event(protocol.Failed(reason=life.failed))
+                return None
+            return life.wedged or reason or _explain(life)
+
+    @asynccontextmanager
+    async def _started(self) -> AsyncIterator[_Life]:
+        """A running process with our `Setup` sent; at the end of the scope it is dead and reaped."""
+        ours, theirs = socket.socketpair()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "talkoot.peer.trainer.worker",
+                str(theirs.fileno()),
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                env=self._environment(),
+                start_new_session=True,  # Ctrl-C in the terminal is ours
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        reader, writer = await asyncio.open_connection(sock=ours, limit=2 * protocol.MAX_MESSAGE_BYTES)
+        life = _Life(process, reader, writer)
+        self._life = life
+        try:
+            writer.write(protocol.encode(protocol.Setup.of(self._spec)))
+            yield life
+        finally:
+            self._life = None
+            life.end("the trainer ended")
+            writer.close()
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+
+    def _environment(self) -> dict[str, str]:
+        environment = dict(os.environ)
+        environment |= {
+            "TRANSFORMERS_VERBOSITY": "error",
+            "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+            "OPENBLAS_NUM_THREADS": "1",  # numpy's; torch has its own
+            "PYTHONUNBUFFERED": "1",
+        }
+        if self._spec.threads:
+            environment["OMP_NUM_THREADS"] = str(self._spec.threads)
+        return environment
+
+    async def _listen(self, life: _Life) -> str | None:
+        """Take messages until the end of the stream (None) or until they make no sense (why)."""
+        try:
+            while True:
+                prefix = await life.reader.readexactly(protocol.PREFIX.size)
+                body = await life.reader.readexactly(protocol.body_length(prefix))
+                life.heard = time.monotonic()
+                self._take(life, protocol.decode_answer(body))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+        except ValueError as error:
+            return f"malformed message: {error}"
+
+    def _take(self, life: _Life, answer: protocol.Answer) -> None:
+        match answer:
+            case protocol.Ready():
+                life.ready = True
+                self._on_event(answer)
+            case protocol.Progress():
+                life.progressed = True
+                self._on_event(answer)
+            case protocol.Failed():
+                life.failed = answer.reason
+            case protocol.RequestFailed():
+                future = life.pending.get(answer.number)
+                if future is not None and not future.done():
+                    future.set_exception(TrainerRefused(answer.reason))
+            case _:
+                life.training = True
+                future = life.pending.get(answer.number)
+                if future is not None and not future.done():
+                    future.set_result(answer)
+
+    async def _watch(self, life: _Life) -> None:
+        """Raises _Wedged when it has been silent for longer than it may."""
+        while True:
+            allowed_s = life.silence_allowed_s(self._limits)
+            left_s = 1.0 if allowed_s is None else life.heard + allowed_s - time.monotonic()
+            if left_s <= 0:
+                raise _Wedged(f"no sign of life for {allowed_s:.0f} s")
+            await asyncio.sleep(min(left_s, 1.0))
+
+    async def _log_stderr(self, life: _Life) -> None:
+        """Log what it writes, line by line, each cut to `MAX_LINE` characters."""
+        assert life.process.stderr is not None
+        held = b""
+        while data := await life.process.stderr.read(4096):
+            *lines, held = (held + data).split(b"\n")
+            held = held[: 4 * MAX_LINE]
+            for line in lines:
+                self._log_line(life, line)
+        self._log_line(life, held)
+
+    def _log_line(self, life: _Life, line: bytes) -> None:
+        text = line.decode("utf-8", "replace").rstrip()[:MAX_LINE]
+        if text:
+            life.lines.append(text)
+            self._on_line(text)
+
+    async def _end_process(self, process: asyncio.subprocess.Process, *, grace_s: float = 0.0) -> None:
+        """Wait `grace_s`, then SIGTERM, then SIGKILL; returns when it is reaped."""
+        for signal_it, wait_s in (
+            (None, grace_s),
+            (process.terminate, self._limits.kill_s),
+            (process.kill, None),
+        ):
+            if process.returncode is not None:
+                return
+            if signal_it is not None:
+                with suppress(ProcessLookupError):
+                    signal_it()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await process.wait()
+
+
+class _Wedged(Exception):  # noqa: N818 - internal signal
+    """The trainer does not react."""
+
+
+def _explain(life: _Life) -> str:
+    code = life.process.returncode
+    how = f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+    return f"{how}: {life.lines[-1]}" if life.lines else how

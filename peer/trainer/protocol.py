@@ -1,0 +1,278 @@
+"""Messages between the daemon and its trainer, over a socketpair: length-prefixed msgpack, bounded.
+
+The daemon sends `Setup` once, then requests with a number; the trainer answers each with the same number and
+sends events in between. Vectors never travel here: they lie in files of `numel` little-endian float32 that
+both sides map.
+"""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+MAX_MESSAGE_BYTES = 64 * 1024
+"""Longest message in either direction."""
+
+PREFIX = struct.Struct("<I")
+
+Mode = Literal["start", "rebase", "replace"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainerSpec:
+    """What a trainer is started with."""
+
+    manifest_path: Path
+    """The canonical bytes of the sealed manifest."""
+    state_dir: Path
+    """Folder of the trainer's own files: token cache, snapshots, saved local work."""
+    peer: bytes
+    """Our raw public key: it chooses our windows of the data."""
+    device: str = "auto"
+    """`auto` (cuda, then mps, then cpu) or a torch device such as `cuda:1`."""
+    threads: int = 0
+    """CPU threads; 0: one for each physical core."""
+    memory_limit_bytes: int = 0
+    """Most memory of the device (on a CPU: of the process) for training; 0: what is free."""
+    nice: int = 0
+    """Niceness added to the daemon's, 0 to 19."""
+    data_paths: tuple[str, ...] = ()
+    """Files or globs of the operator that replace `data.paths` of the manifest."""
+    base_dir: Path | None = None
+    """Folder that relative paths of the manifest start from; None: the folder of `manifest_path`."""
+
+    def __post_init__(self) -> None:
+        if len(self.peer) != 32:
+            raise ValueError("peer must be a raw public key of 32 bytes")
+        if not 0 <= self.nice <= 19:
+            raise ValueError("nice must be 0 to 19")
+        if not 0 <= self.threads <= 1024:
+            raise ValueError("threads must be 0 to 1024")
+        if self.memory_limit_bytes < 0:
+            raise ValueError("memory_limit_bytes must be 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Adopted:
+    """The trainer now works from the outer parameters that it was given."""
+
+    steps: int
+    """Local steps since the last snapshot, kept across the change."""
+    eval_loss: float | None
+    """Held-out loss of the outer parameters, nats a token; None: not asked for, or nothing is held out."""
+    resumed: bool = False
+    """Saved local work of an earlier process was taken up."""
+    position: int = 0
+    """Windows of this round's sequence that were drawn before."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """The local parameters at one step boundary. The file stays as it is until the next snapshot but one."""
+
+    path: Path
+    steps: int
+    """Inner steps since the snapshot before, or since local = outer."""
+    tokens: int
+    loss: float | None
+    """Mean training loss over the last few steps, nats a token."""
+    seconds: float
+    """Time spent inside those steps."""
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready", forbid_unknown_fields=True):
+    """Model and data are loaded; the trainer waits for `adopt`."""
+
+    device: str
+    micro_batch: int
+    corpus_hash: bytes
+    """32 bytes: what this peer reads, so that others can see whether it is the same."""
+    train_tokens: int
+    """0: not known (streaming)."""
+    held_out_tokens: int
+    notice: str = ""
+    """A line to show, such as the licence of a data set."""
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress", forbid_unknown_fields=True):
+    """How far the training is; at most one in half a second. Also the sign of life."""
+
+    steps: int
+    """Since the last snapshot."""
+    tokens: int
+    """Since the last snapshot."""
+    loss: float | None
+    """Mean over the steps since the last report, nats a token."""
+    steps_per_second: float
+    """Smoothed rate while training."""
+    inner_seconds: float
+    """Time inside inner steps since this process's first one."""
+    total_seconds: float
+    """Wall-clock time since this process's first inner step."""
+    steps_total: int
+    """In this process."""
+    tokens_total: int
+    """In this process."""
+    grad_norm: float | None
+    """Before clipping, of the last step."""
+    lr: float
+    micro_batch: int
+    skipped: int = 0
+    """Steps not taken because the gradient was not finite, in this process."""
+    position: int = 0
+    """Windows drawn of this round's sequence."""
+    memory_bytes: int = 0
+    """Most device memory used (on a CPU: resident memory)."""
+
+
+class Crashed(msgspec.Struct, frozen=True, kw_only=True):
+    """The process ended by itself or does not react any more."""
+
+    reason: str
+    will_retry: bool
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed", forbid_unknown_fields=True):
+    """It cannot work with this configuration, data or memory: no use to start it again."""
+
+    reason: str
+
+
+TrainerEvent = Ready | Progress | Crashed | Failed
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True, tag="setup", forbid_unknown_fields=True):
+    """The first message to a trainer: its `TrainerSpec`, with paths as text."""
+
+    manifest_path: str
+    state_dir: str
+    peer: bytes
+    device: str
+    threads: int
+    memory_limit_bytes: int
+    nice: int
+    data_paths: tuple[str, ...]
+    base_dir: str | None
+
+    @classmethod
+    def of(cls, spec: TrainerSpec) -> "Setup":
+        """The message for `spec`."""
+        return cls(
+            manifest_path=str(spec.manifest_path),
+            state_dir=str(spec.state_dir),
+            peer=spec.peer,
+            device=spec.device,
+            threads=spec.threads,
+            memory_limit_bytes=spec.memory_limit_bytes,
+            nice=spec.nice,
+            data_paths=spec.data_paths,
+            base_dir=None if spec.base_dir is None else str(spec.base_dir),
+        )
+
+    def spec(self) -> TrainerSpec:
+        """What `of` was given."""
+        return TrainerSpec(
+            manifest_path=Path(self.manifest_path),
+            state_dir=Path(self.state_dir),
+            peer=self.peer,
+            device=self.device,
+            threads=self.threads,
+            memory_limit_bytes=self.memory_limit_bytes,
+            nice=self.nice,
+            data_paths=self.data_paths,
+            base_dir=None if self.base_dir is None else Path(self.base_dir),
+        )
+
+
+class AdoptRequest(msgspec.Struct, frozen=True, kw_only=True, tag="adopt", forbid_unknown_fields=True):
+    """Work from the outer parameters in the file `outer`."""
+
+    number: int
+    outer: str
+    round: int
+    digest: str
+    global_step: int
+    mode: Mode
+    evaluate: int = 0
+
+
+class SnapshotRequest(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot", forbid_unknown_fields=True):
+    """Write the local parameters to a file."""
+
+    number: int
+
+
+class StopRequest(msgspec.Struct, frozen=True, kw_only=True, tag="stop", forbid_unknown_fields=True):
+    """End, after saving local work if `save`."""
+
+    save: bool
+
+
+class AdoptReply(msgspec.Struct, frozen=True, kw_only=True, tag="adopted", forbid_unknown_fields=True):
+    """Answer to `AdoptRequest`."""
+
+    number: int
+    steps: int
+    eval_loss: float | None
+    resumed: bool
+    position: int
+
+
+class SnapshotReply(
+    msgspec.Struct, frozen=True, kw_only=True, tag="snapshot_reply", forbid_unknown_fields=True
+):
+    """Answer to `SnapshotRequest`."""
+
+    number: int
+    path: str
+    steps: int
+    tokens: int
+    loss: float | None
+    seconds: float
+
+
+class RequestFailed(
+    msgspec.Struct, frozen=True, kw_only=True, tag="request_failed", forbid_unknown_fields=True
+):
+    """The request could not be done (a full disk, a file of another size); training goes on as before."""
+
+    number: int
+    reason: str
+
+
+Command = Setup | AdoptRequest | SnapshotRequest | StopRequest
+Answer = Ready | Progress | Failed | AdoptReply | SnapshotReply | RequestFailed
+
+
+def encode(message: Command | Answer) -> bytes:
+    """One message with its length in front. Raises ValueError above `MAX_MESSAGE_BYTES`."""
+    body = msgspec.msgpack.encode(message)
+    if len(body) > MAX_MESSAGE_BYTES:
+        raise ValueError(f"message of {len(body)} bytes; at most {MAX_MESSAGE_BYTES} fit")
+    return PREFIX.pack(len(body)) + body
+
+
+def body_length(prefix: bytes) -> int:
+    """Length of the message behind `prefix`. Raises ValueError above `MAX_MESSAGE_BYTES`."""
+    (length,) = PREFIX.unpack(prefix)
+    if length > MAX_MESSAGE_BYTES:
+        raise ValueError(f"message of {length} bytes announced; at most {MAX_MESSAGE_BYTES} are read")
+    return int(length)
+
+
+_commands = msgspec.msgpack.Decoder(Command)
+_answers = msgspec.msgpack.Decoder(Answer)
+
+
+def decode_command(body: bytes) -> Command:
+    """Parse one message to the trainer. Raises ValueError (msgspec's errors are of that type)."""
+    command: Command = _commands.decode(body)
+    return command
+
+
+def decode_answer(body: bytes) -> Answer:
+    """Parse one message from the trainer. Raises ValueError."""
+    answer: Answer = _answers.decode(body)
+    return answer

@@ -1,0 +1,204 @@
+"""The trainer process: `python -m talkoot.peer.trainer.worker FD`, started by the daemon only.
+
+It listens between steps, trains whenever it has parameters, and ends when it is told to or when the daemon is
+gone. It never talks to the network.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from talkoot.dht.errors import ConfigError
+from talkoot.peer.trainer import protocol, workplace
+from talkoot.peer.trainer.engine import NoMemory
+from talkoot.peer.trainer.layout import require_match
+from talkoot.peer.trainer.link import DaemonGone, Link
+from talkoot.peer.trainer.session import Session
+
+PROGRESS_S = 0.5
+"""Shortest time between two progress reports."""
+
+IDLE_S = 60.0
+"""How long one wait for a message lasts when there is nothing to train."""
+
+PR_SET_PDEATHSIG = 1
+
+
+class Worker:
+    """Serves one daemon."""
+
+    def __init__(self, link: Link, session: Session) -> None:
+        self._link = link
+        self._session = session
+        self._began: float | None = None  # monotonic time of the first step
+        self._reported_at = time.monotonic()
+        self._reported_steps = 0
+        self._rate = 0.0
+        session.engine.pulse = self._pulse
+
+    def run(self) -> None:
+        """Until told to stop. Raises DaemonGone, NoMemory, ConfigError."""
+        while True:
+            training = self._session.work is not None
+            command = self._link.receive(timeout_s=0 if training else IDLE_S)
+            if isinstance(command, protocol.StopRequest):
+                if command.save:
+                    self._session.save()
+                return
+            if command is not None:
+                self._obey(command)
+            elif training:
+                self._train()
+
+    def _train(self) -> None:
+        if self._began is None:
+            self._began = self._reported_at = time.monotonic()
+        self._session.step()
+        if time.monotonic() - self._reported_at >= PROGRESS_S:
+            self._session.read()
+            self._report(time.monotonic())
+
+    def _obey(self, command: protocol.Command) -> None:
+        match command:
+            case protocol.AdoptRequest():
+                self._answer(command.number, lambda: self._adopt(command))
+            case protocol.SnapshotRequest():
+                self._answer(command.number, lambda: self._snapshot(command))
+            case _:
+                raise ValueError(f"unexpected {type(command).__name__}")
+
+    def _answer(self, number: int, action: Callable[[], protocol.Answer]) -> None:
+        """Send what `action` gives, or why it could not be done."""
+        try:
+            answer = action()
+        except (OSError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            answer = protocol.RequestFailed(number=number, reason=str(error)[:500])
+        self._link.send(answer)
+
+    def _adopt(self, command: protocol.AdoptRequest) -> protocol.Answer:
+        adopted = self._session.adopt(
+            Path(command.outer),
+            round_=command.round,
+            digest=command.digest,
+            global_step=command.global_step,
+            mode=command.mode,
+            evaluate=command.evaluate,
+        )
+        return protocol.AdoptReply(
+            number=command.number,
+            steps=adopted.steps,
+            eval_loss=adopted.eval_loss,
+            resumed=adopted.resumed,
+            position=adopted.position,
+        )
+
+    def _snapshot(self, command: protocol.SnapshotRequest) -> protocol.Answer:
+        if self._session.work is None:
+            return protocol.RequestFailed(number=command.number, reason="no parameters were adopted yet")
+        taken = self._session.snapshot()
+        return protocol.SnapshotReply(
+            number=command.number,
+            path=str(taken.path),
+            steps=taken.steps,
+            tokens=taken.tokens,
+            loss=taken.loss,
+            seconds=taken.seconds,
+        )
+
+    def _pulse(self) -> None:
+        """A sign of life inside a long step or evaluation: the last figures again."""
+        now = time.monotonic()
+        if self._session.work is not None and now - self._reported_at >= 10 * PROGRESS_S:
+            self._report(now)
+
+    def _report(self, now: float) -> None:
+        work, totals, last = self._session.work, self._session.totals, self._session.last
+        assert work is not None
+        elapsed = now - self._reported_at
+        if totals.steps > self._reported_steps and elapsed > 0:
+            rate = (totals.steps - self._reported_steps) / elapsed
+            self._rate = rate if not self._rate else 0.7 * self._rate + 0.3 * rate
+        self._reported_at = now
+        self._reported_steps = totals.steps
+        self._link.send(
+            protocol.Progress(
+                steps=work.steps,
+                tokens=work.tokens,
+                loss=last.loss,
+                steps_per_second=self._rate,
+                inner_seconds=totals.inner_seconds,
+                total_seconds=0.0 if self._began is None else now - self._began,
+                steps_total=totals.steps,
+                tokens_total=totals.tokens,
+                grad_norm=last.grad_norm,
+                lr=self._session.lr,
+                micro_batch=self._session.engine.micro.size,
+                skipped=last.skipped,
+                position=work.position,
+                memory_bytes=self._session.engine.memory_bytes(),
+            )
+        )
+
+
+def open_session(spec: protocol.TrainerSpec) -> tuple[Session, protocol.Ready]:
+    """Load everything that `spec` names. Raises ConfigError, NoMemory, OSError."""
+    manifest = workplace.load_manifest(spec.manifest_path)
+    spec.state_dir.mkdir(parents=True, exist_ok=True)
+    engine = workplace.make_engine(
+        manifest, device=spec.device, threads=spec.threads, memory_limit_bytes=spec.memory_limit_bytes
+    )
+    require_match(engine.layout, manifest)
+    corpus = workplace.make_corpus(manifest, spec, engine.vocab_size)
+    engine.probe(manifest.data.sequence_length)
+    ready = protocol.Ready(
+        device=engine.device,
+        micro_batch=engine.micro.size,
+        corpus_hash=corpus.hash,
+        train_tokens=corpus.train_tokens,
+        held_out_tokens=corpus.held_out_tokens,
+        notice=corpus.notice,
+    )
+    return Session(manifest, engine, corpus, state_dir=spec.state_dir, peer=spec.peer), ready
+
+
+def serve(link: Link, spec: protocol.TrainerSpec) -> None:
+    """Work for the daemon until the end. What cannot work is told; crashes go up. Raises DaemonGone."""
+    try:
+        session, ready = open_session(spec)
+        link.send(ready)
+        Worker(link, session).run()
+    except (ConfigError, NoMemory) as error:
+        link.send(protocol.Failed(reason=" ".join(str(error).split())[:500]))
+
+
+def die_with_parent() -> None:
+    """Linux: be killed when the daemon dies, even in the middle of a step. Elsewhere the socket tells."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def main(arguments: list[str]) -> int:
+    """Entry point; `arguments` is the inherited socket's descriptor."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the daemon's to handle
+    link = Link(socket.socket(fileno=int(arguments[0])))
+    try:
+        setup = link.receive(timeout_s=IDLE_S)
+        if not isinstance(setup, protocol.Setup):
+            return 2
+        os.nice(setup.nice)
+        serve(link, setup.spec())
+    except DaemonGone:
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
