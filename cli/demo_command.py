@@ -1,5 +1,6 @@
 """`talkoot demo`: its options. The work is in `talkoot.cli.demo`."""
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,8 @@ def demo(
 
     Each peer is a `talkoot run` daemon with its own directory, key, p2pd and trainer, on loopback.
     """
-    from talkoot.cli.demo import DemoOptions, run_demo
+    from talkoot.cli.demo import run_demo
+    from talkoot.cli.demo_swarm import DemoOptions
 
     options = DemoOptions(
         peers=peers,
@@ -34,4 +36,5 @@ def demo(
         folder=folder,
         device=device,
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the peers as Ctrl-C does
     raise typer.Exit(run_demo(options))

@@ -75,8 +75,7 @@ def status_text(status: dict[str, Any]) -> str:
     lines = [f"{name:9} {words}" for name, words in rows]
     peers = value("peers") or []
     lines.append(f"{'peers':9} {len(peers)} known")
-    for peer in peers:
-        lines.append(_peer_line(peer))
+    lines += [_peer_line(peer) for peer in peers]
     return "\n".join(lines)
 
 

@@ -1,0 +1,100 @@
+"""`talkoot demo`: several real daemons on loopback train one model together, and are held to account.
+
+Nothing here is a special path of the daemon: peer 0 founds a swarm from a preset, the others join by the
+invites that its API gives out.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from talkoot.cli.demo_compare import Compare, Outcome, measure
+from talkoot.cli.demo_curve import curves, save_curve
+from talkoot.cli.demo_node import TALKOOT
+from talkoot.cli.demo_report import Losses, Report, summary_text
+from talkoot.cli.demo_screen import Screen
+from talkoot.cli.demo_state import committed_parameters
+from talkoot.cli.demo_swarm import Demo, DemoOptions
+from talkoot.cli.errors import CommandError
+from talkoot.dht.errors import ConfigError
+from talkoot.peer import manifest_file, presets
+from talkoot.peer.manifest import Manifest
+from talkoot.peer.statedir import StateDir
+
+
+def run_demo(options: DemoOptions, *, program: Sequence[str] = TALKOOT, compare: Compare = measure) -> int:
+    """Run the whole demo; returns the exit code. No process of it is left, whatever happens.
+
+    Raises ConfigError (options, folder), CommandError (the swarm did not start), OSError.
+    """
+    folder = _make_folder(options.folder)
+    manifest = _make_manifest(options)
+    manifest_file.save(manifest, folder / manifest_file.FILE_NAME)
+    demo = Demo(options, folder, program)
+    with Screen() as screen:
+        try:
+            demo.start(screen)
+            demo.train(screen)
+        except KeyboardInterrupt:
+            screen.say("Interrupted; stopping the peers.")
+            return 1
+        finally:
+            demo.stop(screen)
+    losses = compare(_outcome(demo, options), screen.say) if demo.watch.rounds_committed else Losses()
+    return _conclude(demo.report(losses), options, folder, screen)
+
+
+def _outcome(demo: Demo, options: DemoOptions) -> Outcome:
+    founder = demo.nodes[0].state_dir
+    head = committed_parameters(founder)
+    if head is None:
+        raise CommandError(f"the founder kept no outer state in {founder}")
+    final = demo.folder / "final.f32"
+    shutil.copyfile(head.path, final)
+    return Outcome(
+        manifest=StateDir(founder).manifest_file,
+        final=final,
+        initial=demo.initial,
+        steps=demo.watch.steps_after(head.round),
+        device=options.device,
+    )
+
+
+def _conclude(report: Report, options: DemoOptions, folder: Path, screen: Screen) -> int:
+    screen.say("")
+    screen.say(curves(report))
+    screen.say(summary_text(report))
+    path = folder / "loss.svg"
+    save_curve(report, path)
+    data = msgspec.json.format(msgspec.json.encode(report.to_json()), indent=2)
+    for file in filter(None, (folder / "summary.json", options.json_file)):
+        file.write_bytes(data + b"\n")
+    founder = folder / "peer-0"
+    screen.say(f"\nPicture: {path}   logs and states: {folder}")
+    screen.say(f'Try: talkoot generate "import " --state-dir {founder}')
+    return 0 if report.ok else 1
+
+
+def _make_folder(given: Path | None) -> Path:
+    if given is None:
+        return Path(tempfile.mkdtemp(prefix="talkoot-demo-"))
+    try:
+        given.mkdir(parents=True, exist_ok=True)
+        if any(given.iterdir()):
+            raise ConfigError(f"{given} is not empty: choose another --dir")
+    except OSError as error:
+        raise ConfigError(f"{given}: {error.strerror or error}") from error
+    return given.resolve()
+
+
+def _make_manifest(options: DemoOptions) -> Manifest:
+    manifest = presets.make(options.preset, name="demo")
+    return replace(
+        manifest,
+        swarm=replace(manifest.swarm, start_peers=options.peers),
+        inner=replace(manifest.inner, seed=options.seed),
+    )

@@ -1,0 +1,217 @@
+"""The swarm of the demo: starts its peers, watches them, kills one if asked to, and ends them."""
+
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from talkoot.cli.demo_kill import Act, KillPlan
+from talkoot.cli.demo_node import DemoNode, stop_all
+from talkoot.cli.demo_report import Losses, Report, make_report
+from talkoot.cli.demo_screen import Screen, state_words
+from talkoot.cli.demo_state import committed_parameters
+from talkoot.cli.demo_watch import Watch
+from talkoot.cli.errors import CommandError
+from talkoot.cli.words import duration
+from talkoot.peer import manifest_file
+
+START_UP_LIMIT_S = 300.0
+"""Longest start-up; a loaded two-core machine needs about 40 s for four peers."""
+POLL_S = 0.5
+ARMED_POLL_S = 0.1
+"""An exchange of the tiny preset is short: the victim's state is looked at often."""
+ROUNDS_EVERY_S = 2.0
+
+WORKING = ("training", "exchanging")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoOptions:
+    """Options of `talkoot demo`."""
+
+    peers: int = 4
+    minutes: float = 3.0
+    """Counted from the moment when all peers train."""
+    seed: int = 0
+    kill: bool = False
+    json_file: Path | None = None
+    preset: str = "tiny"
+    folder: Path | None = None
+    """Where everything goes; None: a new temporary folder, which is left for the user to look at."""
+    device: str = "cpu"
+
+
+def _free_port() -> int:
+    """A port that a restarted peer can take again; it is free now, not for certain a moment later."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Demo:
+    """The peers and what was seen of them. Call `start`, `train`, then `stop` in any case."""
+
+    def __init__(self, options: DemoOptions, folder: Path, program: Sequence[str]) -> None:
+        self.nodes = [DemoNode(f"peer-{index}", folder, program) for index in range(options.peers)]
+        self.watch = Watch(options.peers)
+        self.initial: Path | None = None
+        self._options = options
+        self.folder = folder
+        self._kill = KillPlan() if options.kill else None
+        self._seconds = 0.0
+        self._rounds_at = 0.0
+        self._exited: list[str] = []
+        self._forced: list[str] = []
+
+    @property
+    def _victim(self) -> int:
+        return len(self.nodes) - 1
+
+    def start(self, screen: Screen) -> None:
+        """Start all peers and wait until all train. Raises CommandError when they do not in time."""
+        threads = max(1, _cores() // len(self.nodes))
+        common = ["--profile", "test", "--device", self._options.device, "--threads", str(threads)]
+        manifest = str(self.folder / manifest_file.FILE_NAME)
+        self.nodes[0].start([manifest, "--port", str(_free_port()), *common])
+        invites: list[str] = []
+        deadline = time.monotonic() + START_UP_LIMIT_S
+        while len(invites) < len(self.nodes) - 1:
+            invite = self.nodes[0].invite() if self.nodes[0].poll() else None
+            if invite is None:
+                self._wait(screen, deadline, "Start-up: waiting for peer-0 to found the swarm")
+            else:
+                invites.append(invite)
+        for node, invite in zip(self.nodes[1:], invites, strict=True):
+            node.start(["--join", invite, "--port", str(_free_port()), *common])
+        while not all(_working(node) for node in self.nodes):
+            waiting = [f"{node.name} {state_words(node)}" for node in self.nodes if not _working(node)]
+            self._wait(screen, deadline, "Start-up: waiting for " + ", ".join(waiting))
+        self.initial = _copy_initial(self.nodes[0], self.folder / "initial.f32")
+
+    def _wait(self, screen: Screen, deadline: float, words: str) -> None:
+        """One poll of the start-up. Raises CommandError when a peer ended or time is up."""
+        self._poll()
+        screen.show(words, self.nodes, self.watch)
+        for node in self.nodes:
+            if node.exit_code is not None:
+                raise CommandError(f"{node.name} ended during start-up: {node.last_words()}")
+        if time.monotonic() > deadline:
+            raise CommandError(f"not everybody trains after {START_UP_LIMIT_S:.0f} s; logs: {self.folder}")
+        time.sleep(POLL_S)
+
+    def train(self, screen: Screen) -> None:
+        """Watch until the time is up; kill and restart one peer if asked to."""
+        began = time.monotonic()
+        total_s = self._options.minutes * 60
+        screen.say(f"All {len(self.nodes)} peers train; the {duration(total_s)} begin now.")
+        while (now := time.monotonic()) < began + total_s:
+            self._poll()
+            self._poll_rounds(now)
+            screen.show(self._headline(began + total_s - now), self.nodes, self.watch)
+            share = (now - began) / total_s
+            if self._kill is not None and self._kill.armed(share, self.watch.rounds_committed):
+                self._stalk(screen, began, total_s)
+            else:
+                self._apply(screen, self._decide(now, share))
+                time.sleep(min(POLL_S, max(0.0, began + total_s - now)))
+        self._seconds = time.monotonic() - began
+        self._poll()
+        self._poll_rounds(float("inf"))
+
+    def _stalk(self, screen: Screen, began: float, total_s: float) -> None:
+        """Look at the victim alone, often, for as long as one ordinary poll would take."""
+        node = self.nodes[self._victim]
+        until = time.monotonic() + POLL_S
+        while (now := time.monotonic()) < until:
+            node.poll()
+            act = self._decide(now, (now - began) / total_s)
+            self._apply(screen, act)
+            if act is Act.KILL:
+                return
+            time.sleep(ARMED_POLL_S)
+
+    def _decide(self, now: float, share: float) -> Act:
+        if self._kill is None:
+            return Act.NOTHING
+        state = str((self.nodes[self._victim].status or {}).get("state", "starting"))
+        return self._kill.step(now=now, share=share, rounds=self.watch.rounds_committed, state=state)
+
+    def _apply(self, screen: Screen, act: Act) -> None:
+        node = self.nodes[self._victim]
+        if act is Act.KILL:
+            assert self._kill is not None
+            screen.say(
+                f"Killing {node.name} (SIGKILL to all its processes) while {self._kill.killed_in_state}."
+            )
+            self.watch.see_rounds(self._victim, node.rounds())
+            node.kill()
+        elif act is Act.RESTART:
+            screen.say(f"Starting {node.name} again.")
+            self.watch.peers[self._victim].restarted()
+            node.start()
+
+    def _poll(self) -> None:
+        for node, record in zip(self.nodes, self.watch.peers, strict=True):
+            status = node.poll()
+            if status is not None:
+                record.see(status)
+
+    def _poll_rounds(self, now: float) -> None:
+        if now - self._rounds_at < ROUNDS_EVERY_S:
+            return
+        self._rounds_at = now
+        for index, node in enumerate(self.nodes):
+            self.watch.see_rounds(index, node.rounds())
+
+    def _headline(self, left_s: float) -> str:
+        watch = self.watch
+        digests = "equal" if watch.digests_equal else "none yet" if not watch.digests else "DIFFERENT"
+        return f"{duration(left_s)} left, {watch.rounds_committed} rounds committed, digests {digests}"
+
+    def stop(self, screen: Screen) -> None:
+        """End every process of the demo."""
+        self._exited = [
+            node.name for node in self.nodes if node.exit_code is not None and not self._is_down(node)
+        ]
+        if any(node.running for node in self.nodes):
+            screen.say("Stopping the peers.")
+        self._forced = stop_all(self.nodes)
+
+    def _is_down(self, node: DemoNode) -> bool:
+        """Whether the node is down because the demo killed it and did not start it again yet."""
+        plan = self._kill
+        is_victim = node is self.nodes[self._victim]
+        return is_victim and plan is not None and plan.killed_at is not None and plan.restarted_at is None
+
+    def report(self, losses: Losses) -> Report:
+        """The summary, with the losses of the comparison."""
+        return make_report(
+            self.watch,
+            losses,
+            seconds=self._seconds,
+            kill=self._kill,
+            victim=self.nodes[self._victim].name,
+            exited=self._exited,
+            forced=self._forced,
+        )
+
+
+def _working(node: DemoNode) -> bool:
+    return node.status is not None and node.status.get("state") in WORKING
+
+
+def _cores() -> int:
+    return psutil.cpu_count() or 1
+
+
+def _copy_initial(founder: DemoNode, copy: Path) -> Path | None:
+    """Keep the initial parameters while the founder's first generation still is the committed one."""
+    state = committed_parameters(founder.state_dir)
+    if state is None or state.round != 0:
+        return None
+    copy.write_bytes(state.path.read_bytes())
+    after = committed_parameters(founder.state_dir)
+    return copy if after is not None and after.round <= 1 else None  # the file is rewritten for round 2
