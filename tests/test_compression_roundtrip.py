@@ -2,6 +2,8 @@
 
 import math
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -174,3 +176,29 @@ def test_bf16_rounds_ties_to_even_and_keeps_denormals() -> None:
     values_P = torch.tensor(patterns, dtype=torch.int32).view(torch.float32)
     data = codec.get("bf16").encode(values_P)
     assert struct.unpack("<6H", data[12:]) == (0x3F80, 0x3F82, 0x3F81, 0x0000, 0x0002, 0x0000)
+
+
+MEASURE_MEMORY = """
+import resource, sys, torch
+from talkoot.compression import codec
+
+subject, numel = codec.get(sys.argv[1]), 2**24
+values_P = torch.zeros(numel).normal_()
+out_P = torch.zeros(numel)
+subject.decode_into(subject.encode(values_P[: 2**19]), out_P[: 2**19])  # what a first call loads
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak()
+data = subject.encode(values_P)
+subject.decode_into(data, out_P)
+subject.squared_norm(data, numel)
+print((peak() - before - len(data)) / (4 * numel))
+"""
+
+
+@pytest.mark.parametrize("name", ["int8", "fp32"])
+def test_extra_memory_is_a_small_part_of_the_vector(name: str) -> None:
+    """Beyond the vector and its encoding, whose copy in `bytes` is the only one."""
+    command = [sys.executable, "-c", MEASURE_MEMORY, name]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert float(done.stdout) <= 0.10
+    print(f"{name}: {done.stdout.strip()} of the vector")
