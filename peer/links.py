@@ -1,0 +1,239 @@
+"""Connections to the peers of the swarm: who is there, and ordered delivery to each.
+
+Two lanes to every peer: `control` for small messages, `bulk` for chunks, so that no vote waits behind a
+megabyte. A lane uses any open channel, ours or theirs, and dials when there is none; peers that cannot be
+dialled are reached through the channels that they opened.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from talkoot.averaging.messages import MAX_BULK_HEADER_BYTES, MAX_CONTROL_BYTES
+from talkoot.dht.errors import RemoteError
+from talkoot.dht.identity import peer_id_of
+from talkoot.dht.network import Buffer, Channel, Frame, Network, ProtocolSpec
+
+log = logging.getLogger("talkoot.links")
+
+MAX_BULK_PAYLOAD = 4 << 20
+"""Longest payload of a bulk frame: an encoded chunk of 2**18 elements, or an index."""
+
+MAX_QUEUED = 4096
+"""Control messages that may wait for one peer; it is given up when there are more."""
+
+DIAL_TIMEOUT_S = 10.0
+SEND_TIMEOUT_S = 20.0
+REDIAL_S = (0.25, 8.0)
+"""First and longest pause between two attempts to reach a peer."""
+
+OnFrame = Callable[[bytes, Frame], Awaitable[None]]
+"""(peer, frame): takes one frame; while it waits, nothing more is read from this channel."""
+
+
+def protocols(swarm: bytes) -> dict[str, ProtocolSpec]:
+    """The two lanes' protocols for one swarm."""
+    prefix = f"talkoot/{swarm.hex()[:16]}"
+    return {
+        "control": ProtocolSpec(name=f"{prefix}/control/1", max_header=MAX_CONTROL_BYTES, max_payload=0),
+        "bulk": ProtocolSpec(
+            name=f"{prefix}/bulk/1", max_header=MAX_BULK_HEADER_BYTES, max_payload=MAX_BULK_PAYLOAD
+        ),
+    }
+
+
+class _Lane:
+    """One lane to one peer: open channels, and what waits to be sent."""
+
+    def __init__(self, peer: bytes, spec: ProtocolSpec) -> None:
+        self.peer = peer
+        self.spec = spec
+        self.channels: list[Channel] = []
+        self.queue: deque[tuple[bytes, Buffer]] = deque()
+        self.wake = asyncio.Event()
+        self.sending = False
+
+
+class Links:
+    """All links of one node. Call `run` as a service; the rest is valid while it runs."""
+
+    def __init__(
+        self,
+        network: Network,
+        swarm: bytes,
+        *,
+        on_control: OnFrame,
+        on_bulk: OnFrame,
+        on_change: Callable[[frozenset[bytes]], None],
+    ) -> None:
+        """`on_change` is told whom we are connected to whenever that changes."""
+        self._network = network
+        self._specs = protocols(swarm)
+        self._on_frame = {"control": on_control, "bulk": on_bulk}
+        self._on_change = on_change
+        self._lanes: dict[tuple[bytes, str], _Lane] = {}
+        self._kept: frozenset[bytes] = frozenset()
+        self._keepers: dict[bytes, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._known: frozenset[bytes] = frozenset()
+        for name, spec in self._specs.items():
+            network.serve(spec, lambda channel, name=name: self._serve(name, channel))  # type: ignore[misc]
+
+    async def run(self) -> None:
+        """Own the tasks of all lanes until cancelled; closes the channels in band at the end."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                await asyncio.get_running_loop().create_future()
+        finally:
+            self._group = None
+            for lane in self._lanes.values():
+                for channel in list(lane.channels):
+                    with suppress(RemoteError, TimeoutError):
+                        await channel.close()
+
+    @property
+    def connected(self) -> frozenset[bytes]:
+        """Peers with an open control channel."""
+        return self._known
+
+    def keep(self, peers: frozenset[bytes]) -> None:
+        """Stay connected to these peers, dialling them again and again; forget the others."""
+        self._kept = peers - {self._network.key}
+        for peer in list(self._keepers):
+            if peer not in self._kept:
+                self._keepers.pop(peer).cancel()
+        if self._group is not None:
+            for peer in self._kept - self._keepers.keys():
+                self._keepers[peer] = self._group.create_task(self._keep(peer))
+
+    def send(self, peer: bytes, message: bytes) -> None:
+        """Queue a control message."""
+        self._enqueue(self._lane(peer, "control"), message, b"")
+
+    def send_bulk(self, peer: bytes, header: bytes, payload: Buffer) -> None:
+        """Queue a bulk frame; `payload` must stay unchanged until it is sent or dropped."""
+        self._enqueue(self._lane(peer, "bulk"), header, payload)
+
+    def drop_bulk(self) -> None:
+        """Forget bulk frames that are not sent yet: their attempt is over."""
+        for (_, name), lane in self._lanes.items():
+            if name == "bulk":
+                lane.queue.clear()
+
+    # -- sending -------------------------------------------------------------------------------------
+
+    def _lane(self, peer: bytes, name: str) -> _Lane:
+        lane = self._lanes.get((peer, name))
+        if lane is None:
+            lane = self._lanes[peer, name] = _Lane(peer, self._specs[name])
+        return lane
+
+    def _enqueue(self, lane: _Lane, header: bytes, payload: Buffer) -> None:
+        if self._group is None:
+            return
+        if lane.spec.max_payload == 0 and len(lane.queue) >= MAX_QUEUED:
+            log.warning("peer %s does not read; dropping what waits for it", peer_id_of(lane.peer))
+            lane.queue.clear()
+        lane.queue.append((header, payload))
+        lane.wake.set()
+        if not lane.sending:
+            lane.sending = True
+            self._group.create_task(self._pump(lane))
+
+    async def _pump(self, lane: _Lane) -> None:
+        """Send what waits, then end; a new message starts it again."""
+        try:
+            while lane.queue:
+                channel = await self._channel(lane)
+                if channel is None:
+                    lane.queue.clear()  # unreachable: the round's own deadlines decide what follows
+                    return
+                header, payload = lane.queue.popleft()
+                try:
+                    await channel.send(header, payload, timeout_s=SEND_TIMEOUT_S)
+                except (RemoteError, TimeoutError):
+                    await self._drop(lane, channel)
+        finally:
+            lane.sending = False
+
+    async def _channel(self, lane: _Lane) -> Channel | None:
+        """An open channel of the lane, dialled if need be; None when the peer cannot be reached."""
+        if lane.channels:
+            return lane.channels[0]
+        try:
+            channel = await self._network.dial(lane.peer, lane.spec, timeout_s=DIAL_TIMEOUT_S)
+        except (RemoteError, TimeoutError):
+            return None
+        name = "bulk" if lane.spec.max_payload else "control"
+        assert self._group is not None
+        self._opened(lane, channel)
+        self._group.create_task(self._read_own(name, channel))
+        return channel
+
+    async def _keep(self, peer: bytes) -> None:
+        """Stay connected to one peer."""
+        lane, pause_s = self._lane(peer, "control"), REDIAL_S[0]
+        while True:
+            began = time.monotonic()
+            channel = await self._channel(lane)
+            if channel is not None:
+                while lane.channels:
+                    lane.wake.clear()
+                    await lane.wake.wait()
+                pause_s = REDIAL_S[0] if time.monotonic() - began > REDIAL_S[1] else pause_s
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, REDIAL_S[1])
+
+    # -- receiving -----------------------------------------------------------------------------------
+
+    async def _serve(self, name: str, channel: Channel) -> None:
+        """A channel that the other side opened."""
+        lane = self._lane(channel.peer, name)
+        self._opened(lane, channel)
+        try:
+            await self._read(name, channel)
+        finally:
+            await self._drop(lane, channel)
+
+    async def _read_own(self, name: str, channel: Channel) -> None:
+        """A channel that we opened: its failures end here, as those of accepted ones do in the network."""
+        try:
+            await self._read(name, channel)
+        except RemoteError as error:
+            if error.reason != "ended":
+                self._network.events.rejected[error.reason] += 1
+        except TimeoutError:
+            self._network.events.rejected["timeout"] += 1
+        finally:
+            await self._drop(self._lane(channel.peer, name), channel)
+
+    async def _read(self, name: str, channel: Channel) -> None:
+        while True:
+            frame = await channel.receive()
+            await self._on_frame[name](channel.peer, frame)
+
+    def _opened(self, lane: _Lane, channel: Channel) -> None:
+        lane.channels.append(channel)
+        self._announce()
+
+    async def _drop(self, lane: _Lane, channel: Channel) -> None:
+        if channel in lane.channels:
+            lane.channels.remove(channel)
+            lane.wake.set()
+            self._announce()
+        await channel.close()
+        if not (lane.channels or lane.queue or lane.sending or lane.peer in self._kept):
+            name = "bulk" if lane.spec.max_payload else "control"
+            self._lanes.pop((lane.peer, name), None)  # strangers come and go
+
+    def _announce(self) -> None:
+        known = frozenset(
+            peer for (peer, name), lane in self._lanes.items() if name == "control" and lane.channels
+        )
+        if known != self._known:
+            self._known = known
+            self._on_change(known)

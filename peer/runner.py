@@ -1,0 +1,251 @@
+"""Drives one `Round` over the network: carries out its outputs, brings back what happened.
+
+What a round needs from the node around it (encoding, staging, committing) comes from a `Workshop`, so the
+same runner serves the daemon and the benchmark of a bare round.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+import torch
+
+from talkoot.averaging import aggregate, messages, outputs
+from talkoot.averaging.certificate import Certificate
+from talkoot.averaging.contribution import LocalContribution
+from talkoot.averaging.ledger import Ledger
+from talkoot.averaging.messages import BulkHeader, MessageError
+from talkoot.averaging.parts import Part
+from talkoot.averaging.round import Round
+from talkoot.compression.codec import CodecError
+from talkoot.dht.errors import RemoteError
+from talkoot.dht.identity import peer_id_of
+from talkoot.dht.network import Frame
+from talkoot.peer.links import Links
+
+log = logging.getLogger("talkoot.rounds")
+
+BULK_WAIT_S = 30.0
+"""How long a bulk frame may wait for its roster before it is dropped."""
+
+
+class Workshop(Protocol):
+    """What the node does for a round."""
+
+    async def encode(self) -> LocalContribution | None:
+        """Snapshot and encode our contribution; None when there is too little to contribute."""
+
+    def aggregate_vector(self) -> torch.Tensor:
+        """Room for the decoded aggregate: flat fp32 of all parameters."""
+
+    async def apply(self, ledger: Ledger) -> bytes:
+        """Take the outer step into a staged state; returns its digest."""
+
+    async def persist(self, entry: bytes) -> None:
+        """Write the voter's journal entry durably."""
+
+    async def commit(self, certificate: Certificate, ledger: Ledger) -> None:
+        """Make the staged state the outer state, and start the next round."""
+
+    async def need_state(self, certificate: Certificate) -> None:
+        """The round was committed without us: fetch its state, and start the next round."""
+
+    def behind(self, peer: bytes, round_number: int) -> None:
+        """A peer speaks of a later round."""
+
+    def answer_stale(self, peer: bytes, round_number: int) -> None:
+        """A peer speaks of a round that is over here: it may need the certificate."""
+
+    def note(self, output: outputs.Output) -> None:
+        """Something to log and count: AttemptOver, GaveUp, LeftOut, Refused."""
+
+
+class Runner:
+    """Performs the outputs of the current round, in order, in one task; jobs run in worker threads."""
+
+    def __init__(self, workshop: Workshop, clock: Callable[[], float] = time.monotonic) -> None:
+        self._workshop = workshop
+        self._clock = clock
+        self._outputs: asyncio.Queue[tuple[Round, outputs.Output]] = asyncio.Queue()
+        self._changed = asyncio.Event()
+        self._group: asyncio.TaskGroup | None = None
+        self._links: Links | None = None
+        self._moved = asyncio.Event()
+        self._decoding: Counter[tuple[int, int]] = Counter()
+        self.round: Round | None = None
+        self.seconds: Counter[str] = Counter()
+        """Time spent in each kind of job."""
+
+    def attach(self, links: Links) -> None:
+        """Where messages go. Call before `run`."""
+        self._links = links
+
+    def set_round(self, machine: Round | None) -> None:
+        """Go on with another round (None: none for now); outputs of the one before are void."""
+        self.round = machine
+        if machine is not None and self._links is not None:
+            self.feed(machine, machine.reachable(set(self._links.connected), self._clock()))
+        self._changed.set()
+        self._move()
+
+    def close(self) -> None:
+        """The round is to close by our own reckoning."""
+        if self.round is not None:
+            self.feed(self.round, self.round.close(self._clock()))
+
+    def links_changed(self, peers: frozenset[bytes]) -> None:
+        """For `Links.on_change`."""
+        if self.round is not None:
+            self.feed(self.round, self.round.reachable(set(peers), self._clock()))
+
+    def feed(self, machine: Round, outs: list[outputs.Output]) -> None:
+        """Queue what a call of the round returned."""
+        for output in outs:
+            self._outputs.put_nowait((machine, output))
+        self._changed.set()
+        self._move()
+
+    async def run(self) -> None:
+        """Perform and keep time until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            group.create_task(self._perform_all())
+            group.create_task(self._keep_time())
+
+    async def _keep_time(self) -> None:
+        while True:
+            machine = self.round
+            due = machine.next_tick if machine is not None else None
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(None if due is None else max(0.0, due - self._clock())):
+                    await self._changed.wait()
+            except TimeoutError:
+                if machine is not None and machine is self.round:
+                    self.feed(machine, machine.tick(self._clock()))
+
+    async def _perform_all(self) -> None:
+        while True:
+            machine, output = await self._outputs.get()
+            if machine is self.round:
+                await self._perform(machine, output)
+
+    async def _perform(self, machine: Round, output: outputs.Output) -> None:
+        assert self._links is not None
+        assert self._group is not None
+        match output:
+            case outputs.Send(to=to, message=message):
+                self._links.send(to, messages.encode(message))
+            case outputs.SendBulk(to=to, header=header, payload=payload):
+                self._links.send_bulk(to, messages.encode_bulk_header(header), payload)
+            case outputs.Persist(entry=entry):
+                await self._workshop.persist(entry)
+            case outputs.Commit(certificate=certificate, ledger=ledger):
+                await self._workshop.commit(certificate, ledger)
+            case outputs.NeedState(certificate=certificate):
+                await self._workshop.need_state(certificate)
+            case outputs.Behind(sender=sender, round=number):
+                self._workshop.behind(sender, number)
+            case outputs.AttemptOver() | outputs.GaveUp() | outputs.LeftOut() | outputs.Refused():
+                if isinstance(output, outputs.AttemptOver):
+                    self._links.drop_bulk()
+                self._workshop.note(output)
+            case _:
+                self._group.create_task(self._job(machine, output))
+
+    async def _job(self, machine: Round, output: outputs.Output) -> None:
+        """A piece of work whose result goes back into the round."""
+        began = self._clock()
+        match output:
+            case outputs.Encode():
+                local = await self._workshop.encode()
+                outs = machine.encoded(local, self._clock())
+            case outputs.AggregatePart(attempt=attempt, part=part, sources=sources):
+                encoded = await asyncio.to_thread(
+                    aggregate.aggregate_part,
+                    part,
+                    sources,
+                    codec_name=machine.context.ledger.codec,
+                    aggregate_codec=machine.context.ledger.aggregate_codec,
+                    rules=machine.context.rules,
+                )
+                outs = machine.aggregated(attempt, encoded, self._clock())
+            case outputs.DecodePart(attempt=attempt, part=part, chunks=chunks):
+                outs = await self._decode(machine, attempt, part, chunks)
+            case outputs.Apply(attempt=attempt, ledger=ledger):
+                digest = await self._workshop.apply(ledger)
+                outs = machine.applied(attempt, digest, ledger, self._clock())
+            case _:
+                raise AssertionError(f"nobody performs {type(output).__name__}")
+        self.seconds[type(output).__name__] += self._clock() - began  # type: ignore[assignment]
+        self.feed(machine, outs)
+
+    async def _decode(
+        self, machine: Round, attempt: int, part: Part, chunks: Sequence[bytes | memoryview]
+    ) -> list[outputs.Output]:
+        this = (machine.context.ledger.round, attempt)
+        while any(count for other, count in self._decoding.items() if other != this):
+            await self._moved.wait()  # an attempt before still writes into the aggregate vector
+        self._decoding[this] += 1
+        try:
+            await asyncio.to_thread(
+                aggregate.decode_part,
+                part,
+                chunks,
+                aggregate_codec=machine.context.ledger.aggregate_codec,
+                rules=machine.context.rules,
+                out_P=self._workshop.aggregate_vector(),
+            )
+        except CodecError as error:
+            log.warning("aggregate of %s does not decode: %s", peer_id_of(part.reducer), error)
+            return []
+        finally:
+            self._decoding[this] -= 1
+            self._move()
+        return machine.decoded(attempt, part.reducer, self._clock())
+
+    # -- from the links --------------------------------------------------------------------------------
+
+    async def on_control(self, peer: bytes, frame: Frame) -> None:
+        """A control frame. Raises RemoteError when it is not what the protocol allows."""
+        try:
+            message = messages.decode(frame.header)
+        except MessageError as error:
+            raise RemoteError(peer, error.reason, str(error)) from error
+        machine = self.round
+        if machine is None:
+            self._workshop.behind(peer, message.round)
+        elif message.round < machine.context.ledger.round:
+            self._workshop.answer_stale(peer, message.round)
+        else:
+            self.feed(machine, machine.receive(peer, message, self._clock()))
+
+    async def on_bulk(self, peer: bytes, frame: Frame) -> None:
+        """A bulk frame: waits until its roster is known here; meanwhile its sender is not read."""
+        try:
+            header = messages.decode_bulk_header(frame.header)
+        except MessageError as error:
+            raise RemoteError(peer, error.reason, str(error)) from error
+        machine = await self._machine_for(header)
+        if machine is not None:
+            self.feed(machine, machine.receive_bulk(peer, header, frame.payload, self._clock()))
+
+    async def _machine_for(self, header: BulkHeader) -> Round | None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BULK_WAIT_S):
+                while True:
+                    machine = self.round
+                    expects = machine.expects(header) if machine is not None else "later"
+                    if expects != "later":
+                        return machine if expects == "now" else None
+                    await self._moved.wait()
+        return None
+
+    def _move(self) -> None:
+        """Wake whoever waits for the round to move; later waiters wait for the next move."""
+        self._moved.set()
+        self._moved = asyncio.Event()
