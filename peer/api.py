@@ -6,6 +6,7 @@ are checked, and what changes anything needs a token that only the user can read
 
 import asyncio
 import hmac
+import os
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -84,8 +85,9 @@ class ApiServer:
             try:
                 await web.TCPSite(runner, "127.0.0.1", self._port).start()
             except OSError as error:
+                why = os.strerror(error.errno) if error.errno else str(error)
                 raise ConfigError(
-                    f"cannot listen on 127.0.0.1:{self._port}: {error.strerror}; choose another --http-port"
+                    f"cannot listen on 127.0.0.1:{self._port}: {why}; choose another --http-port"
                 ) from error
             port = int(runner.addresses[0][1])
             self._hosts = frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]"))

@@ -24,7 +24,7 @@ _SECRET_TEXT = re.compile(r"talkoot://[^\s'\"]+", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SHOWN_BYTES = 6
 MAX_TEXT_CHARS = 8192
-"""A longer text is cut; texts of other peers may come up to here."""
+"""A longer text loses its middle; the end of a traceback says what happened."""
 
 MAX_RATE_LIMITED_EVENTS = 256
 
@@ -113,7 +113,8 @@ def _shown(value: object) -> object:
     match value:
         case str():
             text = _CONTROL.sub("?", _SECRET_TEXT.sub("talkoot://" + HIDDEN, value))
-            return text if len(text) <= MAX_TEXT_CHARS else text[:MAX_TEXT_CHARS] + "..."
+            half = MAX_TEXT_CHARS // 2
+            return text if len(text) <= MAX_TEXT_CHARS else f"{text[:half]} [...] {text[-half:]}"
         case bytes() | bytearray() | memoryview():
             data = bytes(value[: _SHOWN_BYTES + 1])
             return data[:_SHOWN_BYTES].hex() + ("..." if len(data) > _SHOWN_BYTES else "")

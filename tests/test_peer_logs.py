@@ -82,6 +82,20 @@ def test_other_libraries_take_the_same_way() -> None:
     assert counts == {"warning": 1}
 
 
+def test_a_long_traceback_keeps_its_end() -> None:
+    stream = io.StringIO()
+    logs.configure(stream)
+    try:
+        raise ValueError("x" * 20_000 + " the reason")
+    except ValueError:
+        logging.getLogger("some.library").exception("request failed")
+    (line,) = lines(stream)
+    assert line["message"] == "request failed"
+    assert line["exception"].startswith("Traceback")
+    assert line["exception"].endswith("the reason")
+    assert len(line["exception"]) < 8300
+
+
 def test_every_written_line_is_counted() -> None:
     stream, counts = io.StringIO(), Counter[str]()
     logs.configure(stream, count=lambda level: counts.update([level]))
