@@ -4,7 +4,6 @@ Nothing here is a special path of the daemon: peer 0 founds a swarm from a prese
 invites that its API gives out.
 """
 
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,9 +16,8 @@ from talkoot.cli.demo_curve import curves, save_curve
 from talkoot.cli.demo_node import TALKOOT
 from talkoot.cli.demo_report import Losses, Report, summary_text
 from talkoot.cli.demo_screen import Screen
-from talkoot.cli.demo_state import committed_parameters
 from talkoot.cli.demo_swarm import Demo, DemoOptions
-from talkoot.cli.errors import CommandError
+from talkoot.cli.outer import read_parameters
 from talkoot.dht.errors import ConfigError
 from talkoot.peer import manifest_file, presets
 from talkoot.peer.manifest import Manifest
@@ -50,11 +48,9 @@ def run_demo(options: DemoOptions, *, program: Sequence[str] = TALKOOT, compare:
 
 def _outcome(demo: Demo, options: DemoOptions) -> Outcome:
     founder = demo.nodes[0].state_dir
-    head = committed_parameters(founder)
-    if head is None:
-        raise CommandError(f"the founder kept no outer state in {founder}")
+    head, theta = read_parameters(founder)
     final = demo.folder / "final.f32"
-    shutil.copyfile(head.path, final)
+    theta.tofile(final)
     return Outcome(
         manifest=StateDir(founder).manifest_file,
         final=final,

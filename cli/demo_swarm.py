@@ -12,10 +12,11 @@ from talkoot.cli.demo_kill import Act, KillPlan
 from talkoot.cli.demo_node import DemoNode, stop_all
 from talkoot.cli.demo_report import Losses, Report, make_report
 from talkoot.cli.demo_screen import Screen, state_words
-from talkoot.cli.demo_state import committed_parameters
 from talkoot.cli.demo_watch import Watch
 from talkoot.cli.errors import CommandError
+from talkoot.cli.outer import read_parameters
 from talkoot.cli.words import duration
+from talkoot.dht.errors import ConfigError
 from talkoot.peer import manifest_file
 
 START_UP_LIMIT_S = 300.0
@@ -208,10 +209,12 @@ def _cores() -> int:
 
 
 def _copy_initial(founder: DemoNode, copy: Path) -> Path | None:
-    """Keep the initial parameters while the founder's first generation still is the committed one."""
-    state = committed_parameters(founder.state_dir)
-    if state is None or state.round != 0:
+    """Keep the initial parameters, if they are still the committed ones."""
+    try:
+        head, theta = read_parameters(founder.state_dir)
+    except (ConfigError, CommandError):
         return None
-    copy.write_bytes(state.path.read_bytes())
-    after = committed_parameters(founder.state_dir)
-    return copy if after is not None and after.round <= 1 else None  # the file is rewritten for round 2
+    if head.round != 0:
+        return None
+    theta.tofile(copy)
+    return copy

@@ -29,7 +29,7 @@ def _llama(
 def _tiny(name: str) -> Manifest:
     return Manifest(
         swarm=Swarm(
-            name=name, description="A byte model of 0.36M parameters that learns in minutes on a CPU."
+            name=name, description="A byte model of 0.37M parameters that learns in minutes on a CPU."
         ),
         model=_llama(hidden=96, intermediate=272, layers=3, heads=4, kv_heads=4, positions=256),
         data=Data(sequence_length=128),
@@ -73,7 +73,7 @@ def _public(name: str) -> Manifest:
     return Manifest(
         swarm=Swarm(
             name=name,
-            description="A byte model of 160M parameters for volunteers on home connections.",
+            description="A byte model of 140M parameters for volunteers on home connections.",
             admission="open",
         ),
         model=_llama(hidden=1024, intermediate=2752, layers=12, heads=16, kv_heads=8, positions=2048),

@@ -118,7 +118,7 @@ def fake_daemon(monkeypatch: pytest.MonkeyPatch) -> list[RunOptions]:
 
     import talkoot.peer
 
-    monkeypatch.setitem(sys.modules, "talkoot.peer.daemon", Daemon)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "talkoot.peer.daemon", Daemon)
     monkeypatch.setattr(talkoot.peer, "daemon", Daemon, raising=False)
     return seen
 
@@ -166,7 +166,7 @@ def test_no_daemon_is_exit_code_3(capsys: pytest.CaptureFixture[str], tmp_path: 
     for command in ("status", "invite"):
         code, out, err = talkoot(capsys, command, "--state-dir", tmp_path)
         assert (code, out, err.count("\n")) == (3, "", 1)
-        assert "no daemon answers" in err
+        assert "no daemon runs on" in err
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     (tmp_path / "api.json").write_text(json.dumps({"port": port, "pid": 1}))  # left by a killed daemon
