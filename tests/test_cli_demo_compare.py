@@ -15,7 +15,9 @@ from talkoot.peer.trainer.numpy_engine import NumpyEngine
 @pytest.fixture
 def outcome(tmp_path: Path) -> Outcome:
     """A swarm of the numpy model that did not move from its initial weights."""
-    (tmp_path / "text.txt").write_text("\n".join(f"line {n} of a text to learn from" for n in range(4000)))
+    for document in range(20):
+        lines = [f"line {line} of text {document} to learn from" for line in range(200)]
+        (tmp_path / f"{document}.txt").write_text("\n".join(lines))
     draft = presets.make("numpy-test", name="test")
     data = replace(draft.data, source="text", paths=("*.txt",), held_out_percent=50.0)
     shape = NumpyEngine(draft).layout
