@@ -74,9 +74,7 @@ class DhtDirectory(Directory):
         if record.swarm != self.table.swarm:
             raise ValueError("a record of another swarm")
         now = time.time()
-        # Strictly later than the last, even if the clock was set back or the time to live is shorter.
-        issued = max(now, self._last_times[0] + 1e-3)
-        expires = min(max(issued + ttl_s, self._last_times[1] + 1e-3), issued + records.MAX_TTL_S)
+        issued, expires = records.next_times(now, ttl_s, self._last_times)
         envelope = records.seal(self._identity, record, issued=issued, expires=expires)
         self._last_times = (issued, expires)
         self._own = (envelope, expires)

@@ -104,6 +104,19 @@ def seal(identity: Identity, record: PeerRecord, *, issued: float, expires: floa
     return envelope
 
 
+def next_times(now: float, ttl_s: float, last: tuple[float, float]) -> tuple[float, float]:
+    """Issue time and expiration of our next record, given those of the `last`.
+
+    Both are strictly later than before, even if the clock was set back or the time to live is shorter:
+    only a later record replaces one. Raises ValueError for a time to live that is not 0 to MAX_TTL_S.
+    """
+    if not 0 < ttl_s <= MAX_TTL_S:
+        raise ValueError(f"a record lives for at most {MAX_TTL_S:.0f} seconds")
+    issued = max(now, last[0] + 1e-3)
+    # A millisecond less than allowed, for the rounding of the difference.
+    return issued, min(max(issued + ttl_s, last[1] + 1e-3), issued + MAX_TTL_S - 1e-3)
+
+
 def parse(envelope: bytes, *, owner: bytes, swarm: bytes) -> SignedRecord:
     """Everything about a received envelope except its signature and the present time.
 

@@ -1,0 +1,185 @@
+"""Channels of the network in memory: frames that arrive when latency and bandwidth let them."""
+
+import asyncio
+import itertools
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from talkoot.dht.errors import ChannelClosed, RemoteError
+from talkoot.dht.framing import PREFIX_BYTES
+from talkoot.dht.network import Buffer, Channel, Frame, ProtocolSpec
+
+if TYPE_CHECKING:
+    from talkoot.dht.memory import MemoryNetwork
+
+_MAX_QUEUED_FRAMES = 16
+_MAX_QUEUED_BYTES = 1024 * 1024
+# As in the real channel, plus what the buffers below it hold.
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """A frame, or the end of the channel (`ended`, `busy`), and when it is there (loop time)."""
+
+    time: float
+    what: Frame | str
+
+
+class MemoryChannel(Channel):
+    """One end. The receiving queue holds what is under way, too; its times only ever grow."""
+
+    def __init__(self, network: "MemoryNetwork", peer: bytes, spec: ProtocolSpec) -> None:
+        self.peer = peer
+        self.owner = network.key
+        self.protocol = spec.name
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self.number = next(_numbers)  # gives cuts an order
+        self._network = network
+        self._spec = spec
+        self._other: MemoryChannel = self
+        self._queue: deque[_Arrival] = deque()
+        self._queued_bytes = 0
+        self._failure: RemoteError | None = None
+        self._closed = False
+        self._changed = asyncio.Event()
+
+    @property
+    def is_over(self) -> bool:
+        """True when nothing can happen here any more."""
+        return self._closed or self._failure is not None
+
+    def join(self, other: "MemoryChannel") -> None:
+        """Make two ends one channel."""
+        self._other, other._other = other, self
+
+    async def send(self, header: bytes, payload: Buffer = b"", *, timeout_s: float) -> None:
+        data = bytes(payload)
+        if len(header) > self._spec.max_header or len(data) > self._spec.max_payload:
+            raise ValueError(f"frame of {len(header)} + {len(data)} bytes is above the limits")
+        async with asyncio.timeout(timeout_s):
+            self._check_sendable()
+            while self._other._is_full():
+                self._changed.clear()
+                await self._changed.wait()
+                self._check_sendable()
+            link = self._network.link
+            if link.loss and self._network.hub.random.random() < link.loss:
+                self.cut()
+                self._check_sendable()
+            await self._transmit(Frame(bytes(header), data))
+
+    async def receive(self, *, timeout_s: float | None = None) -> Frame:
+        async with asyncio.timeout(timeout_s):
+            while (arrival := self._arrived()) is None:
+                if self._failure is not None and not self._queue:
+                    raise type(self._failure)(self.peer, self._failure.reason, self._failure.detail)
+                await self._wait()
+        if isinstance(arrival.what, str):
+            self._failure = ChannelClosed(self.peer, arrival.what)
+            raise ChannelClosed(self.peer, arrival.what)
+        return self._take(arrival.what)
+
+    async def close(self) -> None:
+        self.end("ended")
+        await asyncio.sleep(0)
+
+    def end(self, reason: str) -> None:
+        """End in band: the other side learns it after everything that was sent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._failure is None:
+            self._other._put(_Arrival(self._arrival_time(PREFIX_BYTES), reason))
+        self._failure = ChannelClosed(self.peer, "closed")
+        self._queue.clear()
+        self._wake()
+
+    def cut(self) -> None:
+        """The connection dies: what has arrived can be read, what is under way is lost."""
+        for end in (self, self._other):
+            end._drop_under_way()
+            if end._failure is None and not any(isinstance(a.what, str) for a in end._queue):
+                end._failure = ChannelClosed(end.peer, "lost", "cut")
+            end._wake()
+
+    def _drop_under_way(self) -> None:
+        now = asyncio.get_running_loop().time()
+        while self._queue and self._queue[-1].time > now:
+            dropped = self._queue.pop().what
+            self._queued_bytes -= len(dropped.payload) if isinstance(dropped, Frame) else 0
+
+    async def _transmit(self, frame: Frame) -> None:
+        """Occupy the link for as long as the frame takes."""
+        size = PREFIX_BYTES + len(frame.header) + len(frame.payload)
+        arrival_time = self._arrival_time(size)
+        self._other._put(_Arrival(arrival_time, frame))
+        self.bytes_sent += size
+        self._network.traffic.sent[self.protocol] += size
+        await asyncio.sleep(max(0.0, self._network.upload_free_at - asyncio.get_running_loop().time()))
+
+    def _arrival_time(self, size: int) -> float:
+        """When `size` more bytes have gone through both links."""
+        ours, theirs = self._network, self._other._network
+        begin = max(asyncio.get_running_loop().time(), ours.upload_free_at)
+        ours.upload_free_at = begin + size / ours.link.upload
+        latency_s = ours.link.latency_s + theirs.link.latency_s
+        begin = max(begin + latency_s, theirs.download_free_at)
+        theirs.download_free_at = begin + size / theirs.link.download
+        arrival = max(ours.upload_free_at + latency_s, theirs.download_free_at)
+        return max(arrival, self._other._queue[-1].time) if self._other._queue else arrival
+
+    def _put(self, arrival: _Arrival) -> None:
+        if self._closed or self._failure is not None:
+            return
+        frame = arrival.what
+        if isinstance(frame, Frame):
+            if len(frame.header) > self._spec.max_header or len(frame.payload) > self._spec.max_payload:
+                self._failure = RemoteError(self.peer, "oversized", "frame above the limits")
+                self.cut()
+                return
+            self._queued_bytes += len(frame.payload)
+        self._queue.append(arrival)
+        self._changed.set()
+
+    def _arrived(self) -> _Arrival | None:
+        if self._queue and self._queue[0].time <= asyncio.get_running_loop().time():
+            return self._queue.popleft()
+        return None
+
+    async def _wait(self) -> None:
+        """Until the first frame is there, or something else changed."""
+        self._changed.clear()
+        delay = self._queue[0].time - asyncio.get_running_loop().time() if self._queue else None
+        try:
+            async with asyncio.timeout(delay):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    def _take(self, frame: Frame) -> Frame:
+        self._queued_bytes -= len(frame.payload)
+        self._other._wake()
+        size = PREFIX_BYTES + len(frame.header) + len(frame.payload)
+        self.bytes_received += size
+        self._network.traffic.received[self.protocol] += size
+        return frame
+
+    def _check_sendable(self) -> None:
+        if self._closed:
+            raise ChannelClosed(self.peer, "closed")
+        if self._failure is not None:
+            raise ChannelClosed(self.peer, self._failure.reason, self._failure.detail)
+        now = asyncio.get_running_loop().time()
+        if self._queue and isinstance(self._queue[-1].what, str) and self._queue[-1].time <= now:
+            raise ChannelClosed(self.peer, self._queue[-1].what)
+
+    def _is_full(self) -> bool:
+        if self._closed:
+            return False  # whatever comes is dropped
+        return len(self._queue) >= _MAX_QUEUED_FRAMES or self._queued_bytes >= _MAX_QUEUED_BYTES
+
+    def _wake(self) -> None:
+        self._changed.set()
