@@ -1,0 +1,229 @@
+"""Real trainer subprocesses: life, death, repair and farewell."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import psutil
+import pytest
+from trainer_help import make_manifest, make_spec
+
+from talkoot.peer.trainer.layout import initial_weights
+from talkoot.peer.trainer.process import Limits, TrainerGone, TrainerProcess, TrainerRefused
+from talkoot.peer.trainer.protocol import Crashed, Failed, Progress, Ready, TrainerEvent
+
+pytestmark = pytest.mark.processes
+
+E = TypeVar("E")
+
+
+class Events:
+    """What a trainer reported; tests wait for the next event of a kind."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[TrainerEvent] = asyncio.Queue()
+        self.put = self._queue.put_nowait
+
+    async def next(self, kind: type[E]) -> E:
+        async with asyncio.timeout(60):
+            while not isinstance(event := await self._queue.get(), kind):
+                pass
+            return event
+
+
+def _with_trainer(
+    folder: Path,
+    test: Callable[[TrainerProcess, Events, Path], Awaitable[None]],
+    *,
+    kind: str = "numpy",
+    limits: Limits | None = None,
+    config: dict[str, Any] | None = None,
+    **spec_fields: Any,
+) -> None:
+    """Run `test` beside a supervised trainer; it also gets a file with the initial weights."""
+    manifest = make_manifest(kind)
+    if config is not None:
+        manifest = replace(manifest, model=replace(manifest.model, config=manifest.model.config | config))
+    outer = folder / "outer.bin"
+    initial_weights(manifest).tofile(outer)
+    spec = make_spec(manifest, folder, **spec_fields)
+
+    async def main() -> None:
+        events = Events()
+        trainer = TrainerProcess(spec, events.put, limits=limits or Limits(backoff_s=0.05))
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(trainer.run())
+            await test(trainer, events, outer)
+            running.cancel()
+        assert trainer.pid is None
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["numpy", "transformers"])
+def test_a_trainer_trains_snapshots_rebases_and_goes_on_after_a_stop(tmp_path: Path, kind: str) -> None:
+    async def test(trainer: TrainerProcess, events: Events, outer: Path) -> None:
+        ready = await events.next(Ready)
+        assert ready.micro_batch == 4
+        assert ready.held_out_tokens > 0
+        adopted = await trainer.adopt(outer, round=0, digest="aa", global_step=0, mode="start", evaluate=16)
+        assert adopted.eval_loss == pytest.approx(np.log(256), rel=0.05)
+        progress = await events.next(Progress)
+        assert progress.steps > 0
+        assert progress.loss is not None
+        assert 0 < progress.inner_seconds <= progress.total_seconds
+        taken = await trainer.snapshot()
+        assert taken.steps >= progress.steps
+        assert taken.path.stat().st_size == outer.stat().st_size
+        rebased = await trainer.adopt(
+            taken.path, round=1, digest="bb", global_step=9, mode="rebase", evaluate=16
+        )
+        assert rebased.eval_loss is not None
+        assert adopted.eval_loss is not None
+        assert rebased.eval_loss < adopted.eval_loss
+        with pytest.raises(TrainerRefused, match="bytes instead of"):
+            await trainer.adopt(tmp_path / "doc-0.txt", round=2, digest="", global_step=0, mode="rebase")
+        await events.next(Progress)
+        await trainer.stop(save=True, timeout_s=30)
+        assert trainer.pid is None
+        with pytest.raises(TrainerGone):
+            await trainer.snapshot()
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(trainer.run())
+            await events.next(Ready)
+            again = await trainer.adopt(outer, round=1, digest="bb", global_step=9, mode="start")
+            assert again.resumed
+            assert again.steps > 0
+            running.cancel()
+
+    _with_trainer(tmp_path, test, kind=kind)
+
+
+def test_a_killed_trainer_is_noticed_and_started_again(tmp_path: Path) -> None:
+    async def test(trainer: TrainerProcess, events: Events, outer: Path) -> None:
+        await events.next(Ready)
+        await trainer.adopt(outer, round=0, digest="aa", global_step=0, mode="start")
+        first = trainer.pid
+        assert first is not None
+        os.kill(first, signal.SIGSTOP)  # so that the request is in flight
+        async with asyncio.TaskGroup() as group:
+            request = group.create_task(_expect_gone(trainer))
+            await asyncio.sleep(0)
+            os.kill(first, signal.SIGKILL)
+            await request
+        crashed = await events.next(Crashed)
+        assert crashed.will_retry
+        assert "signal 9" in crashed.reason
+        await events.next(Ready)
+        assert trainer.pid != first
+        assert not psutil.pid_exists(first)  # reaped, no zombie
+
+    _with_trainer(tmp_path, test)
+
+
+async def _expect_gone(trainer: TrainerProcess) -> None:
+    with pytest.raises(TrainerGone):
+        await trainer.snapshot()
+
+
+def test_a_wedged_trainer_is_reported_and_replaced(tmp_path: Path) -> None:
+    async def test(trainer: TrainerProcess, events: Events, outer: Path) -> None:
+        await events.next(Ready)
+        await trainer.adopt(outer, round=0, digest="aa", global_step=0, mode="start")
+        await events.next(Progress)
+        assert trainer.pid is not None
+        os.kill(trainer.pid, signal.SIGSTOP)
+        assert "no sign of life" in (await events.next(Crashed)).reason
+        await events.next(Ready)
+
+    _with_trainer(tmp_path, test, limits=Limits(backoff_s=0.05, silence_s=2.0, kill_s=0.1))
+
+
+def test_stopping_a_wedged_trainer_is_bounded(tmp_path: Path) -> None:
+    async def test(trainer: TrainerProcess, events: Events, outer: Path) -> None:
+        await events.next(Ready)
+        pid = trainer.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        async with asyncio.timeout(20):
+            await trainer.stop(save=True, timeout_s=0.1)
+        assert not psutil.pid_exists(pid)
+
+    _with_trainer(tmp_path, test, limits=Limits(kill_s=0.1))
+
+
+def test_a_trainer_without_data_fails_for_good(tmp_path: Path) -> None:
+    async def test(trainer: TrainerProcess, events: Events, outer: Path) -> None:
+        failed = await events.next(Failed)
+        assert "matches no file" in failed.reason
+        assert "\n" not in failed.reason
+
+    _with_trainer(tmp_path, test, data_paths=("nothing-*.txt",))
+
+
+def test_another_layout_fails_for_good(tmp_path: Path) -> None:
+    async def test(trainer: TrainerProcess, events: Events, outer: Path) -> None:
+        assert "layout" in (await events.next(Failed)).reason
+
+    _with_trainer(tmp_path, test, config={"hidden": 9})
+
+
+def test_the_crash_reason_ends_with_the_last_line_of_stderr(tmp_path: Path) -> None:
+    (tmp_path / "trainer").write_text("a file where a folder should be")
+
+    async def test(trainer: TrainerProcess, events: Events, outer: Path) -> None:
+        assert "FileExistsError" in (await events.next(Crashed)).reason
+
+    _with_trainer(tmp_path, test)
+
+
+def test_the_pace_of_the_numpy_trainer_can_be_set(tmp_path: Path) -> None:
+    async def test(trainer: TrainerProcess, events: Events, outer: Path) -> None:
+        await events.next(Ready)
+        await trainer.adopt(outer, round=0, digest="aa", global_step=0, mode="start")
+        progress = await events.next(Progress)
+        assert progress.steps_per_second <= 10.1
+        assert progress.inner_seconds / progress.total_seconds > 0.9
+
+    _with_trainer(tmp_path, test, config={"step_ms": 100})
+
+
+DAEMON = """
+import asyncio, os, sys
+from pathlib import Path
+from talkoot.peer.trainer.process import TrainerProcess
+from talkoot.peer.trainer.protocol import TrainerSpec, Ready
+
+async def main():
+    ready = asyncio.Event()
+    spec = TrainerSpec(manifest_path=Path(sys.argv[1]), state_dir=Path(sys.argv[2]), peer=b"p" * 32)
+    trainer = TrainerProcess(spec, lambda event: ready.set() if isinstance(event, Ready) else None)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(trainer.run())
+        await ready.wait()
+        await trainer.adopt(Path(sys.argv[3]), round=0, digest="", global_step=0, mode="start")
+        print(trainer.pid, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_the_trainer_ends_when_its_daemon_is_killed(tmp_path: Path) -> None:
+    manifest = make_manifest()
+    initial_weights(manifest).tofile(tmp_path / "outer.bin")
+    spec = make_spec(manifest, tmp_path)
+    arguments = [str(spec.manifest_path), str(spec.state_dir), str(tmp_path / "outer.bin")]
+    daemon = subprocess.Popen([sys.executable, "-c", DAEMON, *arguments], stdout=subprocess.PIPE, text=True)
+    assert daemon.stdout is not None
+    with daemon.stdout:
+        trainer = psutil.Process(int(daemon.stdout.readline()))
+        daemon.kill()
+        daemon.wait(timeout=30)
+    trainer.wait(timeout=30)
