@@ -74,8 +74,13 @@ def _check_early(options: RunOptions) -> None:
     from talkoot.peer import invite, manifest_file
     from talkoot.peer.statedir import StateDir
 
+    _require_free_port(options.http_port, "127.0.0.1", "--http-port")
+    if not options.listen:
+        _require_free_port(options.port, "127.0.0.1" if options.profile == "test" else "", "--port")
+
     if options.manifest is not None:
-        manifest_file.load(options.manifest)
+        manifest, _ = manifest_file.load(options.manifest)
+        manifest_file.require_codecs(manifest, options.manifest)
     elif options.join is not None:
         try:
             invite.decode(options.join)
@@ -85,9 +90,6 @@ def _check_early(options: RunOptions) -> None:
         raise ConfigError(
             f"{options.state_dir} holds no swarm yet: give a manifest (talkoot init) or --join INVITE"
         )
-    _require_free_port(options.http_port, "127.0.0.1", "--http-port")
-    if not options.listen:
-        _require_free_port(options.port, "127.0.0.1" if options.profile == "test" else "", "--port")
 
 
 def _require_free_port(port: int, host: str, option: str) -> None:

@@ -52,6 +52,19 @@ def parse(text: str, *, name: str) -> Manifest:
     return _Reader(text, name).manifest(values)
 
 
+def require_codecs(manifest: Manifest, path: Path) -> None:
+    """Raise ConfigError as `load` does unless both codecs exist. Apart from `load`: it imports torch."""
+    from talkoot.compression import codec
+
+    for name in ("codec", "aggregate_codec"):
+        try:
+            codec.get(getattr(manifest.compression, name))
+        except codec.CodecError as error:
+            file = path / FILE_NAME if path.is_dir() else path
+            line = line_of(file.read_text(encoding="utf-8"), ("compression", name))
+            raise ConfigError(f"{file}:{line}: [compression] {name}: {error}") from error
+
+
 def save(manifest: Manifest, path: Path) -> None:
     """Write commented TOML; the file is there completely or not at all. Raises OSError."""
     new = path.with_name(path.name + ".new")

@@ -166,3 +166,12 @@ def test_unknown_preset_names_the_nearest() -> None:
         presets.make("tinny", name="x")
     with pytest.raises(ConfigError, match="known: tiny, small, lan, public"):
         presets.make("zzz", name="x")
+
+
+def test_an_unknown_codec_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "talkoot.toml"
+    path.write_text(TINY.replace('aggregate_codec = "int8"', 'aggregate_codec = "int7"'))
+    manifest, _ = manifest_file.load(tmp_path)
+    with pytest.raises(ConfigError, match=rf"^{path}:{line('aggregate_codec')}: \[compression\] .*'int7'"):
+        manifest_file.require_codecs(manifest, tmp_path)
+    manifest_file.require_codecs(parse(TINY), tmp_path)
