@@ -29,6 +29,8 @@ def run_demo(options: DemoOptions, *, program: Sequence[str] = TALKOOT, compare:
 
     Raises ConfigError (options, folder), CommandError (the swarm did not start), OSError.
     """
+    if options.json_file is not None and not options.json_file.absolute().parent.is_dir():
+        raise ConfigError(f"{options.json_file}: there is no such folder")  # not only in three minutes
     folder = _make_folder(options.folder)
     manifest = _make_manifest(options)
     manifest_file.save(manifest, folder / manifest_file.FILE_NAME)

@@ -1,8 +1,10 @@
 """The swarm of the demo: starts its peers, watches them, kills one if asked to, and ends them."""
 
+import secrets
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,10 +48,12 @@ class DemoOptions:
 
 
 def _free_port() -> int:
-    """A port that a restarted peer can take again; it is free now, not for certain a moment later."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that a restarted peer can take again: below those that systems give to outgoing connections."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Demo:

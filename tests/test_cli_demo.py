@@ -155,6 +155,12 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
         run(tmp_path / "something")
 
 
+def test_a_summary_without_a_place_is_refused_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such folder"):
+        run(tmp_path / "demo", json_file=tmp_path / "missing" / "out.json")
+    assert not (tmp_path / "demo").exists()
+
+
 def test_an_unknown_preset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean tiny"):
         run(tmp_path / "demo", preset="tini")

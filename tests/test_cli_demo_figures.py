@@ -1,11 +1,16 @@
 """The demo's figures: totals over restarts, agreement of digests, when to kill, and how it is all said."""
 
+import io
+from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from talkoot.cli.demo_kill import DOWN_S, Act, KillPlan
+from talkoot.cli.demo_node import DemoNode
 from talkoot.cli.demo_report import Losses, Report, data_parallel_bytes, make_report, summary_text
+from talkoot.cli.demo_screen import Screen
 from talkoot.cli.demo_watch import PeerRecord, Watch
 from talkoot.cli.reading import status_text
 from talkoot.cli.text_plot import text_plot
@@ -102,6 +107,44 @@ def test_a_demo_without_a_round_fails() -> None:
     assert not empty.ok
     assert empty.data_parallel_ratio is None
     assert "no round to compare" in summary_text(empty)
+
+
+def watched(tmp_path: Path) -> tuple[list[DemoNode], Watch]:
+    """One peer that trains and one that was not started."""
+    nodes = [DemoNode(f"peer-{index}", tmp_path, ()) for index in range(2)]
+    watch = Watch(2)
+    status = {"state": "exchanging", "reason": "forming", "round": 3, "loss": 2.5, "bytes_sent": 1500}
+    nodes[0].status = status
+    watch.peers[0].see(status)
+    return nodes, watch
+
+
+def test_live_table(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with Screen(console) as screen:
+        screen.show("2 min left", *watched(tmp_path))
+        screen.say("a line that stays [not markup]")
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for words in (
+        "2 min left",
+        "steps/s",
+        "exchanging (forming)",
+        "1.5 kB",
+        "down",
+        "that stays [not markup]",
+    ):
+        assert words in text
+
+
+def test_plain_lines_come_seldom(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=40)
+    with Screen(console) as screen:
+        screen.show("first", *watched(tmp_path))
+        screen.show("second", *watched(tmp_path))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(lines) == 3
+    assert lines[0] == "first"
+    assert "peer peer-0  state exchanging (forming)  round 3" in lines[1]
 
 
 def test_text_plot() -> None:
