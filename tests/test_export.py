@@ -15,7 +15,7 @@ from talkoot.peer.trainer import tokenizer
 from talkoot.peer.trainer.layout import Flat, initial_weights
 
 MANIFEST = make_manifest("transformers")
-INFO = {"round": 3, "digest": "ab" * 32, "held-out loss": 1.25}
+INFO: dict[str, str | int | float] = {"round": 3, "digest": "ab" * 32, "held-out loss": 1.25}
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ TEXT = Data(source="text", paths=("*.txt",), sequence_length=16, held_out_percen
 
 def _open(data: Data, base: Path, **settings: Any) -> Corpus:
     words = tokenizer.load(data, base)
-    own = {"folder": base / "tokens", "vocab_size": words.vocab_size} | settings
+    own: dict[str, Any] = {"folder": base / "tokens", "vocab_size": words.vocab_size} | settings
     return open_corpus(data, words, base=base, **own)
 
 

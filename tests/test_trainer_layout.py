@@ -26,7 +26,7 @@ def test_offsets_leave_no_gaps_and_the_hash_sees_everything() -> None:
     one = Layout.of([("a", (2, 3)), ("b", ()), ("c", (4,))])
     assert [(slot.offset, slot.numel) for slot in one] == [(0, 6), (6, 1), (7, 4)]
     assert one.numel == 11
-    others = [
+    others: list[list[tuple[str, tuple[int, ...]]]] = [
         [("a", (3, 2)), ("b", ()), ("c", (4,))],
         [("b", ()), ("a", (2, 3)), ("c", (4,))],
         [("a", (2, 3))],

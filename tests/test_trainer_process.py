@@ -81,7 +81,7 @@ def test_a_trainer_trains_snapshots_rebases_and_goes_on_after_a_stop(tmp_path: P
         assert 0 < progress.inner_seconds <= progress.total_seconds
         taken = await trainer.snapshot()
         assert taken.steps >= progress.steps
-        assert taken.path.stat().st_size == outer.stat().st_size
+        assert len(np.fromfile(taken.path, dtype="<f4")) == make_manifest(kind).model.numel
         rebased = await trainer.adopt(
             taken.path, round=1, digest="bb", global_step=9, mode="rebase", evaluate=16
         )

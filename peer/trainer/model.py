@@ -32,7 +32,8 @@ def config_of(manifest: Manifest) -> Any:
     model_type = values.pop("model_type", None)
     if not isinstance(model_type, str):
         raise ConfigError("model.config.model_type must be given, such as 'llama'")
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    if manifest.data.source != "huggingface":  # that data set is streamed; models never are
+        os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TRANSFORMERS_OFFLINE"] = "1"
     from transformers import AutoConfig
 

@@ -235,13 +235,15 @@ class TrainerProcess:
             try:
                 async with asyncio.TaskGroup() as group:
                     watchdog = group.create_task(self._watch(life))
-                    group.create_task(self._log_stderr(life))
+                    logger = group.create_task(self._log_stderr(life))
                     reason = await self._listen(life)
                     if reason is None:  # end of stream: it is about to be gone
                         await self._end_process(life.process, grace_s=self._limits.kill_s)
                     watchdog.cancel()
                     if reason is not None:
                         await self._end_process(life.process)
+                    await asyncio.wait([logger], timeout=1.0)  # children of its own may hold stderr open
+                    logger.cancel()
             except* _Wedged as wedged:
                 life.wedged = str(wedged.exceptions[0])
             if life.failed is not None:

@@ -124,6 +124,9 @@ class TorchEngine:
                 total = torch.cuda.get_device_properties(self._device).total_memory
                 fraction = min(1.0, self._limit_bytes / total)
                 torch.cuda.set_per_process_memory_fraction(fraction, self._device)
+        elif self._device.type == "mps" and self._limit_bytes:
+            recommended = torch.mps.recommended_max_memory()
+            torch.mps.set_per_process_memory_fraction(min(2.0, self._limit_bytes / recommended))
 
     def _release(self) -> None:
         """Give back what a failed attempt held."""
