@@ -85,10 +85,13 @@ class Identity:
 
     @classmethod
     def _load(cls, path: Path) -> Self:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not make us wait
+        with os.fdopen(descriptor, "rb") as file:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                raise ConfigError(f"cannot read the key file {path}: no regular file")
             data = file.read(_KEY_FILE_BYTES + 1)
-        if stat.S_ISREG(mode) and stat.S_IMODE(mode) & 0o077:
+        if stat.S_IMODE(mode) & 0o077:
             raise ConfigError(f"other users can read the key file {path}: run chmod 600 {path}")
         return cls._parse(data, path)
 
