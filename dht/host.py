@@ -21,7 +21,7 @@ from talkoot.dht.identity import Identity
 from talkoot.dht.limits import ChannelLimits
 from talkoot.dht.multiaddr import decode_address, parse_address
 from talkoot.dht.network import Channel, Events, Handler, Network, ProtocolSpec, Traffic
-from talkoot.dht.p2pd import P2pd, P2pdError, check_port, running
+from talkoot.dht.p2pd import P2pd, P2pdError, binary, check_port, choose_port, running
 from talkoot.dht.records import MAX_ADDRESSES
 from talkoot.dht.serving import Service, Services, count_failure, serve_channel
 from talkoot.dht.stream import LINGER_S, StreamChannel
@@ -75,7 +75,9 @@ class P2PNetwork(Network):
         self._services.add(spec, handler)
 
     async def run(self, *, started: Callable[[], None]) -> None:
+        binary()
         check_port(self._config)
+        self._port = choose_port(self._config)
         loop = asyncio.get_running_loop()
         failures = 0
         first_time = _Once(started)

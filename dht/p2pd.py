@@ -45,6 +45,7 @@ class P2pd:
         self.directory = directory
         """Private (0700), for sockets; removed when p2pd is stopped."""
         self.control_path = directory / "control.sock"
+        self._last_line = ""
 
     async def died(self) -> int:
         """Log what p2pd says until it is gone; its exit status. To be awaited all the time."""
@@ -61,7 +62,7 @@ class P2pd:
         except TimeoutError:
             raise P2pdError(f"p2pd did not start in {timeout_s:.0f} seconds") from None
         if line is None:
-            raise P2pdError("p2pd ended while starting")
+            raise P2pdError(f"p2pd ended while starting: {self._last_line}")
 
     async def _next_line(self) -> str | None:
         """The next line of its output, logged; None at the end; empty for one that was too long."""
@@ -74,6 +75,7 @@ class P2pd:
             return None
         text = line.decode("utf-8", "replace").rstrip()
         logger.debug("p2pd: %s", text)
+        self._last_line = text[:300]
         return text
 
     async def _stop(self) -> None:
@@ -98,10 +100,11 @@ async def running(identity: Identity, config: NetworkConfig, port: int) -> Async
 
     Raises P2pdError if it does not come up in `config.start_timeout_s`.
     """
-    with _private_directory() as directory:
-        key_path = directory / "key"
-        _write_private(key_path, identity.libp2p_bytes())
+    with contextlib.ExitStack() as stack:
         try:
+            directory = stack.enter_context(_private_directory())
+            key_path = directory / "key"
+            _write_private(key_path, identity.libp2p_bytes())
             process = await asyncio.create_subprocess_exec(
                 *arguments(config, port, directory),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -110,7 +113,7 @@ async def running(identity: Identity, config: NetworkConfig, port: int) -> Async
                 env={"GOLOG_LOG_LEVEL": "error", "GOMEMLIMIT": str(config.memory_bytes)},
                 limit=_LINE_BYTES,
             )
-        except OSError as error:
+        except OSError as error:  # a full disk, say
             raise P2pdError(f"p2pd does not start: {error}") from error
         p2pd = P2pd(process, directory)
         try:
@@ -161,6 +164,15 @@ def arguments(config: NetworkConfig, port: int, directory: Path) -> list[str]:
     if config.trusted_relays:
         flags["trustedRelays"] = ",".join(config.trusted_relays)
     return [str(binary()), *(f"-{name}={value}" for name, value in flags.items())]
+
+
+def choose_port(config: NetworkConfig) -> int:
+    """The configured port; a free one if several addresses are to share one, else 0: p2pd chooses."""
+    if config.port or len(config.listen) < 2:
+        return config.port
+    with socket.socket(socket.AF_INET) as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
 
 
 def check_port(config: NetworkConfig) -> None:

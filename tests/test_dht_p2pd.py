@@ -238,7 +238,7 @@ def test_p2pd_dies_with_us() -> None:
 
 
 def test_leftovers_of_killed_processes_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(p2pd.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     stale = tmp_path / "talkoot-p2pd-stale"
     young = tmp_path / "talkoot-p2pd-young"
     for directory in (stale, young):
