@@ -184,6 +184,25 @@ def test_the_crash_reason_ends_with_the_last_line_of_stderr(tmp_path: Path) -> N
     _with_trainer(tmp_path, test)
 
 
+def test_endless_lines_on_stderr_are_cut(tmp_path: Path) -> None:
+    lines: list[str] = []
+    spec = make_spec(make_manifest(), tmp_path)
+    program = f"import sys; sys.stderr.write('x' * 10**6 + chr(10) + 'last' + chr(10)); sys.exit({7})"
+
+    async def main() -> None:
+        events = Events()
+        trainer = TrainerProcess(
+            spec, events.put, on_line=lines.append, command=(sys.executable, "-c", program)
+        )
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(trainer.run())
+            assert (await events.next(Crashed)).reason == "exit code 7: last"
+            running.cancel()
+
+    asyncio.run(main())
+    assert [len(line) for line in lines] == [500, 4]
+
+
 def test_the_pace_of_the_numpy_trainer_can_be_set(tmp_path: Path) -> None:
     async def test(trainer: TrainerProcess, events: Events, outer: Path) -> None:
         await events.next(Ready)

@@ -1,5 +1,6 @@
 """Local training between outer states, in this process: adopt, snapshot, rebase, resume with both engines."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,27 @@ def test_a_vector_of_another_size_changes_nothing(tmp_path: Path) -> None:
     assert local_of(session).tobytes() == local.tobytes()
     assert session.work is not None
     assert session.work.round == 0
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = make_session(make_manifest(), tmp_path)
+    write_vector(tmp_path / "outer0", session.engine.layout.numel, 0)
+    _start(session, tmp_path / "outer0")
+    _steps(session, 2)
+    session.save()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(localwork, "write_vector", full)
+        with pytest.raises(OSError, match="No space"):
+            session.snapshot()
+        patch.setattr(localwork, "save_file", full)
+        with pytest.raises(OSError, match="No space"):
+            session.save()
+    assert localwork.load(tmp_path / "trainer", digest="aa", round_=0) is not None
+    assert session.snapshot().steps == 2
 
 
 def test_the_schedule_follows_the_global_step(tmp_path: Path) -> None:

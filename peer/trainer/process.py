@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,8 @@ class Limits:
     kill_s: float = 2.0
     """Between SIGTERM and SIGKILL."""
 
+
+COMMAND = (sys.executable, "-m", "talkoot.peer.trainer.worker")
 
 MAX_LINE = 500
 """Characters of one line of the trainer's stderr that are logged."""
@@ -99,8 +101,13 @@ class TrainerProcess:
         *,
         limits: Limits | None = None,
         on_line: Callable[[str], None] | None = None,
+        command: Sequence[str] = COMMAND,
     ) -> None:
-        """`on_event` is called from the event loop and must not block; `on_line` gets lines of stderr."""
+        """`on_event` is called from the event loop and must not block; `on_line` gets lines of stderr.
+
+        `command` is started with the descriptor of its socket as last argument.
+        """
+        self._command = tuple(command)
         self._spec = spec
         self._on_event = on_event
         self._limits = limits or Limits()
@@ -257,9 +264,7 @@ class TrainerProcess:
         ours, theirs = socket.socketpair()
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "talkoot.peer.trainer.worker",
+                *self._command,
                 str(theirs.fileno()),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -334,13 +339,16 @@ class TrainerProcess:
                     future.set_result(answer)
 
     async def _watch(self, life: _Life) -> None:
-        """Raises _Wedged when it has been silent for longer than it may."""
+        """Raises _Wedged when it has been silent for longer than it may, seen twice a second apart: when it
+        was the daemon that stood still, what the trainer said meanwhile is read in between."""
+        overdue = False
         while True:
             allowed_s = life.silence_allowed_s(self._limits)
             left_s = 1.0 if allowed_s is None else life.heard + allowed_s - time.monotonic()
-            if left_s <= 0:
+            if left_s <= 0 and overdue:
                 raise _Wedged(f"no sign of life for {allowed_s:.0f} s")
-            await asyncio.sleep(min(left_s, 1.0))
+            overdue = left_s <= 0
+            await asyncio.sleep(1.0 if overdue else min(left_s, 1.0))
 
     async def _log_stderr(self, life: _Life) -> None:
         """Log what it writes, line by line, each cut to `MAX_LINE` characters."""
