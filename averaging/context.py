@@ -23,6 +23,8 @@ class Context:
     timing: Timing
     signer: Signer
     verify: Verify
+    may_vote: bool = True
+    """False after losing the journal: silent until a newer final round."""
 
     @cached_property
     def order(self) -> list[bytes]:
@@ -36,8 +38,8 @@ class Context:
 
     @property
     def votes(self) -> bool:
-        """Whether we are a voter of this round."""
-        return self.key in self.ledger.voters
+        """Whether we are a voter of this round that may speak."""
+        return self.may_vote and self.key in self.ledger.voters
 
     def leader(self, attempt: int) -> bytes:
         """Who leads an attempt."""

@@ -74,6 +74,10 @@ class ApiServer:
         self._token = token.encode()
         self._hosts: frozenset[str] = frozenset()
 
+    def set_token(self, token: str) -> None:
+        """From now on this one allows changes: it is written down once the port is known."""
+        self._token = token.encode()
+
     async def run(self, *, started: Callable[[int], None]) -> None:
         """Serve until cancelled; `started` is called with the port that is listened on.
 

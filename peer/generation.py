@@ -77,6 +77,14 @@ class Generation:
             mapped.madvise(mmap.MADV_DONTNEED)
 
 
+def map_file(path: Path, numel: int) -> torch.Tensor:
+    """A flat fp32 vector that shares memory with a file; created, with zeros, where it is missing.
+
+    Raises OSError, with ENOSPC when the disk cannot hold it.
+    """
+    return torch.frombuffer(_map_file(path, 4 * numel), dtype=torch.float32)
+
+
 def _map_file(path: Path, num_bytes: int) -> mmap.mmap:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:

@@ -67,8 +67,8 @@ class Workshop(Protocol):
 class Runner:
     """Performs the outputs of the current round, in order, in one task; jobs run in worker threads."""
 
-    def __init__(self, workshop: Workshop, clock: Callable[[], float] = time.monotonic) -> None:
-        self._workshop = workshop
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._late_workshop: Workshop | None = None
         self._clock = clock
         self._outputs: asyncio.Queue[tuple[Round, outputs.Output]] = asyncio.Queue()
         self._changed = asyncio.Event()
@@ -81,8 +81,17 @@ class Runner:
         """Time spent in each kind of job."""
 
     def attach(self, links: Links) -> None:
-        """Where messages go. Call before `run`."""
+        """Where messages go. Call first."""
         self._links = links
+
+    def work_for(self, workshop: Workshop) -> None:
+        """For whom rounds are run. Until then frames of other peers are dropped. Call before `run`."""
+        self._late_workshop = workshop
+
+    @property
+    def _workshop(self) -> Workshop:
+        assert self._late_workshop is not None
+        return self._late_workshop
 
     def set_round(self, machine: Round | None) -> None:
         """Go on with another round (None: none for now); outputs of the one before are void."""
@@ -217,6 +226,8 @@ class Runner:
         except MessageError as error:
             raise RemoteError(peer, error.reason, str(error)) from error
         machine = self.round
+        if self._late_workshop is None:
+            return
         if machine is None:
             self._workshop.behind(peer, message.round)
         elif message.round < machine.context.ledger.round:

@@ -1,0 +1,120 @@
+"""Founding a swarm: seal the manifest, make the first weights, sign the genesis certificate.
+
+Building the model needs transformers, which stays out of the daemon: `python -m talkoot.peer.founding`
+does it in a process of its own and writes the flat weights to a file.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from talkoot.averaging.certificate import genesis
+from talkoot.averaging.digest import state_tree
+from talkoot.averaging.ledger import Ledger
+from talkoot.compression.arithmetic import ARITHMETIC_VERSION
+from talkoot.dht.errors import ConfigError
+from talkoot.dht.identity import Identity
+from talkoot.peer.files import atomic_write
+from talkoot.peer.generation import map_file
+from talkoot.peer.manifest import Manifest
+from talkoot.peer.statedir import StateDir
+from talkoot.peer.store import OuterStore
+
+BUILD_TIMEOUT_S = 1800.0
+"""How long building the model may take."""
+
+
+TOKENIZER_FILE = "tokenizer.json"
+"""Where every peer of a sealed swarm keeps its tokenizer, in the state directory."""
+
+
+def first_ledger(manifest: Manifest, founders: tuple[bytes, ...]) -> Ledger:
+    """The ledger before round 0."""
+    voters = tuple(sorted(founders))
+    return Ledger(
+        swarm=manifest.swarm_id,
+        arithmetic=ARITHMETIC_VERSION,
+        round=0,
+        voters=voters,
+        absent=(0,) * len(voters),
+        global_step=0,
+        tokens=0,
+        reference_steps=manifest.outer.inner_steps,
+        codec=manifest.compression.codec,
+        aggregate_codec=manifest.compression.aggregate_codec,
+    )
+
+
+def found(draft: Manifest, base: Path, paths: StateDir, identity: Identity) -> Manifest:
+    """Seal a draft and create its first outer state in the state directory; returns the sealed manifest.
+
+    Raises ConfigError when the model does not build, the tokenizer is missing, or the disk is too small.
+    """
+    weights = paths.path / "founding.f32"
+    layout, numel, tokenizer_hash = _build(draft, base, weights)
+    sealed = replace(
+        draft,
+        swarm=replace(draft.swarm, founders=(identity.peer_id,)),
+        model=replace(draft.model, layout=layout, numel=numel),
+        data=replace(
+            draft.data,
+            tokenizer_hash=tokenizer_hash,
+            tokenizer=TOKENIZER_FILE if tokenizer_hash else draft.data.tokenizer,
+        ),
+    )
+    if tokenizer_hash:
+        atomic_write(paths.path / TOKENIZER_FILE, (base / draft.data.tokenizer).read_bytes())
+    founders = (identity.key,)
+    ledger = first_ledger(sealed, founders)
+    paths.require_free(OuterStore.needed_bytes(numel) + 8 * numel)
+    theta = map_file(weights, numel)
+    digest = state_tree(theta, torch.zeros(numel), ledger.encode()).digest
+    certificate = genesis(sealed.swarm_id, digest, founders, identity)
+    try:
+        OuterStore.create(paths.outer, numel, theta, ledger=ledger.encode(), certificate=certificate.encode())
+        weights.unlink()
+    except OSError as error:
+        raise ConfigError(f"cannot write the first state to {paths.path}: {error.strerror}") from error
+    paths.save_manifest(sealed.canonical())
+    paths.claim(sealed.swarm_id)
+    return sealed
+
+
+def _build(draft: Manifest, base: Path, weights: Path) -> tuple[str, int, str]:
+    """Build the model in a process of its own. Returns layout hash, number of parameters, tokenizer hash."""
+    command = [sys.executable, "-m", "talkoot.peer.founding", str(base), str(weights)]
+    done = subprocess.run(  # noqa: S603 - ourselves
+        command, input=draft.canonical(), capture_output=True, timeout=BUILD_TIMEOUT_S, check=False
+    )
+    if done.returncode != 0:
+        words = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        raise ConfigError(f"the model cannot be built: {words[-1]}")
+    answer = json.loads(done.stdout)
+    return answer["layout"], answer["numel"], answer["tokenizer_hash"]
+
+
+def _main(base: Path, weights: Path) -> None:
+    from talkoot.peer.manifest import from_canonical
+    from talkoot.peer.trainer.layout import describe, initial_weights
+    from talkoot.peer.trainer.tokenizer import read_file, tokenizer_hash
+
+    manifest = from_canonical(sys.stdin.buffer.read())
+    layout, numel = describe(manifest)
+    flat = initial_weights(manifest)
+    torch.from_numpy(flat).numpy().tofile(weights)
+    known = manifest.data.tokenizer
+    hashed = "" if known == "bytes" else tokenizer_hash(read_file(base / known))
+    answer = {"layout": layout, "numel": numel, "tokenizer_hash": hashed}
+    sys.stdout.write(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    try:
+        _main(Path(sys.argv[1]), Path(sys.argv[2]))
+    except (ConfigError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)

@@ -1,0 +1,117 @@
+"""What this peer remembers of its rounds, for people: one record a round, newest last."""
+
+import time
+from collections import Counter, deque
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from talkoot.averaging.certificate import Certificate, Kind
+from talkoot.averaging.ledger import Ledger
+from talkoot.averaging.quorum import leader_of, leader_order
+from talkoot.dht.identity import peer_id_of
+
+KEPT = 2000
+"""Rounds that are remembered."""
+
+
+@dataclass(slots=True)
+class RoundRecord:
+    """One committed round as this peer saw it."""
+
+    round: int
+    digest: str
+    kind: Kind
+    attempt: int
+    leader: str
+    counted: list[str]
+    left_out: list[dict[str, str]]
+    own: bool | None
+    """Whether our own contribution was counted; None when we sent none."""
+    seconds: float | None
+    """From closing the round to its commit; None when it was fetched."""
+    phases: dict[str, float]
+    global_step: int
+    tokens: int
+    ended_at_s: float
+    bytes_sent: int
+    loss: float | None = None
+    eval_loss: float | None = None
+
+
+@dataclass(slots=True)
+class Running:
+    """The round that is under way."""
+
+    closed_at_s: float | None = None
+    left_out: list[dict[str, str]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    bytes_before: int = 0
+
+
+class History:
+    """The last rounds and counts of what happened."""
+
+    def __init__(self) -> None:
+        self.started_s = time.monotonic()
+        self.records: deque[RoundRecord] = deque(maxlen=KEPT)
+        self.running = Running()
+        self.committed = 0
+        self.failed: Counter[str] = Counter()
+
+    def begin(self, bytes_sent: int) -> None:
+        """A round begins."""
+        self.running = Running(bytes_before=bytes_sent)
+
+    def attempt_over(self, reason: str) -> None:
+        """An attempt ended without a certificate."""
+        self.failed[reason] += 1
+        self.running.failures.append(reason)
+
+    def left_out(self, key: bytes, reason: str) -> None:
+        """A contribution was left out of the running round."""
+        self.running.left_out.append({"peer_id": peer_id_of(key), "reason": reason})
+
+    @property
+    def aborted(self) -> int:
+        """Attempts that were given up."""
+        return sum(self.failed.values())
+
+    def commit(
+        self,
+        certificate: Certificate,
+        ledger: Ledger,
+        before: tuple[bytes, ...],
+        *,
+        own: bool | None,
+        phases: dict[str, float],
+        bytes_sent: int,
+        fetched: bool,
+        loss: float | None,
+    ) -> RoundRecord:
+        """A round is committed; `before` are the voters that led it."""
+        now, value = time.monotonic(), certificate.value
+        closed = self.running.closed_at_s
+        record = RoundRecord(
+            round=value.round,
+            digest=value.digest.hex(),
+            kind=certificate.kind,
+            attempt=certificate.attempt,
+            leader=peer_id_of(leader_of(leader_order(before, value.prior), certificate.attempt)),
+            counted=[peer_id_of(item.key) for item in value.cut],
+            left_out=self.running.left_out,
+            own=own,
+            seconds=None if fetched or closed is None else round(now - closed, 3),
+            phases={name: round(seconds, 4) for name, seconds in phases.items()},
+            global_step=ledger.global_step,
+            tokens=ledger.tokens,
+            ended_at_s=round(now - self.started_s, 3),
+            bytes_sent=bytes_sent - self.running.bytes_before,
+            loss=loss,
+        )
+        self.records.append(record)
+        self.committed += 0 if fetched else 1
+        return record
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """All records as plain values."""
+        return [asdict(record) for record in self.records]

@@ -1,0 +1,458 @@
+"""One peer of a swarm, from its start to its end: network, state, rounds, trainer, announcements.
+
+Order of a start: network, manifest, outer state, trainer, rounds. Everything runs under one TaskGroup and
+ends with it.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from talkoot.compression.arithmetic import self_test
+from talkoot.dht.errors import ConfigError
+from talkoot.dht.identity import Identity, key_of_peer_id
+from talkoot.dht.network import Network
+from talkoot.dht.records import MAX_TTL_S, PeerRecord
+from talkoot.peer.contributor import Contributor
+from talkoot.peer.files import atomic_write
+from talkoot.peer.founding import TOKENIZER_FILE
+from talkoot.peer.holdings import Holdings, open_holdings
+from talkoot.peer.invite import Anchor
+from talkoot.peer.joining import Joiner
+from talkoot.peer.links import Links
+from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest, from_canonical
+from talkoot.peer.metrics import Metrics
+from talkoot.peer.options import RunOptions
+from talkoot.peer.rules_of import rules_of
+from talkoot.peer.runner import Runner
+from talkoot.peer.statedir import StateDir
+from talkoot.peer.store import OuterStore
+from talkoot.peer.swarming import NodeFailed, Swarming
+from talkoot.peer.trainer.process import TrainerProcess
+from talkoot.peer.trainer.protocol import Crashed, Failed, Progress, Ready, TrainerEvent, TrainerSpec
+from talkoot.peer.transfer import StateServer
+
+log = logging.getLogger("talkoot.node")
+
+FIRST_CONTACT_S = 60.0
+"""How long a newcomer looks for anybody of its swarm before it says that nobody can be reached."""
+
+RETURN_S = 8.0
+"""How long a returning peer looks for others before it goes on with what it holds."""
+
+RETRY_PAUSE_S = 1.0
+
+STOP_S = 30.0
+"""How long an orderly stop waits for the running round, and for the trainer to save."""
+
+TRAINER_NICENESS = 10
+"""The volunteer's programs, and our own network, come first."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Membership:
+    """Which swarm, and how we may join it."""
+
+    swarm: bytes
+    manifest: Manifest | None
+    """None: ask peers for it."""
+    bootstrap: tuple[str, ...]
+    """Multiaddrs with /p2p/ of peers to ask first."""
+    anchor: Anchor | None
+    """What an invite vouches for."""
+    admission: bytes
+    """Our proof of invitation, or empty."""
+    data_base: Path | None
+    """Folder that the manifest's data paths start from; None: they are somebody else's, and not read."""
+
+
+class Node:
+    """One peer. `run` once."""
+
+    def __init__(
+        self,
+        options: RunOptions,
+        paths: StateDir,
+        identity: Identity,
+        network: Network,
+        membership: Membership,
+        metrics: Metrics,
+    ) -> None:
+        """Registers what it serves; nothing runs yet."""
+        self.options = options
+        self.paths = paths
+        self.identity = identity
+        self.network = network
+        self.membership = membership
+        self.metrics = metrics
+        self.manifest = membership.manifest
+        self.state, self.reason = "starting", ""
+        self.started_s = time.monotonic()
+        self.swarming: Swarming | None = None
+        self.contributor: Contributor | None = None
+        self.trainer: TrainerProcess | None = None
+        self.holdings: Holdings | None = None
+        self.joiner = Joiner(network, membership.swarm, paths, membership.anchor)
+        self.steps_before = self.tokens_before = 0
+        self.stopping = asyncio.Event()
+        self.runner = Runner()
+        self.links = Links(
+            network,
+            membership.swarm,
+            on_control=self.runner.on_control,
+            on_bulk=self.runner.on_bulk,
+            on_change=self._links_changed,
+        )
+        self.runner.attach(self.links)
+        StateServer(
+            network,
+            membership.swarm,
+            manifest=lambda: self.manifest.canonical() if self.manifest else None,
+            tokenizer=self._tokenizer,
+            holdings=lambda: self.holdings,
+        )
+        self._group: asyncio.TaskGroup | None = None
+
+    # -- life ----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Be a peer until `stopping` is set. Raises ConfigError, NodeFailed (perhaps in a group)."""
+        started = asyncio.Event()
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                group.create_task(self.network.run(started=started.set))
+                group.create_task(self._until_stopped())
+                await started.wait()
+                group.create_task(self.links.run())
+                await self._begin(group)
+        except* _Finished:
+            pass
+
+    async def _begin(self, group: asyncio.TaskGroup) -> None:
+        """Obtain what is missing, then start training and rounds."""
+        await self._meet(self.membership.bootstrap)
+        self._enter("syncing", "")
+        manifest = await self._obtain_manifest()
+        rules = rules_of(manifest)
+        try:
+            await asyncio.to_thread(self_test)
+        except ArithmeticError as error:
+            raise NodeFailed(f"this machine computes differently, it cannot take part: {error}") from error
+        holdings = await self._obtain_state(manifest)
+        self.holdings = holdings
+        self.contributor = await asyncio.to_thread(
+            Contributor, self.paths, holdings, self.identity, self.membership.admission, rules.numel
+        )
+        self.swarming = Swarming(
+            manifest,
+            rules,
+            self.identity,
+            self.network,
+            links=self.links,
+            runner=self.runner,
+            joiner=self.joiner,
+            holdings=holdings,
+            contributor=self.contributor,
+            metrics=self.metrics,
+        )
+        if holdings.journal.lost and holdings.ledger.round > 0 and not self._first_start:
+            log.warning("the journal is lost: not voting until the next final round")
+            self.swarming.may_vote = False
+        self.runner.work_for(self.swarming)
+        self._enter("starting", "loading the model and data")
+        self.trainer = TrainerProcess(self._trainer_spec(manifest), self._trainer_event)
+        self.contributor.trainer = self.trainer
+        group.create_task(self._announce())
+        group.create_task(self._run_trainer())
+        group.create_task(self.swarming.run())
+
+    _first_start = False
+
+    async def _until_stopped(self) -> None:
+        await self.stopping.wait()
+        self._enter("draining", "user")
+        await self._leave()
+        raise _Finished
+
+    async def _leave(self) -> None:
+        """Hand in what is under way, save, and go politely."""
+        swarming, contributor = self.swarming, self.contributor
+        if swarming is not None and contributor is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STOP_S):
+                    await swarming.hand_in()
+            self.runner.set_round(None)
+        if self.trainer is not None:
+            await self.trainer.stop(save=True, timeout_s=STOP_S)
+        if contributor is not None:
+            with suppress(OSError):
+                await asyncio.to_thread(contributor.save)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(3.0):
+                await self._publish()
+
+    def _enter(self, state: str, reason: str) -> None:
+        if (state, reason) != (self.state, self.reason):
+            self.state, self.reason = state, reason
+            self.metrics.state(state)
+            log.info("%s%s", state, f": {reason}" if reason else "")
+
+    def _links_changed(self, peers: frozenset[bytes]) -> None:
+        self.metrics.peers_connected.set(len(peers))
+        self.runner.links_changed(peers)
+
+    # -- manifest and state --------------------------------------------------------------------------
+
+    async def _meet(self, addresses: Iterable[str]) -> None:
+        for address in addresses:
+            _, _, peer_id = address.rpartition("/p2p/")
+            await self.network.add_addresses(key_of_peer_id(peer_id), [address])
+
+    async def _candidates(self) -> list[bytes]:
+        """Whom to ask: those whom we were told of, then everyone in the directory."""
+        told = [key_of_peer_id(address.rpartition("/p2p/")[2]) for address in self.membership.bootstrap]
+        return [*told, *await self.network.directory.peers()]
+
+    async def _obtain_manifest(self) -> Manifest:
+        if self.manifest is None:
+            deadline = time.monotonic() + FIRST_CONTACT_S
+            while (manifest := await self.joiner.manifest(await self._candidates())) is None:
+                if time.monotonic() > deadline:
+                    raise NodeFailed(
+                        "no peer of the invite can be reached: is one of them running, and is the network "
+                        "between you open? Ask for a new invite if they have moved"
+                    )
+                await asyncio.sleep(RETRY_PAUSE_S)
+            self.manifest = manifest
+            self.paths.save_manifest(manifest.canonical())
+        self.metrics.node(peer_id=self.identity.peer_id, swarm_name=self.manifest.swarm.name)
+        await self._obtain_tokenizer(self.manifest)
+        self._check_data(self.manifest)
+        return self.manifest
+
+    async def _obtain_tokenizer(self, manifest: Manifest) -> None:
+        path = self.paths.path / TOKENIZER_FILE
+        if not manifest.data.tokenizer_hash or path.exists():
+            return
+        data = await self.joiner.tokenizer(await self._candidates(), manifest.data.tokenizer_hash)
+        if data is None:
+            raise NodeFailed("no peer could give the swarm's tokenizer")
+        await asyncio.to_thread(atomic_write, path, data)
+
+    def _tokenizer(self) -> bytes | None:
+        path = self.paths.path / TOKENIZER_FILE
+        return path.read_bytes() if path.exists() else None
+
+    def _check_data(self, manifest: Manifest) -> None:
+        """A manifest from others never makes us read files that we did not name ourselves."""
+        local = manifest.data.source in ("text", "jsonl", "tokens")
+        if local and not self.options.data_paths and self.membership.data_base is None:
+            raise ConfigError("this swarm trains on files of your own choice: name them with --data PATH")
+
+    async def _obtain_state(self, manifest: Manifest) -> Holdings:
+        rules = rules_of(manifest)
+        if OuterStore.exists(self.paths.outer):
+            try:
+                holdings = await asyncio.to_thread(open_holdings, self.paths, rules)
+            except (ValueError, OSError) as error:
+                raise NodeFailed(f"the state in {self.paths.path} cannot be used: {error}") from error
+            await self._catch_up_at_start(holdings)
+            return holdings
+        self._first_start = True
+        self.paths.require_free(OuterStore.needed_bytes(rules.numel) + 4 * rules.numel)
+        deadline = time.monotonic() + FIRST_CONTACT_S
+        while True:
+            first = await self.joiner.first_state(await self._candidates(), rules, rules.founders)
+            if first is not None:
+                return first
+            if time.monotonic() > deadline:
+                raise NodeFailed("no peer could give the swarm's state; see the log for their answers")
+            await asyncio.sleep(RETRY_PAUSE_S)
+
+    async def _catch_up_at_start(self, holdings: Holdings) -> None:
+        """A returning peer asks around before it goes on; alone it goes on with what it holds."""
+        deadline = time.monotonic() + RETURN_S
+        while time.monotonic() < deadline:
+            others = [peer for peer in await self._candidates() if peer != self.identity.key]
+            if not others:
+                if not self.membership.bootstrap:
+                    return
+                await asyncio.sleep(RETRY_PAUSE_S)
+                continue
+            await self.joiner.update(
+                others,
+                holdings,
+                holdings.rules.founders,
+                before_download=lambda: None,
+                still_wanted=lambda: True,
+            )
+            return
+
+    # -- trainer -------------------------------------------------------------------------------------
+
+    def _trainer_spec(self, manifest: Manifest) -> TrainerSpec:
+        self.paths.trainer.mkdir(exist_ok=True, mode=0o700)
+        return TrainerSpec(
+            manifest_path=self.paths.manifest_file,
+            state_dir=self.paths.trainer,
+            peer=self.identity.key,
+            device=self.options.device,
+            threads=self.options.threads,
+            memory_limit_bytes=self.options.memory_limit_bytes,
+            nice=TRAINER_NICENESS,
+            data_paths=tuple(str(Path(path).expanduser().absolute()) for path in self.options.data_paths)
+            or self._own_data(manifest),
+            base_dir=self.paths.path,
+        )
+
+    def _own_data(self, manifest: Manifest) -> tuple[str, ...]:
+        """The manifest's own paths, if the manifest is a file of this machine's user."""
+        base = self.membership.data_base
+        return tuple(str(base / path) for path in manifest.data.paths) if base is not None else ()
+
+    async def _run_trainer(self) -> None:
+        assert self.trainer is not None
+        await self.trainer.run()
+
+    def _trainer_event(self, event: TrainerEvent) -> None:
+        assert self.contributor is not None
+        assert self._group is not None
+        match event:
+            case Ready():
+                log.info(
+                    "trainer ready on %s, micro-batch %d, %d training tokens",
+                    event.device,
+                    event.micro_batch,
+                    event.train_tokens,
+                )
+                if event.notice:
+                    log.info("%s", event.notice)
+                self.contributor.ready = event
+                self.metrics.build(backend=event.device, protocol=PROTOCOL_VERSION)
+                self._group.create_task(self._start_training())
+            case Progress():
+                self._count(event)
+            case Crashed(reason=reason):
+                self._end_of_trainer_life()
+                self.metrics.restarts.inc("trainer")
+                self._enter("starting", "trainer restarts")
+                log.warning("trainer crashed: %s", reason)
+            case Failed(reason=reason):
+                assert self.swarming is not None
+                self.swarming.fail(reason)
+
+    def _end_of_trainer_life(self) -> None:
+        assert self.contributor is not None
+        last = self.contributor.progress
+        if last is not None:
+            self.steps_before += last.steps_total
+            self.tokens_before += last.tokens_total
+        self.contributor.ready = self.contributor.progress = None
+
+    def _count(self, event: Progress) -> None:
+        assert self.contributor is not None
+        before = self.contributor.progress
+        steps, tokens = (before.steps_total, before.tokens_total) if before else (0, 0)
+        self.metrics.inner_steps.inc(max(0, event.steps_total - steps))
+        self.metrics.trained_tokens.inc(max(0, event.tokens_total - tokens))
+        if event.loss is not None:
+            self.metrics.training_loss.set(event.loss)
+        if event.grad_norm is not None:
+            self.metrics.gradient_norm.set(event.grad_norm)
+        self.metrics.learning_rate.set(event.lr)
+        if event.total_seconds > 0:
+            self.metrics.inner_time.set(event.inner_seconds / event.total_seconds)
+        self.contributor.progress = event
+
+    async def _start_training(self) -> None:
+        """Let a fresh trainer begin, once the swarm is complete enough to begin at all."""
+        assert self.swarming is not None
+        assert self.contributor is not None
+        assert self.manifest is not None
+        needed = self.manifest.swarm.start_peers
+        while self.swarming.ledger.round == 0:
+            present = 1 + self.swarming.view.ready(self.swarming.holdings.digest)
+            if present >= needed:
+                break
+            self._enter("paused", "nothing_to_do")
+            await asyncio.sleep(0.2)
+        await self.contributor.followed.wait()
+        await self.contributor.follow("start", self.manifest.round.eval_windows)
+        self._enter("training", "")
+
+    # -- announcements -------------------------------------------------------------------------------
+
+    async def _announce(self) -> None:
+        """Say how far we are, and hear how far the others are."""
+        assert self.swarming is not None
+        assert self.manifest is not None
+        pause_s = self.manifest.round.announce_s
+        while True:
+            if self.state in ("training", "exchanging"):
+                self._enter("exchanging" if self.swarming.exchanging else "training", "")
+            await self._publish()
+            records = await self.network.directory.peers()
+            view = self.swarming.view
+            view.update(records)
+            nearest = frozenset(list(view.others)[: self.manifest.swarm.max_peers])
+            self.links.keep(nearest)
+            self.metrics.peers_known.set(len(view.others))
+            self.metrics.round_frontier.set(max(view.frontier(0), self.swarming.ledger.round))
+            self.metrics.follow_network(self.network.traffic, self.network.events)
+            await asyncio.sleep(pause_s)
+
+    async def _publish(self) -> None:
+        record = self.record()
+        if record is not None and self.manifest is not None:
+            ttl_s = min(MAX_TTL_S, max(15.0, 4 * self.manifest.round.announce_s))
+            await self.network.directory.publish(record, ttl_s=ttl_s)
+
+    def record(self) -> PeerRecord | None:
+        """Our announcement now."""
+        if self.swarming is None or self.contributor is None:
+            return None
+        progress = self.contributor.progress
+        loss = progress.loss if progress is not None and progress.loss is not None else 0.0
+        ready = self.contributor.ready
+        return PeerRecord(
+            swarm=self.membership.swarm,
+            key=self.identity.key,
+            protocol=PROTOCOL_VERSION,
+            version=version("talkoot"),
+            addresses=self.network.addresses[:8],
+            role="full",
+            round=self.swarming.ledger.round,
+            digest=self.swarming.holdings.digest,
+            steps=progress.steps if progress is not None else 0,
+            tokens=progress.tokens if progress is not None else 0,
+            speed=progress.steps_per_second if progress is not None else 0.0,
+            upload=0.0,
+            download=0.0,
+            corpus=ready.corpus_hash if ready is not None else b"",
+            loss=loss if math.isfinite(loss) else 0.0,
+            state=self.state,
+        )
+
+
+class _Finished(Exception):  # noqa: N818 - ends the node's TaskGroup
+    """An orderly stop is through."""
+
+
+def load_manifest(paths: StateDir) -> Manifest | None:
+    """The manifest that a state directory holds. Raises ConfigError when it is damaged."""
+    data = paths.load_manifest()
+    if data is None:
+        return None
+    try:
+        return from_canonical(data)
+    except (ValueError, msgspec.DecodeError) as error:
+        raise ConfigError(f"{paths.manifest_file} is damaged: {error}") from error

@@ -1,0 +1,121 @@
+"""What a node shows of itself: the JSON of the local API, which the command line and the page read."""
+
+import math
+import time
+from importlib.metadata import version
+from typing import Any
+
+import psutil
+
+from talkoot.dht.identity import peer_id_of
+from talkoot.peer.manifest import PROTOCOL_VERSION
+from talkoot.peer.node import Node
+
+
+def status(node: Node, http_port: int) -> dict[str, Any]:
+    """The node now. Quick: called on the event loop."""
+    return _who(node, http_port) | _round(node) | _training(node) | _traffic(node) | {"peers": _peers(node)}
+
+
+def _who(node: Node, http_port: int) -> dict[str, Any]:
+    manifest, progress = node.manifest, node.joiner.progress
+    return {
+        "version": version("talkoot"),
+        "protocol": PROTOCOL_VERSION,
+        "peer_id": node.identity.peer_id,
+        "swarm_id": node.membership.swarm.hex(),
+        "swarm_name": manifest.swarm.name if manifest else None,
+        "numel": manifest.model.numel if manifest else None,
+        "role": node.swarming.role if node.swarming else None,
+        "state": node.state,
+        "reason": node.reason,
+        "addresses": list(node.network.addresses),
+        "state_dir": str(node.paths.path),
+        "http_port": http_port,
+        "uptime_s": round(time.monotonic() - node.started_s, 3),
+        "memory_bytes": psutil.Process().memory_info().rss,
+        "warning": node.network.events.warning,
+        "sync": None
+        if progress is None
+        else {
+            "done_bytes": progress.done_bytes,
+            "total_bytes": progress.total_bytes,
+            "source": progress.source,
+        },
+    }
+
+
+def _round(node: Node) -> dict[str, Any]:
+    swarming, holdings = node.swarming, node.holdings
+    machine = node.runner.round
+    return {
+        "round": holdings.ledger.round if holdings else None,
+        "digest": holdings.digest.hex() if holdings else None,
+        "certificate": holdings.head.kind if holdings else None,
+        "voters": len(holdings.ledger.voters) if holdings else None,
+        "voting": holdings is not None and node.identity.key in holdings.ledger.voters,
+        "global_step": holdings.ledger.global_step if holdings else None,
+        "frontier": swarming.view.frontier(swarming.ledger.round) if swarming else None,
+        "attempt": machine.attempt if machine else None,
+        "rounds_committed": swarming.history.committed if swarming else 0,
+        "rounds_aborted": swarming.history.aborted if swarming else 0,
+    }
+
+
+def _training(node: Node) -> dict[str, Any]:
+    contributor = node.contributor
+    progress = contributor.progress if contributor else None
+    ready = contributor.ready if contributor else None
+    share = None
+    if progress is not None and progress.total_seconds > 0:
+        share = round(progress.inner_seconds / progress.total_seconds, 4)
+    return {
+        "steps_total": node.steps_before + (progress.steps_total if progress else 0),
+        "tokens_total": node.tokens_before + (progress.tokens_total if progress else 0),
+        "steps_per_second": _number(progress.steps_per_second if progress else 0.0),
+        "round_steps": progress.steps if progress else 0,
+        "loss": _number(progress.loss if progress else None),
+        "eval_loss": _number(contributor.eval_loss if contributor else None),
+        "inner_share": share,
+        "device": ready.device if ready else None,
+        "micro_batch": progress.micro_batch if progress else ready.micro_batch if ready else None,
+        "trainer_memory_bytes": progress.memory_bytes if progress else None,
+        "trainer_pid": node.trainer.pid if node.trainer else None,
+    }
+
+
+def _number(value: float | None) -> float | None:
+    """JSON has no NaN."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _traffic(node: Node) -> dict[str, Any]:
+    sent, received = node.network.traffic.sent, node.network.traffic.received
+    return {
+        "bytes_sent": sum(count for name, count in sent.items() if "/state/" not in name),
+        "bytes_received": sum(count for name, count in received.items() if "/state/" not in name),
+        "state_bytes_sent": sum(count for name, count in sent.items() if "/state/" in name),
+        "state_bytes_received": sum(count for name, count in received.items() if "/state/" in name),
+    }
+
+
+def _peers(node: Node) -> list[dict[str, Any]]:
+    if node.swarming is None:
+        return []
+    now = time.monotonic()
+    connected = node.links.connected
+    return [
+        {
+            "peer_id": peer_id_of(key),
+            "role": seen.record.role,
+            "round": seen.record.round,
+            "steps": seen.record.steps,
+            "speed": seen.record.speed,
+            "loss": seen.record.loss,
+            "state": seen.record.state,
+            "version": seen.record.version,
+            "connected": key in connected,
+            "age_s": round(now - seen.at_s, 1),
+        }
+        for key, seen in sorted(node.swarming.view.others.items())
+    ]

@@ -1,0 +1,94 @@
+"""What this peer knows of the others: their announcements, and whether the round is to close by them."""
+
+import time
+from dataclasses import dataclass
+
+from talkoot.averaging.ledger import Ledger
+from talkoot.averaging.progress import Decision, Report, time_to_close
+from talkoot.averaging.rules import Rules
+from talkoot.dht.records import PeerRecord
+from talkoot.peer.manifest import Round as RoundConfig
+
+ALMOST = 0.8
+"""Share of a round's steps from which another peer's wish to close it is followed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An announcement and when it first came, on our clock."""
+
+    record: PeerRecord
+    at_s: float
+
+
+class SwarmView:
+    """Announcements of the swarm's peers, by key. Never raises for what others say."""
+
+    def __init__(self, key: bytes, config: RoundConfig) -> None:
+        self._key = key
+        self._config = config
+        self._seen: dict[bytes, Seen] = {}
+
+    def update(self, records: dict[bytes, PeerRecord]) -> None:
+        """Take what the directory holds now."""
+        now = time.monotonic()
+        fresh = {}
+        for key, record in records.items():
+            before = self._seen.get(key)
+            fresh[key] = before if before and before.record == record else Seen(record, now)
+        self._seen = fresh
+
+    @property
+    def others(self) -> dict[bytes, Seen]:
+        """Everyone but ourselves."""
+        return {key: seen for key, seen in self._seen.items() if key != self._key}
+
+    def frontier(self, own_round: int) -> int:
+        """The highest round that anybody claims; a claim, good for showing and for asking."""
+        return max((seen.record.round for seen in self.others.values()), default=own_round)
+
+    def ahead_of(self, own_round: int) -> list[bytes]:
+        """Peers that claim a later round, the furthest first."""
+        ahead = [key for key, seen in self.others.items() if seen.record.round > own_round]
+        return sorted(ahead, key=lambda key: -self._seen[key].record.round)
+
+    def ready(self, digest: bytes) -> int:
+        """Other peers that train from the same outer state, or wait to begin."""
+        states = ("training", "exchanging", "paused")
+        return sum(
+            1 for seen in self.others.values() if seen.record.digest == digest and seen.record.state in states
+        )
+
+    @staticmethod
+    def _trains(seen: Seen, digest: bytes) -> bool:
+        record = seen.record
+        return (
+            record.digest == digest
+            and record.role != "observer"
+            and record.state in ("training", "exchanging")
+        )
+
+    def decide(
+        self, ledger: Ledger, digest: bytes, rules: Rules, own: Report | None, elapsed_s: float
+    ) -> Decision:
+        """Whether the round is to close by what everybody announced and by our own steps."""
+        now = time.monotonic()
+        reports = [own] if own is not None else []
+        for key, seen in self.others.items():
+            if self._trains(seen, digest):
+                counts = key in ledger.voters or rules.invited_vote or self._proven(key, ledger, rules)
+                record = seen.record
+                reports.append(Report(record.steps, record.speed, now - seen.at_s, counts))
+        return time_to_close(
+            reports,
+            inner_steps=rules.inner_steps,
+            elapsed_s=elapsed_s,
+            min_interval_s=self._config.min_interval_s,
+            max_interval_s=self._config.max_interval_s,
+            horizon_s=3 * self._config.announce_s,
+        )
+
+    @staticmethod
+    def _proven(key: bytes, ledger: Ledger, rules: Rules) -> bool:
+        rounds = next((standing.rounds for standing in ledger.standings if standing.key == key), 0)
+        return rounds >= rules.probation_rounds

@@ -1,0 +1,382 @@
+"""Taking part in a swarm's rounds: from the outer state that we hold to the next one, again and again.
+
+Decides when a round closes, does for the round runner what it needs (`Workshop`), and catches up when the
+others are ahead.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from talkoot.averaging import outputs
+from talkoot.averaging.certificate import Certificate
+from talkoot.averaging.context import Context
+from talkoot.averaging.contribution import LocalContribution
+from talkoot.averaging.ledger import Ledger
+from talkoot.averaging.messages import Committed, Role
+from talkoot.averaging.messages import encode as encode_message
+from talkoot.averaging.progress import Report
+from talkoot.averaging.round import Round
+from talkoot.averaging.rules import Rules, Timing
+from talkoot.dht.identity import Identity, peer_id_of, verify
+from talkoot.dht.network import Network
+from talkoot.peer.contributor import Contributor
+from talkoot.peer.history import History
+from talkoot.peer.holdings import Holdings, number_of
+from talkoot.peer.joining import Joiner
+from talkoot.peer.links import Links
+from talkoot.peer.manifest import Manifest
+from talkoot.peer.metrics import Metrics
+from talkoot.peer.runner import Runner
+from talkoot.peer.swarm_view import ALMOST, SwarmView
+from talkoot.peer.trainer.protocol import Mode
+
+log = logging.getLogger("talkoot.rounds")
+
+POLL_S = 0.1
+"""Pause between two looks at whether the round is to close."""
+
+RETRY_S = 2.0
+"""Pause after a round was given up, doubled with each time in a row, up to `RETRY_MAX_S`."""
+
+RETRY_MAX_S = 60.0
+
+
+class NodeFailed(Exception):  # noqa: N818 - reads well where it is caught
+    """The node cannot go on; one line says why. Nothing that was committed is lost."""
+
+
+class Swarming:
+    """One swarm's rounds. `run` is a service; the rest is for the node around it."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        rules: Rules,
+        identity: Identity,
+        network: Network,
+        *,
+        links: Links,
+        runner: Runner,
+        joiner: Joiner,
+        holdings: Holdings,
+        contributor: Contributor,
+        metrics: Metrics,
+        role: Role = "full",
+    ) -> None:
+        """Everything is open and verified; nothing runs yet."""
+        self.manifest = manifest
+        self.rules = rules
+        self.identity = identity
+        self.network = network
+        self.links = links
+        self.runner = runner
+        self.joiner = joiner
+        self.holdings = holdings
+        self.contributor = contributor
+        self.metrics = metrics
+        self.role: Role = role
+        self.view = SwarmView(identity.key, manifest.round)
+        self.history = History()
+        self.timing = Timing(
+            form_s=manifest.round.form_s,
+            exchange_s=manifest.round.exchange_s,
+            certify_s=manifest.round.certify_s,
+        )
+        self.may_vote = True
+        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._aggregate = torch.zeros(rules.numel)
+        self._applying = asyncio.Lock()
+        self._updating = asyncio.Lock()
+        self._began = time.monotonic()
+        self._hold_off_until = 0.0
+        self._retry_s = RETRY_S
+        self._wanted: set[bytes] = set()
+        self._want_update = asyncio.Event()
+        self._committed = asyncio.Event()
+        self._group: asyncio.TaskGroup | None = None
+        self._phase_began: dict[str, float] = {}
+
+    # -- services ------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Follow rounds until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            group.create_task(self.runner.run())
+            group.create_task(self._close_rounds())
+            group.create_task(self._follow_frontier())
+            self.begin_round()
+            await self.failure
+
+    def fail(self, reason: str) -> None:
+        """End the node for a reason that it cannot repair."""
+        if not self.failure.done():
+            self.failure.set_exception(NodeFailed(reason))
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger before the running round."""
+        return self.holdings.ledger
+
+    @property
+    def exchanging(self) -> bool:
+        """Whether an attempt is under way."""
+        machine = self.runner.round
+        return machine is not None and machine.phase in ("forming", "exchanging", "certifying")
+
+    def begin_round(self) -> None:
+        """A new round from the outer state that we hold."""
+        context = Context(
+            ledger=self.ledger,
+            prior=self.holdings.digest,
+            rules=self.rules,
+            timing=self.timing,
+            signer=self.identity,
+            verify=verify,
+            may_vote=self.may_vote,
+        )
+        now = time.monotonic()
+        self._began = now
+        self.history.begin(self.network.traffic.bytes_sent)
+        machine = Round(
+            context,
+            role=self.role,
+            upload=0.0,
+            earliest=now + self.manifest.round.min_interval_s,
+            journal=self.holdings.voter_journal(),
+        )
+        self.metrics.round.set(self.ledger.round)
+        self.runner.set_round(machine)
+
+    async def _close_rounds(self) -> None:
+        """Watch the swarm's progress; close the round when it is due."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            machine = self.runner.round
+            if machine is None or machine.phase != "idle" or not self.contributor.training:
+                continue
+            decision = self.view.decide(
+                self.ledger,
+                self.holdings.digest,
+                self.rules,
+                self.own_report(),
+                time.monotonic() - self._began,
+            )
+            machine.almost = decision.steps >= ALMOST * decision.target
+            if decision.close and time.monotonic() >= self._hold_off_until:
+                self._note_closing()
+                self.runner.close()
+
+    def own_report(self) -> Report | None:
+        """Our own progress in the running round."""
+        progress = self.contributor.progress
+        if progress is None or not self.contributor.training:
+            return None
+        counts = self.identity.key in self.ledger.voters or self.rules.invited_vote
+        return Report(progress.steps, 0.0, 0.0, counts)
+
+    def _note_closing(self) -> None:
+        if self.history.running.closed_at_s is None:
+            self.history.running.closed_at_s = time.monotonic()
+
+    async def hand_in(self) -> None:
+        """Wait until a contribution that is under way has been settled; close no further round."""
+        self._hold_off_until = math.inf
+        while self.exchanging and self.contributor.pending is not None:
+            self._committed.clear()
+            await self._committed.wait()
+
+    # -- Workshop ------------------------------------------------------------------------------------
+
+    async def encode(self) -> LocalContribution | None:
+        """See `Workshop`."""
+        self._note_closing()
+        self.metrics.round_attempts.inc()
+        return await self.contributor.encode()
+
+    def aggregate_vector(self) -> torch.Tensor:
+        """See `Workshop`."""
+        return self._aggregate
+
+    async def apply(self, ledger: Ledger) -> bytes:
+        """See `Workshop`."""
+        async with self._applying:
+            await self.contributor.followed.wait()
+            digest: bytes = await self._on_disk(self.holdings.apply, self._aggregate, ledger)
+            return digest
+
+    async def persist(self, entry: bytes) -> None:
+        """See `Workshop`."""
+        await self._on_disk(self.holdings.write_voter_journal, entry)
+
+    async def _on_disk(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a call that writes to the disk; a disk that fails ends the node, and nothing is damaged."""
+        try:
+            return await asyncio.to_thread(call, *arguments)
+        except OSError as error:
+            self.fail(f"cannot write to {self.holdings.store.path.parent}: {error.strerror or error}")
+            await asyncio.get_running_loop().create_future()  # until the failure has ended us
+
+    async def commit(self, certificate: Certificate, ledger: Ledger) -> None:
+        """See `Workshop`."""
+        voters = self.ledger.voters
+        self.contributor.begin_change()
+        async with self._applying:
+            await self._on_disk(self.holdings.commit, certificate, ledger)
+        if certificate.kind == "final":
+            self.may_vote = True
+        await self._after(certificate, voters, mode="rebase", fetched=False)
+
+    async def need_state(self, certificate: Certificate) -> None:
+        """See `Workshop`."""
+        self.want_update(set(certificate.value.present), at_once=True)
+
+    async def _after(
+        self, certificate: Certificate, voters: tuple[bytes, ...], *, mode: Mode, fetched: bool
+    ) -> None:
+        """The outer state has moved on: settle our contribution, start the next round, move the trainer."""
+        own = await self.contributor.settle(certificate)
+        progress = self.contributor.progress
+        record = self.history.commit(
+            certificate,
+            self.ledger,
+            voters,
+            own=own,
+            phases=dict(self.runner.seconds),
+            bytes_sent=self.network.traffic.bytes_sent,
+            fetched=fetched,
+            loss=progress.loss if progress is not None else None,
+        )
+        self.runner.seconds.clear()
+        self.metrics.rounds.inc()
+        self.metrics.round_group_size.set(len(record.counted))
+        if record.seconds is not None:
+            self.metrics.round_duration.observe(record.seconds)
+        self._committed.set()
+        self._retry_s = RETRY_S
+        if self._hold_off_until < math.inf:
+            self._hold_off_until = 0.0
+        log.info(
+            "round %d %s: counted %d of %d, %s s, digest %s%s",
+            record.round,
+            record.kind,
+            len(record.counted),
+            len(certificate.value.present),
+            "-" if record.seconds is None else f"{record.seconds:.1f}",
+            record.digest[:12],
+            f", left out {record.left_out}" if record.left_out else "",
+        )
+        self.begin_round()
+        assert self._group is not None
+        self._group.create_task(self._follow(mode, record.round))
+
+    async def _follow(self, mode: Mode, round_number: int) -> None:
+        adopted = await self.contributor.follow(mode, self.manifest.round.eval_windows)
+        if adopted is not None and adopted.eval_loss is not None and math.isfinite(adopted.eval_loss):
+            self.metrics.eval_loss.set(adopted.eval_loss)
+            record = next((r for r in reversed(self.history.records) if r.round == round_number), None)
+            if record is not None:
+                record.eval_loss = adopted.eval_loss
+
+    def behind(self, peer: bytes, round_number: int) -> None:
+        """See `Workshop`."""
+        if round_number > self.ledger.round:
+            self.want_update({peer}, at_once=False)
+
+    def answer_stale(self, peer: bytes, round_number: int) -> None:
+        """See `Workshop`."""
+        data = self.holdings.log.read(round_number + 1) if round_number + 1 <= self.ledger.round else None
+        if data is not None and number_of(self.holdings.head) == round_number + 1:
+            message = Committed(
+                round=round_number, attempt=self.holdings.head.attempt, certificate=self.holdings.head
+            )
+            self.links.send(peer, encode_message(message))
+
+    def note(self, output: outputs.Output) -> None:
+        """See `Workshop`."""
+        match output:
+            case outputs.AttemptOver(attempt=attempt, reason=reason):
+                self.history.attempt_over(reason)
+                self.metrics.round_failures.inc(reason)
+                log.info("round %d: attempt %d ended: %s", self.ledger.round, attempt, reason)
+            case outputs.GaveUp(reason=reason):
+                self._hold_off_until = max(self._hold_off_until, time.monotonic() + self._retry_s)
+                self._committed.set()
+                self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
+                log.warning("round %d given up for now: %s", self.ledger.round, reason)
+            case outputs.LeftOut(contributions=contributions, reason=reason):
+                for contribution in contributions:
+                    self.history.left_out(contribution.key, reason)
+                    self.metrics.contributions_rejected.inc(reason)
+            case outputs.Refused(sender=sender, reason=reason, detail=detail):
+                self.metrics.messages_rejected.inc(reason)
+                log.debug("refused from %s: %s", peer_id_of(sender)[-8:], detail or reason)
+            case _:
+                pass
+
+    # -- catching up ---------------------------------------------------------------------------------
+
+    def want_update(self, peers: set[bytes], *, at_once: bool) -> None:
+        """Ask these peers soon whether their state is to be preferred to ours."""
+        self._wanted |= peers
+        if at_once:
+            self._want_update.set()
+
+    async def _follow_frontier(self) -> None:
+        """Catch up when others are ahead for longer than an announcement may be late."""
+        patience_s = 2 * self.manifest.round.announce_s + self.manifest.round.min_interval_s
+        while True:
+            try:
+                async with asyncio.timeout(patience_s):
+                    await self._want_update.wait()
+            except TimeoutError:
+                pass
+            self._want_update.clear()
+            wanted, self._wanted = self._wanted, set()
+            ahead = self.view.ahead_of(self.ledger.round)
+            quiet = not self.exchanging or (
+                self.runner.round is not None and self.runner.round.phase == "done"
+            )
+            if wanted or (ahead and quiet):
+                await self.update([*sorted(wanted), *ahead])
+
+    async def update(self, peers: list[bytes]) -> bool:
+        """Fetch a state that is to be preferred to ours; True when there was one."""
+        async with self._updating:
+            voters = self.ledger.voters
+            stopped = False
+
+            def stop_round() -> None:
+                nonlocal stopped
+                stopped = True
+                self.contributor.begin_change()
+                self.runner.set_round(None)
+
+            await self.contributor.followed.wait()
+            number = self.ledger.round
+            installed = await self.joiner.update(
+                peers,
+                self.holdings,
+                self.rules.founders,
+                before_download=stop_round,
+                still_wanted=lambda: self.ledger.round == number and not self._applying.locked(),
+            )
+            if installed is None:
+                machine = self.runner.round
+                if stopped or machine is None or machine.phase == "done":
+                    self.contributor.end_change()
+                    if self.ledger.round == number:
+                        self.begin_round()
+                return False
+            if not installed.next_round_only:
+                await self.contributor.forget()
+            self.metrics.rounds_skipped.inc(max(0, self.ledger.round - number))
+            mode: Mode = "rebase" if installed.next_round_only else "replace"
+            await self._after(installed.branch.head, voters, mode=mode, fetched=True)
+            return True
