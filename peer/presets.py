@@ -33,7 +33,7 @@ def _tiny(name: str) -> Manifest:
         ),
         model=_llama(hidden=96, intermediate=272, layers=3, heads=4, kv_heads=4, positions=256),
         data=Data(sequence_length=128),
-        inner=Inner(batch_size=64, learning_rate=3e-3, warmup_steps=20),
+        inner=Inner(batch_size=16, learning_rate=3e-3, warmup_steps=50),
         outer=Outer(inner_steps=30, learning_rate=0.7, momentum=0.5),
         round=Round(
             min_interval_s=1.0,
