@@ -85,10 +85,12 @@ class Leader:
         return self.roster
 
     def _parts(self, members: tuple[Join, ...]) -> tuple[Part, ...]:
+        """Parts for the able and unsuspected, in the round's own order, so that odd chunks go round."""
         able = self._context.reducers(members)
         trusted = able - self._suspects or able
-        uploads = [(join.key, join.upload) for join in members if join.key in trusted]
-        return assign_parts(uploads, self._context.rules.num_chunks, len(members))
+        uploads = {join.key: join.upload for join in members if join.key in trusted}
+        order = [(key, uploads[key]) for key in self._context.order if key in uploads]
+        return assign_parts(order, self._context.rules.num_chunks, len(members))
 
     # -- exchange ------------------------------------------------------------------------------------
 

@@ -9,33 +9,24 @@ An attempt goes through: forming (joins), exchanging (slices, receipts, cut, agg
 lost, the next voter leads the next attempt with the same contributions.
 """
 
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable
 from typing import Literal
 
 from talkoot.averaging.aggregate import EncodedPart
+from talkoot.averaging.attempt import Attempt, AttemptFailed, AttemptPhase
 from talkoot.averaging.certificate import Certificate, CertificateError, Value, check_certificate
-from talkoot.averaging.certification import Certification
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import LocalContribution
-from talkoot.averaging.exchange import Exchange
-from talkoot.averaging.leader import Leader
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.messages import (
-    Abort,
     Ahead,
     BulkHeader,
     Call,
     Committed,
-    Cut,
     Join,
-    Lock,
     Message,
     MessageError,
-    Proposal,
-    Receipt,
     Role,
-    Roster,
-    Vote,
     sign,
 )
 from talkoot.averaging.outputs import (
@@ -45,7 +36,6 @@ from talkoot.averaging.outputs import (
     Commit,
     Encode,
     GaveUp,
-    LeftOut,
     NeedState,
     Output,
     Refused,
@@ -56,7 +46,7 @@ from talkoot.averaging.voting import Journal, Voter
 MAX_JUMP = 16
 """Attempts that a peer lets itself be moved forward at once."""
 
-Phase = Literal["idle", "forming", "exchanging", "certifying", "done"]
+Phase = Literal["idle", "done"] | AttemptPhase
 
 
 class Round:
@@ -73,7 +63,6 @@ class Round:
     ) -> None:
         """Start in phase idle. Before `earliest` (on the driver's clock) no leader's call is followed."""
         self.context = context
-        self.phase: Phase = "idle"
         self.almost = False
         """Set by the driver when the round is about to close by its own reckoning: then the first join
         of another peer closes it."""
@@ -84,38 +73,36 @@ class Round:
         self._earliest = earliest
         self._voter = Voter(context, journal)
         self.attempt = self._voter.last_attempt + 1
+        """Number of the running attempt, or of the next one."""
+        self._running: Attempt | None = None
+        self._done = False
+        self._staged: tuple[Value, Ledger] | None = None
+        """What the driver holds staged; it outlives an attempt, since the value may be locked."""
         self._reachable: set[bytes] = set()
-        self._suspects: set[bytes] = set()
+        self._suspects: frozenset[bytes] = frozenset()
         self._failures = 0
         self._early: dict[bytes, Join] = {}
         self._held_call: tuple[bytes, Call] | None = None
-        self._deadline: float | None = None
         self._out: list[Output] = []
         self._inbox: list[Message] = []
-        self._staged: tuple[Value, Ledger] | None = None
-        """What the driver holds staged; it outlives an attempt, since the value may be locked."""
-        self._reset_attempt()
-
-    def _reset_attempt(self) -> None:
-        self._leader: Leader | None = None
-        self.roster: Roster | None = None
-        self._exchange: Exchange | None = None
-        self._certification: Certification | None = None
-        self._joined = False
 
     # -- what the driver calls -----------------------------------------------------------------------
 
     @property
-    def key(self) -> bytes:
-        """Our key."""
-        return self.context.key
+    def phase(self) -> Phase:
+        """idle, forming, exchanging, certifying or done."""
+        if self._done:
+            return "done"
+        return self._running.phase if self._running is not None else "idle"
 
     @property
     def next_tick(self) -> float | None:
         """When `tick` should be called next, if nothing happens before."""
-        if self.phase == "idle":
-            return self._earliest if self._held_call else None
-        return self._deadline
+        if self._done:
+            return None
+        if self._running is not None:
+            return self._running.deadline
+        return self._earliest if self._held_call else None
 
     def close(self, now: float) -> list[Output]:
         """The round is to close, by our own reckoning."""
@@ -128,22 +115,24 @@ class Round:
         """The peers of this swarm that we have a connection to, whenever that changes."""
         lost, new = self._reachable - peers, peers - self._reachable
         self._reachable = set(peers)
-        for peer in sorted(new):
-            if self._leader is not None and self.roster is None:
-                self._leader.expected.add(peer)
-                self._send(peer, self._call())
+        if self._running is not None and not self._done:
+            self._emit(self._running.call(new))
         for peer in sorted(lost):
-            self._lost(peer, now)
+            self._early.pop(peer, None)
+            running = self._running
+            if running is not None and not self._done:
+                self._try(lambda running=running, peer=peer: running.lost(peer), now)  # type: ignore[misc]
         return self._flush(now)
 
     def tick(self, now: float) -> list[Output]:
         """Time has passed."""
-        if self.phase == "idle" and self._held_call and now >= self._earliest:
-            sender, call = self._held_call
-            self._held_call = None
+        running = self._running
+        if running is not None:
+            if not self._done and now >= running.deadline:
+                self._try(running.time_out, now)
+        elif self._held_call and now >= self._earliest:
+            (sender, call), self._held_call = self._held_call, None
             self._on_call(sender, call, now)
-        elif self._deadline is not None and now >= self._deadline:
-            self._time_out(now)
         return self._flush(now)
 
     def receive(self, sender: bytes, message: Message, now: float) -> list[Output]:
@@ -154,21 +143,22 @@ class Round:
     def expects(self, header: BulkHeader) -> Literal["now", "later", "never"]:
         """Whether a bulk frame can be taken: `later` means once its roster is known here."""
         here = (self.context.ledger.round, self.attempt)
-        if (header.round, header.attempt) < here:
+        there = (header.round, header.attempt)
+        if there < here or (self._done and header.round == self.context.ledger.round):
             return "never"
-        return "now" if (header.round, header.attempt) == here and self._exchange else "later"
+        exchanges = self._running is not None and self._running.exchanges
+        return "now" if there == here and exchanges else "later"
 
     def receive_bulk(
         self, sender: bytes, header: BulkHeader, payload: bytes | memoryview, now: float
     ) -> list[Output]:
         """A bulk frame from an authenticated peer."""
-        if self._exchange is None or self.expects(header) != "now":
+        running = self._running
+        if running is None or self.expects(header) != "now":
             self._out.append(Refused(sender, "unasked", "bulk for another attempt"))
-        elif header.owner != sender:
-            self._out.append(Refused(sender, "unasked", "bulk on behalf of another peer"))
         else:
             try:
-                self._emit(self._exchange.bulk(sender, header, payload))
+                self._emit(running.bulk(sender, header, payload))
             except (MessageError, CertificateError) as error:
                 self._out.append(Refused(sender, error.reason, str(error)))
         return self._flush(now)
@@ -182,60 +172,70 @@ class Round:
 
     def aggregated(self, attempt: int, encoded: EncodedPart, now: float) -> list[Output]:
         """The job `AggregatePart` is done."""
-        if attempt == self.attempt and self._exchange is not None:
-            self._emit(self._exchange.aggregated(encoded))
+        running = self._running_in(attempt)
+        if running is not None:
+            self._try(lambda: running.aggregated(encoded), now)
         return self._flush(now)
 
     def decoded(self, attempt: int, reducer: bytes, now: float) -> list[Output]:
         """The job `DecodePart` is done."""
-        if attempt == self.attempt and self._exchange is not None:
-            try:
-                self._emit(self._exchange.decoded(reducer))
-            except MessageError as error:
-                self._fail(error.reason, now)
+        running = self._running_in(attempt)
+        if running is not None:
+            self._try(lambda: running.decoded(reducer), now)
         return self._flush(now)
 
     def applied(self, attempt: int, digest: bytes, ledger: Ledger, now: float) -> list[Output]:
         """The job `Apply` is done: the staged state has this digest."""
-        if attempt == self.attempt and self._exchange is not None and self._certification is not None:
-            value = self._exchange.value(digest, ledger)
+        running = self._running_in(attempt)
+        value = running.value(digest, ledger) if running is not None else None
+        if running is not None and value is not None:
             self._staged = (value, ledger)
             try:
-                self._emit(self._certification.stage(value))
+                self._try(lambda: running.stage(value), now)
             except (MessageError, CertificateError) as error:
-                self._fail(error.reason, now)
+                self._fail(AttemptFailed(error.reason), now)
         return self._flush(now)
 
     # -- attempts ------------------------------------------------------------------------------------
 
+    def _running_in(self, attempt: int) -> Attempt | None:
+        """The running attempt, if it is the one that a job was for."""
+        return self._running if attempt == self.attempt and not self._done else None
+
+    def _try(self, step: Callable[[], list[Output]], now: float) -> None:
+        """A step of the running attempt, which may fail it."""
+        try:
+            self._emit(step())
+        except AttemptFailed as failure:
+            self._fail(failure, now)
+
     def _start_attempt(self, attempt: int, now: float) -> None:
         """Enter the forming phase of an attempt, skipping leaders that cannot be reached."""
-        self.attempt = attempt
-        self._reset_attempt()
-        while (leader := self.context.leader(self.attempt)) != self.key and leader not in self._reachable:
+        self.attempt, self._running = attempt, None
+        while (leader := self.context.leader(self.attempt)) != self.context.key:
+            if leader in self._reachable:
+                break
             if not self._count_failure("leader_unreachable"):
                 return
             self.attempt += 1
-        self.phase = "forming"
-        window = self.context.timing.scaled(self.context.timing.form_s, self.attempt)
-        if leader == self.key:
-            self._leader = Leader(self.context, self.attempt, set(self._reachable), self._suspects)
-            self._deadline = now + window
-            for peer in sorted(self._reachable):
-                self._send(peer, self._call())
-            for peer, join in list(self._early.items()):
-                if join.attempt == self.attempt:
-                    self._on_join(peer, join, now)
-            self._early.clear()
-        else:
-            self._deadline = now + 1.5 * window
+        running = Attempt(
+            self.context,
+            self.attempt,
+            self._voter,
+            reachable=self._reachable,
+            suspects=self._suspects,
+            now=now,
+        )
+        self._running = running
+        self._emit(running.call(self._reachable))
+        early, self._early = self._early, {}
+        for join in early.values():
+            if join.attempt == self.attempt and running.leader == self.context.key:
+                self._try(lambda join=join: running.join(join), now)  # type: ignore[misc]
         if self._encoding == "no":
             self._encoding = "running"
             self._out.append(Encode())
         self._join()
-
-    def _call(self) -> Call:
-        return Call(round=self.context.ledger.round, attempt=self.attempt, prior=self.context.prior)
 
     def _count_failure(self, reason: str) -> bool:
         """Record a failed attempt; False when it was the last for now and the round is given up."""
@@ -244,62 +244,18 @@ class Round:
         limit = max(self.context.timing.max_attempts, 2 * len(self.context.ledger.voters))
         if self._failures < limit:
             return True
-        self._reset_attempt()
-        self.phase, self._deadline = "idle", None
+        self._running = None
         self.attempt += 1
         self._out.append(GaveUp(reason))
         return False
 
-    def _fail(self, reason: str, now: float, suspects: AbstractSet[bytes] = frozenset()) -> None:
+    def _fail(self, failure: AttemptFailed, now: float) -> None:
         """End this attempt and start the next."""
-        self._suspects = set(suspects)
-        if self._leader is not None and self.roster is not None:
-            abort = Abort(
-                round=self.context.ledger.round,
-                attempt=self.attempt,
-                reason=reason,
-                suspects=tuple(sorted(suspects)),
-            )
-            for join in self.roster.members:
-                if join.key != self.key:
-                    self._send(join.key, abort)
-        if self._count_failure(reason):
+        self._suspects = failure.suspects
+        if self._running is not None:
+            self._emit(self._running.abort(failure))
+        if self._count_failure(failure.reason):
             self._start_attempt(self.attempt + 1, now)
-
-    def _time_out(self, now: float) -> None:
-        """The deadline of the running phase has passed."""
-        leading = self._leader
-        if leading is None:
-            self._fail(f"{self.phase}_timeout", now)
-        elif self.phase == "forming":
-            self._form(now)
-        elif self.phase == "exchanging" and leading.cut is None:
-            silent = leading.silent_reducers()
-            if leading.held_by_all():
-                self._fix_cut(now)
-            else:
-                self._fail("reducer_silent", now, silent)
-        else:
-            missing = set(self._exchange.missing) if self._exchange else set()
-            self._fail(f"{self.phase}_timeout", now, missing)
-
-    def _lost(self, peer: bytes, now: float) -> None:
-        """A peer of whom we may be waiting is gone."""
-        self._early.pop(peer, None)
-        if self.phase in ("idle", "done"):
-            return
-        leading = self._leader
-        if leading is None:
-            if peer == self.context.leader(self.attempt):
-                self._fail("leader_lost", now)
-            return
-        leading.lost(peer)
-        if self.phase == "forming":
-            self._form_if_complete(now)
-        elif self._exchange is not None and peer in self._exchange.missing:
-            self._fail("reducer_lost", now, {peer})
-        elif self.phase == "exchanging" and leading.cut is None and leading.exchange_done:
-            self._fix_cut(now)
 
     # -- messages ------------------------------------------------------------------------------------
 
@@ -325,26 +281,19 @@ class Round:
                 self._on_join(sender, message, now)
             case Committed():
                 self._on_committed(message.certificate)
-            case Roster():
-                self._on_roster(sender, message, now)
-            case _ if message.attempt != self.attempt or self.roster is None:
-                raise MessageError("stale", f"attempt {message.attempt}, here it is {self.attempt}")
-            case Receipt():
-                self._on_receipt(message, now)
-            case Vote():
-                self._on_vote(message, now)
-            case _ if sender != self.context.leader(self.attempt):
-                raise MessageError("not_the_leader")
-            case Cut():
-                self._on_cut(message, now)
-            case Proposal() if self._certification is not None:
-                self._emit(self._certification.proposal(message))
-            case Lock() if self._certification is not None:
-                self._emit(self._certification.lock(message))
-            case Abort():
-                self._fail(f"leader: {message.reason}"[:64], now, set(message.suspects))
             case _:
-                raise MessageError("unasked", "a statement outside the bulk channel")
+                running = self._running_in(message.attempt)
+                if running is None:
+                    raise MessageError("stale", f"attempt {message.attempt}, here it is {self.attempt}")
+                self._receive_in(running, sender, message, now)
+
+    def _receive_in(self, running: Attempt, sender: bytes, message: Message, now: float) -> None:
+        """A message of the running attempt."""
+        staged = self._staged[0] if self._staged is not None else None
+        self._try(lambda: running.receive(sender, message, local=self.local, staged=staged, now=now), now)
+        if running.certificate is not None and not self._done:
+            self._announce(running)
+            self._on_committed(running.certificate)
 
     def _on_call(self, sender: bytes, call: Call, now: float) -> None:
         if call.prior != self.context.prior:
@@ -375,11 +324,11 @@ class Round:
     def _on_join(self, sender: bytes, join: Join, now: float) -> None:
         if sender != join.key:
             raise MessageError("unasked", "a join on behalf of another peer")
-        if self.context.leader(join.attempt) != self.key:
+        if self.context.leader(join.attempt) != self.context.key:
             raise MessageError("not_the_leader", "a join for an attempt that we do not lead")
-        if self._leader is not None and join.attempt == self.attempt:
-            self._leader.join(join)
-            self._form_if_complete(now)
+        running = self._running_in(join.attempt)
+        if running is not None:
+            self._receive_in(running, sender, join, now)
             return
         if join.attempt < self.attempt:
             self._send(sender, Ahead(round=self.context.ledger.round, attempt=self.attempt))
@@ -393,13 +342,14 @@ class Round:
 
     def _join(self) -> None:
         """Send our join to the leader once the contribution is ready."""
-        if self.phase != "forming" or self._encoding != "done" or self._joined:
+        running = self._running
+        if running is None or self.phase != "forming" or self._encoding != "done" or running.joined:
             return
-        self._joined = True
+        running.joined = True
         join = Join(
             round=self.context.ledger.round,
             attempt=self.attempt,
-            key=self.key,
+            key=self.context.key,
             prior=self.context.prior,
             role=self._role,
             upload=self._upload,
@@ -408,98 +358,12 @@ class Round:
         )
         self._send(self.context.leader(self.attempt), sign(join, self.context.signer))
 
-    def _form_if_complete(self, now: float) -> None:
-        if self._leader is not None and self.roster is None and self._leader.everyone_joined:
-            self._form(now)
-
-    def _form(self, now: float) -> None:
-        assert self._leader is not None
-        roster = self._leader.form()
-        if isinstance(roster, str):
-            self._fail(roster, now)
-            return
-        for join in roster.members:
-            self._send(join.key, roster)
-
-    def _on_roster(self, sender: bytes, roster: Roster, now: float) -> None:
-        if roster.attempt < self.attempt or self.roster is not None or self.phase not in ("forming", "idle"):
-            raise MessageError("stale", f"roster of attempt {roster.attempt}")
-        if roster.prior != self.context.prior:
-            raise MessageError("wrong_branch", "a roster from another branch")
-        self.context.check_roster(roster)
-        if self.key not in {join.key for join in roster.members}:
-            raise MessageError("left_out", "the roster was closed without us")
-        if roster.attempt > self.attempt:
-            raise MessageError("unasked", "a roster of an attempt that we did not join")
-        self.roster = roster
-        staged = self._staged[0] if self._staged is not None else None
-        self._certification = Certification(self.context, self._voter, roster, self._leader, staged)
-        timing = self.context.timing
-        grace = 1.0 if self._leader is not None else 1.5
-        if roster.locked is not None:
-            self.phase = "certifying"
-            self._deadline = now + grace * timing.scaled(timing.certify_s, self.attempt)
-            if self._leader is not None:
-                self._emit(self._certification.propose(roster.locked.value, roster.locked))
-            return
-        self.phase = "exchanging"
-        self._deadline = now + grace * timing.scaled(timing.exchange_s, self.attempt)
-        self._exchange = Exchange(self.context, roster)
-        self._emit(self._exchange.start(self.local))
-        self._cut_if_done(now)
-
-    def _on_receipt(self, receipt: Receipt, now: float) -> None:
-        if self._leader is None:
-            raise MessageError("not_the_leader")
-        self._leader.receipt(receipt)
-        self._cut_if_done(now)
-
-    def _cut_if_done(self, now: float) -> None:
-        if self._leader is not None and self._leader.cut is None and self._leader.exchange_done:
-            self._fix_cut(now)
-
-    def _fix_cut(self, now: float) -> None:
-        assert self._leader is not None
-        assert self.roster is not None
-        cut = self._leader.fix_cut()
-        if isinstance(cut, str):
-            self._fail(cut, now)
-            return
-        left_out = self._leader.left_out()
-        if left_out:
-            self._out.append(LeftOut(left_out, "slices_missing"))
-        for join in self.roster.members:
-            self._send(join.key, cut)
-
-    def _on_cut(self, cut: Cut, now: float) -> None:
-        if self._exchange is None:
-            raise MessageError("unasked", "a cut without an exchange")
-        self._emit(self._exchange.cut(cut))
-        timing = self.context.timing
-        grace = 1.0 if self._leader is not None else 1.5
-        self.phase = "certifying"
-        both = timing.certify_s + timing.exchange_s
-        self._deadline = now + grace * timing.scaled(both, self.attempt)
-
-    # -- certificate ---------------------------------------------------------------------------------
-
-    def _on_vote(self, vote: Vote, now: float) -> None:
-        assert self._certification is not None
-        out, certificate = self._certification.vote(vote)
-        self._emit(out)
-        if certificate is not None:
-            self.announce(certificate)
-            self._on_committed(certificate)
-
-    def announce(self, certificate: Certificate) -> None:
+    def _announce(self, led: Attempt) -> None:
         """Tell everyone we reach that the round is committed."""
-        message = Committed(
-            round=self.context.ledger.round, attempt=certificate.attempt, certificate=certificate
-        )
-        members = {join.key for join in self.roster.members} if self.roster else set()
-        for peer in sorted(members | self._reachable):
-            if peer != self.key:
-                self._send(peer, message)
+        assert led.certificate is not None
+        message = Committed(round=self.context.ledger.round, attempt=led.number, certificate=led.certificate)
+        for peer in sorted({*led.members, *self._reachable} - {self.context.key}):
+            self._send(peer, message)
 
     def _on_committed(self, certificate: Certificate) -> None:
         value = certificate.value
@@ -511,19 +375,19 @@ class Round:
             raise MessageError("wrong_branch", "a certificate of another branch")
         check_certificate(certificate, self.context.ledger.voters, self.context.verify)
         if self._staged is not None and self._staged[0] == value:
-            self.phase, self._deadline = "done", None
+            self._done = True
             self._out.append(Commit(certificate, self._staged[1]))
         elif certificate.weak and self.phase not in ("idle", "forming"):
             raise MessageError("weak", "a weak certificate while our own attempt is running")
         else:
-            self.phase, self._deadline = "done", None
+            self._done = True
             self._out.append(NeedState(certificate))
 
     # -- outputs -------------------------------------------------------------------------------------
 
     def _send(self, to: bytes, message: Message) -> None:
         """Send, or deliver to ourselves after the current step."""
-        if to == self.key:
+        if to == self.context.key:
             self._inbox.append(message)
         else:
             self._out.append(Send(to, message))
@@ -541,6 +405,6 @@ class Round:
     def _flush(self, now: float) -> list[Output]:
         """Deliver messages to ourselves, then hand over what is to be done."""
         while self._inbox:
-            self._receive(self.key, self._inbox.pop(0), now)
+            self._receive(self.context.key, self._inbox.pop(0), now)
         out, self._out = self._out, []
         return out

@@ -1,0 +1,289 @@
+"""One try at a round: forming (joins), exchanging (slices, cut, aggregates), certifying (votes).
+
+An attempt has one leader. It ends with a certificate, or with `AttemptFailed` when a deadline passes or
+somebody without whom it cannot go on is lost; `talkoot.averaging.round` then starts the next.
+"""
+
+from collections.abc import Set as AbstractSet
+from typing import Literal
+
+from talkoot.averaging.aggregate import EncodedPart
+from talkoot.averaging.certificate import Certificate, Value
+from talkoot.averaging.certification import Certification
+from talkoot.averaging.context import Context
+from talkoot.averaging.contribution import LocalContribution
+from talkoot.averaging.exchange import Exchange
+from talkoot.averaging.leader import Leader
+from talkoot.averaging.ledger import Ledger
+from talkoot.averaging.messages import (
+    Abort,
+    BulkHeader,
+    Call,
+    Cut,
+    Join,
+    Lock,
+    Message,
+    MessageError,
+    Proposal,
+    Receipt,
+    Roster,
+    Vote,
+)
+from talkoot.averaging.outputs import LeftOut, Output, Send
+from talkoot.averaging.voting import Voter
+
+GRACE = 1.5
+"""Followers wait so many times longer than their leader, so that its decision comes first."""
+
+AttemptPhase = Literal["forming", "exchanging", "certifying"]
+
+
+class AttemptFailed(Exception):  # noqa: N818 - reads well where it is caught
+    """This attempt cannot succeed any more."""
+
+    def __init__(self, reason: str, suspects: AbstractSet[bytes] = frozenset()) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.suspects = frozenset(suspects)
+
+
+class Attempt:
+    """A member's view of one attempt; leads it if it is our turn.
+
+    Methods return outputs; messages to ourselves are among them. They raise MessageError or
+    CertificateError for what another peer did wrong, and AttemptFailed.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        number: int,
+        voter: Voter,
+        *,
+        reachable: AbstractSet[bytes],
+        suspects: AbstractSet[bytes],
+        now: float,
+    ) -> None:
+        self.number = number
+        self.phase: AttemptPhase = "forming"
+        self.roster: Roster | None = None
+        self.certificate: Certificate | None = None
+        """Set when we led the attempt to its end."""
+        self.joined = False
+        """Whether our own join was sent."""
+        self._context = context
+        self._voter = voter
+        leading = context.leader(number) == context.key
+        self._leader = Leader(context, number, set(reachable), set(suspects)) if leading else None
+        self._exchange: Exchange | None = None
+        self._certification: Certification | None = None
+        self.deadline = self._until(now, context.timing.form_s)
+
+    @property
+    def leader(self) -> bytes:
+        """Who leads."""
+        return self._context.leader(self.number)
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether bulk frames can be taken."""
+        return self._exchange is not None
+
+    @property
+    def members(self) -> tuple[bytes, ...]:
+        """Members of the roster, once there is one."""
+        return tuple(join.key for join in self.roster.members) if self.roster else ()
+
+    def _until(self, now: float, base_s: float) -> float:
+        length_s = self._context.timing.scaled(base_s, self.number)
+        return now + (length_s if self._leader is not None else GRACE * length_s)
+
+    # -- forming -------------------------------------------------------------------------------------
+
+    def call(self, peers: AbstractSet[bytes]) -> list[Output]:
+        """As leader: ask peers to join, as long as the roster is open."""
+        if self._leader is None or self.roster is not None:
+            return []
+        self._leader.expected |= peers
+        ledger = self._context.ledger
+        message = Call(round=ledger.round, attempt=self.number, prior=self._context.prior)
+        return [Send(peer, message) for peer in sorted(peers)]
+
+    def join(self, join: Join) -> list[Output]:
+        """As leader: take a join."""
+        if self._leader is None:
+            raise MessageError("not_the_leader", "a join for an attempt that we do not lead")
+        self._leader.join(join)
+        return self._form_if_complete()
+
+    def _form_if_complete(self) -> list[Output]:
+        assert self._leader is not None
+        return self._form() if self.roster is None and self._leader.everyone_joined else []
+
+    def _form(self) -> list[Output]:
+        assert self._leader is not None
+        roster = self._leader.form()
+        if isinstance(roster, str):
+            raise AttemptFailed(roster)
+        return [Send(join.key, roster) for join in roster.members]
+
+    def _enter(
+        self, roster: Roster, local: LocalContribution | None, staged: Value | None, now: float
+    ) -> list[Output]:
+        """Take the leader's roster."""
+        if self.roster is not None:
+            raise MessageError("stale", "a second roster")
+        self._context.check_roster(roster)
+        if self._context.key not in {join.key for join in roster.members}:
+            raise MessageError("left_out", "the roster was closed without us")
+        self.roster = roster
+        self._certification = Certification(self._context, self._voter, roster, self._leader, staged)
+        timing = self._context.timing
+        if roster.locked is not None:
+            self.phase, self.deadline = "certifying", self._until(now, timing.certify_s)
+            if self._leader is None:
+                return []
+            return self._certification.propose(roster.locked.value, roster.locked)
+        self.phase, self.deadline = "exchanging", self._until(now, timing.exchange_s)
+        self._exchange = Exchange(self._context, roster)
+        return self._exchange.start(local) + self._cut_if_done()
+
+    # -- what goes wrong -----------------------------------------------------------------------------
+
+    def time_out(self) -> list[Output]:
+        """The deadline of the running phase has passed."""
+        leading = self._leader
+        if leading is None:
+            raise AttemptFailed(f"{self.phase}_timeout")
+        if self.phase == "forming":
+            return self._form()
+        if self.phase == "exchanging" and leading.cut is None:
+            if leading.held_by_all():
+                return self._fix_cut()
+            raise AttemptFailed("reducer_silent", leading.silent_reducers())
+        missing = self._exchange.missing if self._exchange is not None else ()
+        raise AttemptFailed(f"{self.phase}_timeout", set(missing))
+
+    def lost(self, peer: bytes) -> list[Output]:
+        """A peer is gone."""
+        leading = self._leader
+        if leading is None:
+            if peer == self.leader:
+                raise AttemptFailed("leader_lost")
+            return []
+        leading.lost(peer)
+        if self.phase == "forming":
+            return self._form_if_complete()
+        if self._exchange is not None and peer in self._exchange.missing:
+            raise AttemptFailed("reducer_lost", {peer})
+        return self._cut_if_done() if self.phase == "exchanging" else []
+
+    def abort(self, failure: AttemptFailed) -> list[Output]:
+        """As leader: tell the members that this attempt is over."""
+        if self._leader is None:
+            return []
+        message = Abort(
+            round=self._context.ledger.round,
+            attempt=self.number,
+            reason=failure.reason,
+            suspects=tuple(sorted(failure.suspects)),
+        )
+        return [Send(member, message) for member in self.members if member != self._context.key]
+
+    # -- messages ------------------------------------------------------------------------------------
+
+    def receive(
+        self,
+        sender: bytes,
+        message: Message,
+        *,
+        local: LocalContribution | None,
+        staged: Value | None,
+        now: float,
+    ) -> list[Output]:
+        """A message of this attempt; `local` is our contribution, `staged` the value that we hold."""
+        if isinstance(message, Join):
+            return self.join(message)
+        if isinstance(message, Roster):
+            return self._enter(message, local, staged, now)
+        if self.roster is None or self._certification is None:
+            raise MessageError("out_of_order", f"{type(message).__name__} before the roster")
+        if isinstance(message, Receipt):
+            return self._on_receipt(message)
+        if isinstance(message, Vote):
+            out, self.certificate = self._certification.vote(message)
+            return out
+        if sender != self.leader:
+            raise MessageError("not_the_leader")
+        match message:
+            case Cut():
+                return self._on_cut(message, now)
+            case Proposal():
+                return self._certification.proposal(message)
+            case Lock():
+                return self._certification.lock(message)
+            case Abort():
+                raise AttemptFailed(f"leader: {message.reason}"[:64], set(message.suspects))
+            case _:
+                raise MessageError("unasked", f"{type(message).__name__} outside its place")
+
+    def _on_receipt(self, receipt: Receipt) -> list[Output]:
+        if self._leader is None:
+            raise MessageError("not_the_leader")
+        self._leader.receipt(receipt)
+        return self._cut_if_done()
+
+    def _cut_if_done(self) -> list[Output]:
+        leading = self._leader
+        ready = leading is not None and leading.cut is None and leading.exchange_done
+        return self._fix_cut() if ready else []
+
+    def _fix_cut(self) -> list[Output]:
+        assert self._leader is not None
+        cut = self._leader.fix_cut()
+        if isinstance(cut, str):
+            raise AttemptFailed(cut)
+        left_out = self._leader.left_out()
+        out: list[Output] = [LeftOut(left_out, "slices_missing")] if left_out else []
+        return out + [Send(member, cut) for member in self.members]
+
+    def _on_cut(self, cut: Cut, now: float) -> list[Output]:
+        if self._exchange is None:
+            raise MessageError("unasked", "a cut without an exchange")
+        out = self._exchange.cut(cut)
+        timing = self._context.timing
+        self.phase = "certifying"
+        self.deadline = self._until(now, timing.certify_s + timing.exchange_s)
+        return out
+
+    # -- bulk and jobs -------------------------------------------------------------------------------
+
+    def bulk(self, sender: bytes, header: BulkHeader, payload: bytes | memoryview) -> list[Output]:
+        """A bulk frame of this attempt."""
+        if self._exchange is None:
+            raise MessageError("out_of_order", "a bulk frame before the roster")
+        if header.owner != sender:
+            raise MessageError("unasked", "a bulk frame on behalf of another peer")
+        return self._exchange.bulk(sender, header, payload)
+
+    def aggregated(self, encoded: EncodedPart) -> list[Output]:
+        """Our part is aggregated."""
+        return self._exchange.aggregated(encoded) if self._exchange is not None else []
+
+    def decoded(self, reducer: bytes) -> list[Output]:
+        """A part is decoded."""
+        if self._exchange is None:
+            return []
+        try:
+            return self._exchange.decoded(reducer)
+        except MessageError as error:
+            raise AttemptFailed(error.reason, {reducer}) from error
+
+    def value(self, digest: bytes, ledger: Ledger) -> Value | None:
+        """What the round consists of, now that our state has this digest."""
+        return self._exchange.value(digest, ledger) if self._exchange is not None else None
+
+    def stage(self, value: Value) -> list[Output]:
+        """We hold this value staged: propose it, or vote for it."""
+        assert self._certification is not None
+        return self._certification.stage(value)

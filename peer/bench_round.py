@@ -1,0 +1,111 @@
+"""`talkoot bench round`: one round of N peers on loopback, network and arithmetic, no training.
+
+Every peer is a process with its own p2pd; the protocol, codecs and signatures are those of a swarm. The
+time runs from the moment at which the first peer begins to encode until the last has decoded everything;
+the certificate, the outer step, its digest and the disk come after it and are given apart.
+"""
+
+import json as json_module
+import platform
+import subprocess
+import sys
+from contextlib import ExitStack
+from statistics import median
+from typing import IO, Any
+
+START_TIMEOUT_S = 120.0
+
+
+class _Peer:
+    """A worker process and its lines of JSON."""
+
+    def __init__(self, number: int, peers: int, numel: int, codec: str) -> None:
+        command = [sys.executable, "-m", "talkoot.peer.bench_round_worker"]
+        arguments = [str(number), str(peers), str(numel), codec]
+        self.process = subprocess.Popen(  # noqa: S603 - ourselves
+            command + arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def say(self, message: Any) -> None:
+        """Send one line."""
+        _pipe(self.process.stdin).write(json_module.dumps(message) + "\n")
+        _pipe(self.process.stdin).flush()
+
+    def hear(self) -> Any:
+        """The next line. Raises RuntimeError when the worker has died."""
+        line = _pipe(self.process.stdout).readline()
+        if not line:
+            raise RuntimeError(f"a peer of the benchmark died with exit code {self.process.wait()}")
+        return json_module.loads(line)
+
+    def end(self) -> None:
+        """Stop it and wait."""
+        _pipe(self.process.stdin).close()
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def _pipe(pipe: IO[str] | None) -> IO[str]:
+    assert pipe is not None
+    return pipe
+
+
+def measure(*, peers: int, numel: int, codec: str, rounds: int) -> dict[str, Any]:
+    """Run the benchmark; returns its figures. Raises RuntimeError when a peer fails."""
+    with ExitStack() as stack:
+        workers = []
+        for number in range(peers):
+            worker = _Peer(number, peers, numel, codec)
+            stack.callback(worker.end)
+            workers.append(worker)
+        who = [worker.hear() for worker in workers]
+        for worker in workers:
+            worker.say(who)
+        for worker in workers:
+            assert worker.hear() == "connected"
+        results = []
+        for number in range(rounds + 1):  # the first one warms up
+            for worker in workers:
+                worker.say(number)
+            results.append([worker.hear() for worker in workers])
+    return _summary(results[1:], peers=peers, numel=numel, codec=codec)
+
+
+def _summary(results: list[list[dict[str, Any]]], *, peers: int, numel: int, codec: str) -> dict[str, Any]:
+    seconds = [max(r["decoded"] for r in row) - min(r["began"] for r in row) for row in results]
+    whole = [max(r["committed"] for r in row) - min(r["began"] for r in row) for row in results]
+    return {
+        "peers": peers,
+        "numel": numel,
+        "codec": codec,
+        "rounds": len(results),
+        "seconds_median": round(median(seconds), 4),
+        "seconds_min": round(min(seconds), 4),
+        "seconds_max": round(max(seconds), 4),
+        "seconds_to_certificate_median": round(median(whole), 4),
+        "seconds_apply_median": round(median(r["apply"] for row in results for r in row), 4),
+        "bytes_sent_per_peer": max(r["bytes_sent"] for row in results for r in row),
+        "rel_l2_error": round(max(r["error"] for row in results for r in row if r["error"] is not None), 6),
+        "digests_equal": all(len({r["digest"] for r in row}) == 1 for row in results),
+        "attempts": max(r["attempts"] for row in results for r in row),
+        "cpu_seconds_per_round": round(sum(r["cpu"] for row in results for r in row) / len(results), 3),
+        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+    }
+
+
+def main(*, peers: int, numel: int, codec: str, rounds: int, json: bool) -> int:
+    """Print the figures; returns the exit code."""
+    try:
+        figures = measure(peers=peers, numel=numel, codec=codec, rounds=rounds)
+    except RuntimeError as error:
+        sys.stderr.write(f"talkoot: {error}\n")
+        return 1
+    if json:
+        sys.stdout.write(json_module.dumps(figures, indent=2) + "\n")
+    else:
+        for name, value in figures.items():
+            sys.stdout.write(f"{name:30} {value}\n")
+    return 0 if figures["digests_equal"] else 1
