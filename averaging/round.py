@@ -215,7 +215,7 @@ class Round:
         while (leader := self.context.leader(self.attempt)) != self.context.key:
             if leader in self._reachable:
                 break
-            if not self._count_failure("leader_unreachable"):
+            if not self._one_more_failure("leaders_unreachable"):
                 return
             self.attempt += 1
         running = Attempt(
@@ -237,9 +237,8 @@ class Round:
             self._out.append(Encode())
         self._join()
 
-    def _count_failure(self, reason: str) -> bool:
-        """Record a failed attempt; False when it was the last for now and the round is given up."""
-        self._out.append(AttemptOver(self.attempt, reason, tuple(sorted(self._suspects))))
+    def _one_more_failure(self, reason: str) -> bool:
+        """Count an attempt that came to nothing; False when the round is given up for now."""
         self._failures += 1
         limit = max(self.context.timing.max_attempts, 2 * len(self.context.ledger.voters))
         if self._failures < limit:
@@ -254,7 +253,8 @@ class Round:
         self._suspects = failure.suspects
         if self._running is not None:
             self._emit(self._running.abort(failure))
-        if self._count_failure(failure.reason):
+        self._out.append(AttemptOver(self.attempt, failure.reason, tuple(sorted(self._suspects))))
+        if self._one_more_failure(failure.reason):
             self._start_attempt(self.attempt + 1, now)
 
     # -- messages ------------------------------------------------------------------------------------

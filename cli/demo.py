@@ -59,6 +59,7 @@ def _outcome(demo: Demo, options: DemoOptions) -> Outcome:
         initial=demo.initial,
         steps=demo.watch.steps_after(head.round),
         device=options.device,
+        threads=demo.threads,
     )
 
 

@@ -34,6 +34,8 @@ class Outcome:
     steps: int
     """Mean inner steps of a peer behind `final`: those of the single worker."""
     device: str
+    threads: int
+    """CPU threads that each peer's trainer had: more of them are slower on a busy machine, and not the same."""
 
 
 Say = Callable[[str], None]
@@ -47,7 +49,10 @@ def measure(outcome: Outcome, say: Say) -> Losses:
     common = ["--manifest", str(outcome.manifest), "--windows", str(WINDOWS), "--device", outcome.device]
     losses = _run("talkoot.cli.demo_evaluate", [*common, *map(str, files)])["losses"]
     say(f"Training a single worker for the same {outcome.steps} steps.")
-    single = _run("talkoot.peer.trainer.solo", [*common, "--steps", str(outcome.steps), "--json"])
+    single = _run(
+        "talkoot.peer.trainer.solo",
+        [*common, "--steps", str(outcome.steps), "--threads", str(outcome.threads), "--json"],
+    )
     say(f"The single worker took {single['step_ms']:.0f} ms a step.")
     return Losses(
         start=losses[1] if outcome.initial is not None else single["loss_start"],

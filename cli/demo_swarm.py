@@ -63,6 +63,7 @@ class Demo:
         self.nodes = [DemoNode(f"peer-{index}", folder, program) for index in range(options.peers)]
         self.watch = Watch(options.peers)
         self.initial: Path | None = None
+        self.threads = max(1, (psutil.cpu_count() or 1) // options.peers)
         self._options = options
         self.folder = folder
         self._kill = KillPlan() if options.kill else None
@@ -77,8 +78,7 @@ class Demo:
 
     def start(self, screen: Screen) -> None:
         """Start all peers and wait until all train. Raises CommandError when they do not in time."""
-        threads = max(1, _cores() // len(self.nodes))
-        common = ["--profile", "test", "--device", self._options.device, "--threads", str(threads)]
+        common = ["--profile", "test", "--device", self._options.device, "--threads", str(self.threads)]
         manifest = str(self.folder / manifest_file.FILE_NAME)
         self.nodes[0].start([manifest, "--port", str(_free_port()), *common])
         invites: list[str] = []
@@ -206,10 +206,6 @@ class Demo:
 
 def _working(node: DemoNode) -> bool:
     return node.status is not None and node.status.get("state") in WORKING
-
-
-def _cores() -> int:
-    return psutil.cpu_count() or 1
 
 
 def _copy_initial(founder: DemoNode, copy: Path) -> Path | None:

@@ -36,6 +36,7 @@ def outcome(tmp_path: Path) -> Outcome:
         initial=tmp_path / "initial.f32",
         steps=20,
         device="cpu",
+        threads=1,
     )
 
 
