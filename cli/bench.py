@@ -25,6 +25,6 @@ def bench_round(
     json: JsonOption = False,
 ) -> None:
     """Time one round (network and arithmetic, no training): bytes, seconds, error."""
-    from talkoot.peer import bench_round as benchmark
+    from talkoot.peer.bench_round import main as measure
 
-    raise typer.Exit(benchmark.main(peers=peers, numel=numel, codec=codec, rounds=rounds, json=json))
+    raise typer.Exit(measure(peers=peers, numel=numel, codec=codec, rounds=rounds, json=json))

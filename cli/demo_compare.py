@@ -35,7 +35,7 @@ class Outcome:
     """Mean inner steps of a peer behind `final`: those of the single worker."""
     device: str
     threads: int
-    """CPU threads that each peer's trainer had: more of them are slower on a busy machine, and not the same."""
+    """CPU threads that each trainer had; more of them are slower on a busy machine."""
 
 
 Say = Callable[[str], None]

@@ -64,9 +64,9 @@ def run(
         raise ConfigError(str(error)) from error
     _check_early(options)
 
-    from talkoot.peer import daemon
+    from talkoot.peer.daemon import run as run_daemon
 
-    raise typer.Exit(daemon.run(options))
+    raise typer.Exit(run_daemon(options))
 
 
 def _check_early(options: RunOptions) -> None:

@@ -116,10 +116,7 @@ def fake_daemon(monkeypatch: pytest.MonkeyPatch) -> list[RunOptions]:
             seen.append(options)
             return 7
 
-    import talkoot.peer
-
     monkeypatch.setitem(sys.modules, "talkoot.peer.daemon", Daemon)
-    monkeypatch.setattr(talkoot.peer, "daemon", Daemon, raising=False)
     return seen
 
 
