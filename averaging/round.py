@@ -78,6 +78,8 @@ class Round:
         self._done = False
         self._staged: tuple[Value, Ledger] | None = None
         """What the driver holds staged; it outlives an attempt, since the value may be locked."""
+        self._certified: Certificate | None = None
+        """The certificate of the running attempt, when it came before our own result."""
         self._reachable: set[bytes] = set()
         self._suspects: frozenset[bytes] = frozenset()
         self._failures = 0
@@ -190,6 +192,9 @@ class Round:
         value = running.value(digest, ledger) if running is not None else None
         if running is not None and value is not None:
             self._staged = (value, ledger)
+            if self._certified is not None:
+                self._on_committed(self._certified)
+                return self._flush(now)
             try:
                 self._try(lambda: running.stage(value), now)
             except (MessageError, CertificateError) as error:
@@ -249,7 +254,11 @@ class Round:
         return False
 
     def _fail(self, failure: AttemptFailed, now: float) -> None:
-        """End this attempt and start the next."""
+        """End this attempt and start the next, unless the round turned out to be over."""
+        if self._certified is not None:
+            self._done = True
+            self._out.append(NeedState(self._certified))
+            return
         self._suspects = failure.suspects
         if self._running is not None:
             self._emit(self._running.abort(failure))
@@ -374,10 +383,13 @@ class Round:
         ):
             raise MessageError("wrong_branch", "a certificate of another branch")
         check_certificate(certificate, self.context.ledger.voters, self.context.verify)
+        running = self._running_in(certificate.attempt)
         if self._staged is not None and self._staged[0] == value:
             self._done = True
             self._out.append(Commit(certificate, self._staged[1]))
-        elif certificate.weak and self.phase not in ("idle", "forming"):
+        elif self._certified is None and running is not None and running.exchanges:
+            self._certified = certificate  # our own work on it is about to be done
+        elif certificate.weak and self._certified is None and self.phase not in ("idle", "forming"):
             raise MessageError("weak", "a weak certificate while our own attempt is running")
         else:
             self._done = True

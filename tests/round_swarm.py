@@ -147,6 +147,8 @@ class Swarm:
         self._sequence = 0
         self._arrivals: dict[tuple[bytes, bytes, str], float] = {}
         self._waiting: dict[tuple[bytes, bytes], deque[tuple[BulkHeader, bytes]]] = {}
+        self.slow_jobs: dict[bytes, float] = {}
+        """Seconds that each job of a node takes, where it is not the usual millisecond."""
         self.delivered = 0
         self.on_delivery: Callable[[int], None] = lambda count: None
         self.counted: Counter[str] = Counter()
@@ -276,7 +278,7 @@ class Swarm:
             if node.alive and node.round is machine:
                 self.perform(node, done())
 
-        self.at(self.now + 0.001, finish)
+        self.at(self.now + self.slow_jobs.get(node.key, 0.001), finish)
 
     def _encode(self, node: Node) -> LocalContribution | None:
         if node.steps * 8 < self.rules.inner_steps:

@@ -170,3 +170,15 @@ def test_error_feedback_keeps_what_quantisation_lost_and_exclusion_keeps_everyth
     for node, delta in zip(nodes, expected, strict=True):
         lost = node.carry.norm() / delta.norm()
         assert 0 < lost < 0.02
+
+
+def test_a_certificate_that_overtakes_a_slow_peers_own_result_does_not_make_it_fetch_the_state():
+    swarm = Swarm(4)
+    swarm.start_round()
+    slow = swarm.nodes[next(iter(swarm.nodes.values())).round.context.order[2]]
+    swarm.slow_jobs[slow.key] = 1.0  # the others have certified long before
+    swarm.close()
+    swarm.run(30.0)
+    assert slow.commits
+    assert not any(isinstance(note, outputs.NeedState) for note in slow.notes)
+    assert len(committed(swarm)) == 1
