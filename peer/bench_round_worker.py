@@ -218,6 +218,7 @@ async def _work(bench: _Bench) -> None:
 
 
 async def _round(bench: _Bench, network: P2PNetwork, runner: Runner, number: int) -> dict[str, Any]:
+    runner.seconds.clear()
     sent, cpu = network.traffic.bytes_sent, _cpu_seconds()
     runner.set_round(bench.begin(number))
     runner.close()
@@ -229,6 +230,7 @@ async def _round(bench: _Bench, network: P2PNetwork, runner: Runner, number: int
         "attempts": bench.attempts,
         "error": bench.error() if number == 1 else None,
         "cpu": cpu,
+        "jobs": {name: round(seconds, 3) for name, seconds in runner.seconds.items()},
     }
 
 
