@@ -206,6 +206,12 @@ class Node:
             self.metrics.state(state)
             log.info("%s%s", state, f": {reason}" if reason else "")
 
+    @property
+    def state_now(self) -> str:
+        """The state as it is shown: while training, whether a round is being exchanged."""
+        exchanging = self.state == "training" and self.swarming is not None and self.swarming.exchanging
+        return "exchanging" if exchanging else self.state
+
     def _links_changed(self, peers: frozenset[bytes]) -> None:
         self.metrics.peers_connected.set(len(peers))
         self.runner.links_changed(peers)
@@ -397,14 +403,13 @@ class Node:
         assert self.manifest is not None
         pause_s = self.manifest.round.announce_s
         while True:
-            if self.state in ("training", "exchanging"):
-                self._enter("exchanging" if self.swarming.exchanging else "training", "")
             await self._publish()
             records = await self.network.directory.peers()
             view = self.swarming.view
             view.update(records)
             nearest = frozenset(list(view.others)[: self.manifest.swarm.max_peers])
             self.links.keep(nearest)
+            self.metrics.state(self.state_now)
             self.metrics.peers_known.set(len(view.others))
             self.metrics.round_frontier.set(max(view.frontier(0), self.swarming.ledger.round))
             self.metrics.follow_network(self.network.traffic, self.network.events)
@@ -439,7 +444,7 @@ class Node:
             download=0.0,
             corpus=ready.corpus_hash if ready is not None else b"",
             loss=loss if math.isfinite(loss) else 0.0,
-            state=self.state,
+            state=self.state_now,
         )
 
 

@@ -27,7 +27,7 @@ def _who(node: Node, http_port: int) -> dict[str, Any]:
         "swarm_name": manifest.swarm.name if manifest else None,
         "numel": manifest.model.numel if manifest else None,
         "role": node.swarming.role if node.swarming else None,
-        "state": node.state,
+        "state": node.state_now,
         "reason": node.reason,
         "addresses": list(node.network.addresses),
         "state_dir": str(node.paths.path),
