@@ -67,7 +67,7 @@ class Joiner:
 
     def _blame(self, peer: bytes, error: Exception) -> None:
         reason = error.reason if isinstance(error, RemoteError) else "timeout"
-        if reason not in ("unreachable", "timeout", "lost", "ended"):
+        if reason not in ("unreachable", "timeout", "lost", "ended", "refused"):
             self._network.events.rejected[reason] += 1
             self._blamed[peer] = time.monotonic() + BLAME_S
         log.info("state from %s: %s", peer_id_of(peer)[-8:], error or reason)

@@ -45,6 +45,44 @@ def protocols(swarm: bytes) -> dict[str, ProtocolSpec]:
     }
 
 
+class UploadMeter:
+    """How fast bulk leaves this peer, in bytes a second, while there is bulk to send.
+
+    What fits into buffers on the way seems to leave at once, so short bursts say nothing.
+    """
+
+    MIN_BYTES = 8 << 20
+    """A burst counts from this size on."""
+
+    WEIGHT = 0.3
+    """Of a new burst against those before."""
+
+    def __init__(self) -> None:
+        self.rate = 0.0
+        """0: not measured."""
+        self._active = 0
+        self._began = 0.0
+        self._bytes = 0
+
+    def begin(self) -> None:
+        """A lane starts to send."""
+        if self._active == 0:
+            self._began, self._bytes = time.monotonic(), 0
+        self._active += 1
+
+    def sent(self, num_bytes: int) -> None:
+        """Bytes that a lane has handed over."""
+        self._bytes += num_bytes
+
+    def end(self) -> None:
+        """A lane has nothing left."""
+        self._active -= 1
+        seconds = time.monotonic() - self._began
+        if self._active == 0 and self._bytes >= self.MIN_BYTES and seconds > 0:
+            rate = self._bytes / seconds
+            self.rate = rate if self.rate == 0 else self.rate + self.WEIGHT * (rate - self.rate)
+
+
 class _Lane:
     """One lane to one peer: open channels, and what waits to be sent."""
 
@@ -78,6 +116,7 @@ class Links:
         self._kept: frozenset[bytes] = frozenset()
         self._keepers: dict[bytes, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
+        self.upload = UploadMeter()
         self._known: frozenset[bytes] = frozenset()
         for name, spec in self._specs.items():
             network.serve(spec, lambda channel, name=name: self._serve(name, channel))  # type: ignore[misc]
@@ -146,6 +185,9 @@ class Links:
 
     async def _pump(self, lane: _Lane) -> None:
         """Send what waits, then end; a new message starts it again."""
+        bulk = lane.spec.max_payload > 0
+        if bulk:
+            self.upload.begin()
         try:
             while lane.queue:
                 channel = await self._channel(lane)
@@ -155,10 +197,14 @@ class Links:
                 header, payload = lane.queue.popleft()
                 try:
                     await channel.send(header, payload, timeout_s=SEND_TIMEOUT_S)
+                    if bulk:
+                        self.upload.sent(len(payload))
                 except (RemoteError, TimeoutError):
                     await self._drop(lane, channel)
         finally:
             lane.sending = False
+            if bulk:
+                self.upload.end()
 
     async def _channel(self, lane: _Lane) -> Channel | None:
         """An open channel of the lane, dialled if need be; None when the peer cannot be reached."""

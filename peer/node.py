@@ -440,7 +440,7 @@ class Node:
             steps=progress.steps if progress is not None else 0,
             tokens=progress.tokens if progress is not None else 0,
             speed=progress.steps_per_second if progress is not None else 0.0,
-            upload=0.0,
+            upload=self.links.upload.rate,
             download=0.0,
             corpus=ready.corpus_hash if ready is not None else b"",
             loss=loss if math.isfinite(loss) else 0.0,

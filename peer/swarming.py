@@ -147,7 +147,7 @@ class Swarming:
         machine = Round(
             context,
             role=self.role,
-            upload=0.0,
+            upload=self.links.upload.rate,
             earliest=now + self.manifest.round.min_interval_s,
             journal=self.holdings.voter_journal(),
         )

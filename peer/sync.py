@@ -84,9 +84,9 @@ async def fetch_branch(
         certificates += [item for item in batch if number_of(item) <= number_of(head)]
         if not batch or number_of(batch[-1]) >= number_of(head):
             break
+    if not certificates or number_of(certificates[0]) != number:
+        raise RemoteError(client.peer, "refused", f"it does not hold certificate {number}, our anchor")
     try:
-        if not certificates:
-            raise CertificateError("broken_chain", "the peer does not know our anchor")
         start, chain = certificates[0], certificates[1:]
         if ours is not None:
             if start.value.hash != ours.value.hash:
