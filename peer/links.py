@@ -237,7 +237,9 @@ class Links:
     # -- receiving -----------------------------------------------------------------------------------
 
     async def _serve(self, name: str, channel: Channel) -> None:
-        """A channel that the other side opened."""
+        """A channel that the other side opened; closed again while we take no part ourselves."""
+        if self._group is None:
+            return
         lane = self._lane(channel.peer, name)
         self._opened(lane, channel)
         try:

@@ -132,7 +132,6 @@ class Node:
                 group.create_task(self.network.run(started=started.set))
                 group.create_task(self._until_stopped())
                 await started.wait()
-                group.create_task(self.links.run())
                 await self._begin(group)
         except* _Finished:
             pass
@@ -171,6 +170,7 @@ class Node:
         self._enter("starting", "loading the model and data")
         self.trainer = TrainerProcess(self._trainer_spec(manifest), self._trainer_event)
         self.contributor.trainer = self.trainer
+        group.create_task(self.links.run())
         group.create_task(self._announce())
         group.create_task(self._run_trainer())
         group.create_task(self.swarming.run())

@@ -159,7 +159,7 @@ class Swarming:
         while True:
             await asyncio.sleep(POLL_S)
             machine = self.runner.round
-            if machine is None or machine.phase != "idle" or not self.contributor.training:
+            if machine is None or machine.phase != "idle":
                 continue
             decision = self.view.decide(
                 self.ledger,
