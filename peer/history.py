@@ -1,6 +1,5 @@
 """What this peer remembers of its rounds, for people: one record a round, newest last."""
 
-import time
 from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -9,6 +8,7 @@ from talkoot.averaging.certificate import Certificate, Kind
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.quorum import leader_of, leader_order
 from talkoot.dht.identity import peer_id_of
+from talkoot.peer import clock
 
 KEPT = 2000
 """Rounds that are remembered."""
@@ -52,7 +52,7 @@ class History:
     """The last rounds and counts of what happened."""
 
     def __init__(self) -> None:
-        self.started_s = time.monotonic()
+        self.started_s = clock.now()
         self.records: deque[RoundRecord] = deque(maxlen=KEPT)
         self.running = Running()
         self.committed = 0
@@ -89,7 +89,7 @@ class History:
         loss: float | None,
     ) -> RoundRecord:
         """A round is committed; `before` are the voters that led it."""
-        now, value = time.monotonic(), certificate.value
+        now, value = clock.now(), certificate.value
         closed = self.running.closed_at_s
         record = RoundRecord(
             round=value.round,

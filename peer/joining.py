@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from talkoot.averaging.rules import Rules
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import peer_id_of
 from talkoot.dht.network import Network
+from talkoot.peer import clock
 from talkoot.peer.certlog import CertLog
 from talkoot.peer.generation import Generation
 from talkoot.peer.holdings import Holdings, number_of, open_holdings
@@ -60,7 +60,7 @@ class Joiner:
         self.progress: SyncProgress | None = None
 
     def _usable(self, peers: Iterable[bytes]) -> list[bytes]:
-        now = time.monotonic()
+        now = clock.now()
         self._blamed = {peer: until for peer, until in self._blamed.items() if until > now}
         unique = dict.fromkeys(peer for peer in peers if peer != self._network.key)
         return [peer for peer in unique if peer not in self._blamed]
@@ -69,7 +69,7 @@ class Joiner:
         reason = error.reason if isinstance(error, RemoteError) else "timeout"
         if reason not in ("unreachable", "timeout", "lost", "ended", "refused"):
             self._network.events.rejected[reason] += 1
-            self._blamed[peer] = time.monotonic() + BLAME_S
+            self._blamed[peer] = clock.now() + BLAME_S
         log.info("state from %s: %s", peer_id_of(peer)[-8:], error or reason)
 
     async def manifest(self, peers: Iterable[bytes]) -> Manifest | None:

@@ -7,7 +7,6 @@ dialled are reached through the channels that they opened.
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -16,6 +15,7 @@ from talkoot.averaging.messages import MAX_BULK_HEADER_BYTES, MAX_CONTROL_BYTES
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import peer_id_of
 from talkoot.dht.network import Buffer, Channel, Frame, Network, ProtocolSpec
+from talkoot.peer import clock
 
 log = logging.getLogger("talkoot.links")
 
@@ -67,7 +67,7 @@ class UploadMeter:
     def begin(self) -> None:
         """A lane starts to send."""
         if self._active == 0:
-            self._began, self._bytes = time.monotonic(), 0
+            self._began, self._bytes = clock.now(), 0
         self._active += 1
 
     def sent(self, num_bytes: int) -> None:
@@ -77,7 +77,7 @@ class UploadMeter:
     def end(self) -> None:
         """A lane has nothing left."""
         self._active -= 1
-        seconds = time.monotonic() - self._began
+        seconds = clock.now() - self._began
         if self._active == 0 and self._bytes >= self.MIN_BYTES and seconds > 0:
             rate = self._bytes / seconds
             self.rate = rate if self.rate == 0 else self.rate + self.WEIGHT * (rate - self.rate)
@@ -224,13 +224,13 @@ class Links:
         """Stay connected to one peer."""
         lane, pause_s = self._lane(peer, "control"), REDIAL_S[0]
         while True:
-            began = time.monotonic()
+            began = clock.now()
             channel = await self._channel(lane)
             if channel is not None:
                 while lane.channels:
                     lane.wake.clear()
                     await lane.wake.wait()
-                pause_s = REDIAL_S[0] if time.monotonic() - began > REDIAL_S[1] else pause_s
+                pause_s = REDIAL_S[0] if clock.now() - began > REDIAL_S[1] else pause_s
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, REDIAL_S[1])
 

@@ -7,7 +7,6 @@ ends with it.
 import asyncio
 import logging
 import math
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import Identity, key_of_peer_id
 from talkoot.dht.network import Network
 from talkoot.dht.records import MAX_TTL_S, PeerRecord
+from talkoot.peer import clock
 from talkoot.peer.contributor import Contributor
 from talkoot.peer.files import atomic_write
 from talkoot.peer.founding import TOKENIZER_FILE
@@ -95,7 +95,7 @@ class Node:
         self.metrics = metrics
         self.manifest = membership.manifest
         self.state, self.reason = "starting", ""
-        self.started_s = time.monotonic()
+        self.started_s = clock.now()
         self.swarming: Swarming | None = None
         self.contributor: Contributor | None = None
         self.trainer: TrainerProcess | None = None
@@ -230,9 +230,9 @@ class Node:
 
     async def _obtain_manifest(self) -> Manifest:
         if self.manifest is None:
-            deadline = time.monotonic() + FIRST_CONTACT_S
+            deadline = clock.now() + FIRST_CONTACT_S
             while (manifest := await self.joiner.manifest(await self._candidates())) is None:
-                if time.monotonic() > deadline:
+                if clock.now() > deadline:
                     raise NodeFailed(
                         "no peer of the invite can be reached: is one of them running, and is the network "
                         "between you open? Ask for a new invite if they have moved"
@@ -275,19 +275,19 @@ class Node:
             return holdings
         self._first_start = True
         self.paths.require_free(OuterStore.needed_bytes(rules.numel) + 4 * rules.numel)
-        deadline = time.monotonic() + FIRST_CONTACT_S
+        deadline = clock.now() + FIRST_CONTACT_S
         while True:
             first = await self.joiner.first_state(await self._candidates(), rules, rules.founders)
             if first is not None:
                 return first
-            if time.monotonic() > deadline:
+            if clock.now() > deadline:
                 raise NodeFailed("no peer could give the swarm's state; see the log for their answers")
             await asyncio.sleep(RETRY_PAUSE_S)
 
     async def _catch_up_at_start(self, holdings: Holdings) -> None:
         """A returning peer asks around before it goes on; alone it goes on with what it holds."""
-        deadline = time.monotonic() + RETURN_S
-        while time.monotonic() < deadline:
+        deadline = clock.now() + RETURN_S
+        while clock.now() < deadline:
             others = [peer for peer in await self._candidates() if peer != self.identity.key]
             if not others:
                 if not self.membership.bootstrap:

@@ -6,7 +6,6 @@ same runner serves the daemon and the benchmark of a bare round.
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -25,6 +24,7 @@ from talkoot.compression.codec import CodecError
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import peer_id_of
 from talkoot.dht.network import Frame
+from talkoot.peer import clock
 from talkoot.peer.links import Links
 
 log = logging.getLogger("talkoot.rounds")
@@ -67,9 +67,9 @@ class Workshop(Protocol):
 class Runner:
     """Performs the outputs of the current round, in order, in one task; jobs run in worker threads."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, now: Callable[[], float] = clock.now) -> None:
         self._late_workshop: Workshop | None = None
-        self._clock = clock
+        self._clock = now
         self._outputs: asyncio.Queue[tuple[Round, outputs.Output]] = asyncio.Queue()
         self._changed = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None

@@ -1,13 +1,13 @@
 """What a node shows of itself: the JSON of the local API, which the command line and the page read."""
 
 import math
-import time
 from importlib.metadata import version
 from typing import Any
 
 import psutil
 
 from talkoot.dht.identity import peer_id_of
+from talkoot.peer import clock
 from talkoot.peer.manifest import PROTOCOL_VERSION
 from talkoot.peer.node import Node
 
@@ -32,7 +32,7 @@ def _who(node: Node, http_port: int) -> dict[str, Any]:
         "addresses": list(node.network.addresses),
         "state_dir": str(node.paths.path),
         "http_port": http_port,
-        "uptime_s": round(time.monotonic() - node.started_s, 3),
+        "uptime_s": round(clock.now() - node.started_s, 3),
         "memory_bytes": psutil.Process().memory_info().rss,
         "warning": node.network.events.warning,
         "sync": None
@@ -102,7 +102,7 @@ def _traffic(node: Node) -> dict[str, Any]:
 def _peers(node: Node) -> list[dict[str, Any]]:
     if node.swarming is None:
         return []
-    now = time.monotonic()
+    now = clock.now()
     connected = node.links.connected
     return [
         {

@@ -1,12 +1,12 @@
 """What this peer knows of the others: their announcements, and whether the round is to close by them."""
 
-import time
 from dataclasses import dataclass
 
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.progress import Decision, Report, time_to_close
 from talkoot.averaging.rules import Rules
 from talkoot.dht.records import PeerRecord
+from talkoot.peer import clock
 from talkoot.peer.manifest import Round as RoundConfig
 
 ALMOST = 0.8
@@ -31,7 +31,7 @@ class SwarmView:
 
     def update(self, records: dict[bytes, PeerRecord]) -> None:
         """Take what the directory holds now."""
-        now = time.monotonic()
+        now = clock.now()
         fresh = {}
         for key, record in records.items():
             before = self._seen.get(key)
@@ -72,7 +72,7 @@ class SwarmView:
         self, ledger: Ledger, digest: bytes, rules: Rules, own: Report | None, elapsed_s: float
     ) -> Decision:
         """Whether the round is to close by what everybody announced and by our own steps."""
-        now = time.monotonic()
+        now = clock.now()
         reports = [own] if own is not None else []
         for key, seen in self.others.items():
             if self._trains(seen, digest):

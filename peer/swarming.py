@@ -7,7 +7,6 @@ others are ahead.
 import asyncio
 import logging
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +24,7 @@ from talkoot.averaging.round import Round
 from talkoot.averaging.rules import Rules, Timing
 from talkoot.dht.identity import Identity, peer_id_of, verify
 from talkoot.dht.network import Network
+from talkoot.peer import clock
 from talkoot.peer.contributor import Contributor
 from talkoot.peer.history import History
 from talkoot.peer.holdings import Holdings, number_of
@@ -93,7 +93,7 @@ class Swarming:
         self._aggregate = torch.zeros(rules.numel)
         self._applying = asyncio.Lock()
         self._updating = asyncio.Lock()
-        self._began = time.monotonic()
+        self._began = clock.now()
         self._hold_off_until = 0.0
         self._retry_s = RETRY_S
         self._wanted: set[bytes] = set()
@@ -141,7 +141,7 @@ class Swarming:
             verify=verify,
             may_vote=self.may_vote,
         )
-        now = time.monotonic()
+        now = clock.now()
         self._began = now
         self.history.begin(self.network.traffic.bytes_sent)
         machine = Round(
@@ -166,10 +166,10 @@ class Swarming:
                 self.holdings.digest,
                 self.rules,
                 self.own_report(),
-                time.monotonic() - self._began,
+                clock.now() - self._began,
             )
             machine.almost = decision.steps >= ALMOST * decision.target
-            if decision.close and time.monotonic() >= self._hold_off_until:
+            if decision.close and clock.now() >= self._hold_off_until:
                 self._note_closing()
                 self.runner.close()
 
@@ -183,7 +183,7 @@ class Swarming:
 
     def _note_closing(self) -> None:
         if self.history.running.closed_at_s is None:
-            self.history.running.closed_at_s = time.monotonic()
+            self.history.running.closed_at_s = clock.now()
 
     async def hand_in(self) -> None:
         """Wait until a contribution that is under way has been settled; close no further round."""
@@ -306,7 +306,7 @@ class Swarming:
                 self.metrics.round_failures.inc(reason)
                 log.info("round %d: attempt %d ended: %s", self.ledger.round, attempt, reason)
             case outputs.GaveUp(reason=reason):
-                self._hold_off_until = max(self._hold_off_until, time.monotonic() + self._retry_s)
+                self._hold_off_until = max(self._hold_off_until, clock.now() + self._retry_s)
                 self._committed.set()
                 self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
                 log.warning("round %d given up for now: %s", self.ledger.round, reason)
