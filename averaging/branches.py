@@ -2,13 +2,15 @@
 
 Branches are compared from their last common certificate on: final beats weak; of two weak ones the one
 that more distinct voters of the last common final round have signed, and only for strictly more; between
-exact halves the lower digest. Claimed work and length decide nothing.
+exact halves the lower digest. Claimed work and length decide nothing. A weak certificate may name any
+voters, so what follows one is final only if a quorum of the last common final round's voters signed it.
 """
 
 from collections.abc import Sequence
 from typing import Literal
 
 from talkoot.averaging.certificate import Certificate
+from talkoot.averaging.quorum import quorum
 
 Choice = Literal["ours", "theirs"]
 
@@ -17,8 +19,12 @@ def _signers(branch: Sequence[Certificate], voters: tuple[bytes, ...]) -> set[by
     return {vote.voter for certificate in branch for vote in certificate.votes} & set(voters)
 
 
-def _has_final(branch: Sequence[Certificate]) -> bool:
-    return any(certificate.kind == "final" for certificate in branch)
+def _has_final(branch: Sequence[Certificate], voters: tuple[bytes, ...]) -> bool:
+    needed = quorum(len(voters))
+    return any(
+        certificate.kind == "final" and len(_signers([certificate], voters)) >= needed
+        for certificate in branch
+    )
 
 
 def choose(
@@ -38,8 +44,9 @@ def choose(
     if common == len(ours):
         return "theirs", "theirs continues ours"
     mine_rest, their_rest = ours[common:], theirs[common:]
-    if _has_final(mine_rest) != _has_final(their_rest):
-        return ("ours", "ours is final") if _has_final(mine_rest) else ("theirs", "theirs is final")
+    mine_final, theirs_final = _has_final(mine_rest, voters), _has_final(their_rest, voters)
+    if mine_final != theirs_final:
+        return ("ours", "ours is final") if mine_final else ("theirs", "theirs is final")
     mine_votes, their_votes = _signers(mine_rest, voters), _signers(their_rest, voters)
     if len(their_votes) != len(mine_votes):
         more = len(their_votes) > len(mine_votes)

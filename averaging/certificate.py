@@ -24,6 +24,8 @@ MAX_CERTIFICATE_BYTES = 256 * 1024
 MAX_CONTRIBUTIONS = 64
 MAX_PARTS = 64
 MAX_ADMISSION_BYTES = 1024
+MAX_NORM2 = 1e100
+"""Largest squared norm that is accepted: above 10**22 of the largest float32, and safe to add up."""
 
 Kind = Literal["genesis", "final", "weak"]
 
@@ -70,7 +72,7 @@ class Contribution(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
         sizes_ok = all(len(field) == 32 for field in (self.swarm, self.prior, self.key, self.root))
         if not sizes_ok or len(self.admission) > MAX_ADMISSION_BYTES or len(self.codec) > 32:
             raise CertificateError("malformed", "contribution with a field of the wrong size")
-        if not 0 <= self.norm2 < float("inf"):
+        if not 0 <= self.norm2 <= MAX_NORM2:
             raise CertificateError("not_finite", "contribution with a norm that is no number")
         if not (1 <= self.steps <= 10**9 and 0 <= self.tokens <= 10**15 and 0 <= self.carried <= 10**6):
             raise CertificateError("malformed", "contribution with a count out of range")

@@ -55,7 +55,7 @@ class Certification:
         if proposal.weak != self._roster.weak:
             raise MessageError("malformed", "a proposal that is not as weak as its roster")
         if proposal.prepared is not None:
-            self._context.check_prepared(proposal.prepared)
+            self._context.check_lock(proposal.prepared)
         if not self._context.votes:
             return []
         if self._staged is None:

@@ -65,6 +65,15 @@ class Context:
             verify=self.verify,
         )
 
+    def check_lock(self, lock: Prepared) -> None:
+        """Raise CertificateError unless this may bind voters of later attempts: weak votes never do.
+
+        Otherwise one voter could make a lock of its own, on a value with nobody else present.
+        """
+        if lock.weak:
+            raise CertificateError("weak", "a lock of weak votes")
+        self.check_prepared(lock)
+
     def check_join(self, join: Join) -> None:
         """Raise CertificateError or MessageError unless this join may be part of this round."""
         if (join.round, join.prior) != (self.ledger.round, self.prior):
@@ -74,7 +83,7 @@ class Context:
         if join.contribution is not None:
             self._check_contribution(join.contribution, join.key)
         if join.lock is not None:
-            self.check_prepared(join.lock)
+            self.check_lock(join.lock)
 
     def _check_contribution(self, contribution: Contribution, key: bytes) -> None:
         contribution.check(self.verify)
@@ -90,6 +99,8 @@ class Context:
     def check_roster(self, roster: Roster) -> None:
         """Raise CertificateError or MessageError unless a received roster is sound."""
         keys = [join.key for join in roster.members]
+        if (roster.round, roster.prior) != (self.ledger.round, self.prior):
+            raise MessageError("wrong_round", "roster for another round or branch")
         if roster.leader != self.leader(roster.attempt) or not signed_by(roster, roster.leader, self.verify):
             raise MessageError("signature", "roster not signed by the attempt's leader")
         if keys != sorted(set(keys)) or roster.leader not in keys:
@@ -103,7 +114,7 @@ class Context:
         if roster.weak and roster.attempt < self.timing.weak_after:
             raise MessageError("too_early", "weak roster before others had their turn")
         if roster.locked is not None:
-            self.check_prepared(roster.locked)
+            self.check_lock(roster.locked)
             return
         problem = parts_problem(roster.parts, self.rules.num_chunks, self.reducers(roster.members))
         if problem:

@@ -12,7 +12,7 @@ from math import fsum
 import msgspec
 import torch
 
-from talkoot.averaging.certificate import CertificateError, Contribution
+from talkoot.averaging.certificate import MAX_NORM2, CertificateError, Contribution
 from talkoot.averaging.digest import HASH_BYTES, content_hash, root
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.rules import CHUNK_NUMEL, Rules
@@ -72,7 +72,7 @@ def decode_index(data: bytes | memoryview, contribution: Contribution, num_chunk
     index = Index(
         [Entry(bytes(view[at : at + HASH_BYTES]), value) for at, value in zip(starts, values, strict=True)]
     )
-    if not all(0 <= entry.norm2 < float("inf") for entry in index.entries):
+    if not all(0 <= entry.norm2 <= MAX_NORM2 for entry in index.entries):
         raise CertificateError("not_finite", "a chunk's norm is no number")
     if index.root != contribution.root or index.norm2 != contribution.norm2:
         raise CertificateError("wrong_index", "index does not match the signed contribution")

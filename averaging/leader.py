@@ -14,6 +14,7 @@ from talkoot.averaging.messages import (
     signed_by,
 )
 from talkoot.averaging.parts import Part, assign_parts
+from talkoot.averaging.succession import weigh
 from talkoot.averaging.voting import Tally
 
 
@@ -135,6 +136,10 @@ class Leader:
         held = tuple(sorted(self.held_by_all()))
         if not held:
             return "nothing_arrived"
+        headers = [join.contribution for join in self.roster.members if join.contribution is not None]
+        counted = [header for header in headers if header.key in held]
+        if not any(item.weight for item in weigh(counted, self._context.ledger, self._context.rules)):
+            return "nothing_weighs"
         cut = Cut(
             round=self._context.ledger.round,
             attempt=self.attempt,

@@ -6,6 +6,7 @@ It is small, part of the digest, and changes only by `talkoot.averaging.successi
 import msgspec
 
 from talkoot.averaging.digest import content_hash
+from talkoot.compression import codec as codecs
 
 MAX_LEDGER_BYTES = 256 * 1024
 """Longest encoded ledger that is accepted."""
@@ -110,6 +111,10 @@ def _problem(ledger: Ledger) -> str | None:
         return "the ledger lists too many peers"
     if len(ledger.norms) > NORM_HISTORY or any(not 0 <= norm < float("inf") for norm in ledger.norms):
         return "norms in the ledger are out of range"
+    try:
+        codecs.get(ledger.codec), codecs.get(ledger.aggregate_codec)
+    except codecs.CodecError as error:
+        return str(error)
     return None
 
 

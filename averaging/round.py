@@ -134,7 +134,7 @@ class Round:
                 self._try(running.time_out, now)
         elif self._held_call and now >= self._earliest:
             (sender, call), self._held_call = self._held_call, None
-            self._on_call(sender, call, now)
+            self._receive(sender, call, now)
         return self._flush(now)
 
     def receive(self, sender: bytes, message: Message, now: float) -> list[Output]:
@@ -236,11 +236,18 @@ class Round:
         early, self._early = self._early, {}
         for join in early.values():
             if join.attempt == self.attempt and running.leader == self.context.key:
-                self._try(lambda join=join: running.join(join), now)  # type: ignore[misc]
+                self._take_early(running, join, now)
         if self._encoding == "no":
             self._encoding = "running"
             self._out.append(Encode())
         self._join()
+
+    def _take_early(self, running: Attempt, join: Join, now: float) -> None:
+        """A join that came before we led its attempt."""
+        try:
+            self._try(lambda: running.join(join), now)
+        except (MessageError, CertificateError) as error:
+            self._out.append(Refused(join.key, error.reason, f"Join: {error}"))
 
     def _one_more_failure(self, reason: str) -> bool:
         """Count an attempt that came to nothing; False when the round is given up for now."""

@@ -21,6 +21,9 @@ from talkoot.averaging.ledger import (
 )
 from talkoot.averaging.rules import Rules
 
+MAX_TOKENS = 2**63 - 1
+"""Where the count of tokens ends, whatever is claimed: a ledger's integers have 64 bits."""
+
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
@@ -38,25 +41,29 @@ class Weighed:
         return self.weight * self.clip
 
 
-def admitted(contribution: Contribution, ledger: Ledger, rules: Rules) -> Used | None:
-    """The invite key use that makes this contributor a voter, if it shows a proof that still holds."""
-    if not rules.invited_vote or not contribution.admission:
-        return None
-    token = rules.admit(contribution.key, contribution.admission)
-    if token is None:
-        return None
-    owner = next((use.peer for use in ledger.used if use.token == token), contribution.key)
-    return Used(token, contribution.key) if owner == contribution.key else None
+def admitted(cut: Sequence[Contribution], ledger: Ledger, rules: Rules) -> dict[bytes, Used]:
+    """Contributors that an invite key makes voters, with its use; each key admits one peer for good.
+
+    Of several in one cut that show the same key, the first is admitted.
+    """
+    owners = {use.token: use.peer for use in ledger.used}
+    uses: dict[bytes, Used] = {}
+    for item in cut:
+        token = rules.admit(item.key, item.admission) if rules.invited_vote and item.admission else None
+        if token is None or (token not in owners and len(owners) >= MAX_TOKENS_USED):
+            continue
+        if owners.setdefault(token, item.key) == item.key:
+            uses[item.key] = Used(token, item.key)
+    return uses
 
 
-def weighs(contribution: Contribution, ledger: Ledger, rules: Rules) -> bool:
-    """Whether a contribution counts with a weight: voters, founders, invited, and proven peers do."""
-    if contribution.key in ledger.voters or contribution.key in rules.founders:
-        return True
+def _weighing(cut: Sequence[Contribution], ledger: Ledger, rules: Rules) -> list[Contribution]:
+    """Contributions that count with a weight: voters', founders', invited and proven peers'."""
+    proven = {s.key for s in ledger.standings if s.rounds >= rules.probation_rounds}
     if rules.invited_vote:
-        return admitted(contribution, ledger, rules) is not None
-    rounds = next((s.rounds for s in ledger.standings if s.key == contribution.key), 0)
-    return rounds >= rules.probation_rounds
+        proven = set(admitted(cut, ledger, rules))
+    entitled = {*ledger.voters, *rules.founders, *proven}
+    return [item for item in cut if item.key in entitled]
 
 
 def weigh(cut: Sequence[Contribution], ledger: Ledger, rules: Rules) -> list[Weighed]:
@@ -65,7 +72,7 @@ def weigh(cut: Sequence[Contribution], ledger: Ledger, rules: Rules) -> list[Wei
     Weights follow claimed tokens, capped at [1/2, 2] of the median claim; norms are capped at the median
     norm (lower median), a carried contribution at up to twice that.
     """
-    counting = [item for item in cut if weighs(item, ledger, rules)]
+    counting = _weighing(cut, ledger, rules)
     if not counting:
         return [Weighed(item, 0.0, 1.0) for item in cut]
     claim = float(max(1, median_low([item.tokens for item in counting])))
@@ -89,7 +96,7 @@ def next_ledger(
     weighed = weigh(cut, ledger, rules)
     mean_steps = _mean_steps(weighed, ledger)
     uses = {use.token: use for use in ledger.used}
-    uses.update({use.token: use for item in cut if (use := admitted(item, ledger, rules))})
+    uses.update({use.token: use for use in admitted(cut, ledger, rules).values()})
     voters, absent = _next_voters(ledger, cut, there, rules)
     counting = [item for item in weighed if item.weight > 0]
     norm = median_low([sqrt(item.contribution.norm2) for item in counting]) if counting else 0.0
@@ -100,21 +107,26 @@ def next_ledger(
         voters=voters,
         absent=absent,
         global_step=ledger.global_step + mean_steps,
-        tokens=ledger.tokens + sum(item.contribution.tokens for item in counting),
+        tokens=min(MAX_TOKENS, ledger.tokens + sum(item.contribution.tokens for item in counting)),
         reference_steps=max(1, mean_steps),
         codec=ledger.codec,
         aggregate_codec=ledger.aggregate_codec,
         norms=(*ledger.norms, norm)[-NORM_HISTORY:],
         standings=_next_standings(ledger, cut, rules),
-        used=tuple(uses[token] for token in sorted(uses))[:MAX_TOKENS_USED],
+        used=tuple(uses[token] for token in sorted(uses)),
     )
 
 
 def _mean_steps(weighed: Sequence[Weighed], ledger: Ledger) -> int:
-    """Weighted mean of inner steps, rounded half up; the reference of before when nobody weighs."""
-    if not any(item.weight for item in weighed):
+    """Weighted mean of inner steps, rounded half up; the reference of before when nobody weighs.
+
+    A claim counts for at most twice the median (lower median), so that no single one moves the clock.
+    """
+    counting = [item for item in weighed if item.weight > 0]
+    if not counting:
         return ledger.reference_steps
-    mean = fsum(item.weight * item.contribution.steps for item in weighed)
+    cap = 2 * median_low([item.contribution.steps for item in counting])
+    mean = fsum(item.weight * min(cap, item.contribution.steps) for item in counting)
     return int(mean + 0.5)
 
 
@@ -132,9 +144,9 @@ def _next_voters(
     num_present = sum(1 for voter in ledger.voters if voter in there)
     if 2 * num_present > len(ledger.voters):
         absences = {voter: n for voter, n in absences.items() if n <= rules.max_absent_rounds}
+    entitled = {*rules.founders, *admitted(cut, ledger, rules)}
     for item in cut:
-        entitled = item.key in rules.founders or admitted(item, ledger, rules) is not None
-        if entitled and len(absences) < MAX_VOTERS:
+        if item.key in entitled and len(absences) < MAX_VOTERS:
             absences.setdefault(item.key, 0)
     voters = tuple(sorted(absences))
     return voters, tuple(absences[voter] for voter in voters)
