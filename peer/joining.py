@@ -201,9 +201,9 @@ def _install_first(
 ) -> Holdings:
     """Commit a verified download into an empty state directory."""
     with CertLog(paths.round_log) as certificates:
+        certificates.truncate_from(0)  # what a process left that died between log and store
         for link in (branch.start, *branch.chain):
-            if certificates.last is None or certificates.last < number_of(link):
-                certificates.append(number_of(link), link.encode())
+            certificates.append(number_of(link), link.encode())
     store.commit(
         staged,
         round=branch.ledger.round,

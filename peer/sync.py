@@ -78,39 +78,56 @@ async def fetch_branch(
     """Ask a peer for its head and the chain to it from our anchor. Raises RemoteError, Gone."""
     head, ledger = await client.head()
     number = number_of(ours) if ours else anchor.round if anchor else 0
-    certificates: list[Certificate] = []
-    while len(certificates) < MAX_CHAIN:
-        batch = await client.chain(number + len(certificates))
-        certificates += [item for item in batch if number_of(item) <= number_of(head)]
-        if not batch or number_of(batch[-1]) >= number_of(head):
-            break
-    if not certificates or number_of(certificates[0]) != number:
+    if number_of(head) < number:
+        raise RemoteError(client.peer, "refused", "it has not come as far as our anchor")
+    batch = await client.chain(number)
+    if not batch or number_of(batch[0]) != number:
         raise RemoteError(client.peer, "refused", f"it does not hold certificate {number}, our anchor")
+    start, *batch = batch
+    last, chain = start, list[Certificate]()
     try:
-        start, chain = certificates[0], certificates[1:]
-        if ours is not None:
-            if start.value.hash != ours.value.hash:
-                raise CertificateError("wrong_branch", "the peer's chain does not pass our last final round")
-        elif anchor is not None:
-            check_anchor(start, anchor)
-        else:
-            check_genesis(start, founders, check)
-        last = await asyncio.to_thread(check_chain, start, chain, check)
+        _check_start(start, ours=ours, anchor=anchor, founders=founders, check=check)
+        while True:  # a batch is checked before the next is asked for: a liar's chain ends there
+            links = [item for item in batch if number_of(item) <= number_of(head)]
+            last = await asyncio.to_thread(check_chain, last, links, check)
+            chain += links
+            if not links or number_of(last) >= number_of(head) or len(chain) >= MAX_CHAIN:
+                break
+            batch = await client.chain(number_of(last) + 1)
     except CertificateError as error:
         raise RemoteError(client.peer, error.reason, str(error)) from error
     if last.value.hash != head.value.hash:
         raise RemoteError(client.peer, "broken_chain", "the chain does not lead to the peer's head")
+    if (ledger.swarm, ledger.round, ledger.voters) != (last.value.swarm, number_of(last), last.value.voters):
+        raise RemoteError(client.peer, "malformed", "the ledger does not belong to the certificate")
     return Branch(start, tuple(chain), ledger)
+
+
+def _check_start(
+    start: Certificate,
+    *,
+    ours: Certificate | None,
+    anchor: Anchor | None,
+    founders: tuple[bytes, ...],
+    check: Verify,
+) -> None:
+    """Raises CertificateError unless this is where our trust starts."""
+    if ours is not None:
+        if start.value.hash != ours.value.hash:
+            raise CertificateError("wrong_branch", "the peer's chain does not pass our last final round")
+    elif anchor is not None:
+        check_anchor(start, anchor)
+    else:
+        check_genesis(start, founders, check)
 
 
 def prefers(holdings: Holdings, branch: Branch) -> tuple[bool, str]:
     """Whether a verified branch is to be preferred to ours, and why. It starts at our last final round."""
-    ours = [
-        certificate
-        for certificate in holdings.certificates(number_of(branch.start) + 1)
-        if number_of(certificate) <= number_of(holdings.head)
-    ]
-    choice, reason = choose(ours, branch.chain, branch.start.value.voters)
+    ours: list[Certificate] = []
+    while batch := holdings.certificates(number_of(ours[-1] if ours else branch.start) + 1):
+        ours += batch  # a peer that was alone for long has more weak rounds than one batch
+    upto_head = [certificate for certificate in ours if number_of(certificate) <= number_of(holdings.head)]
+    choice, reason = choose(upto_head, branch.chain, branch.start.value.voters)
     return choice == "theirs", reason
 
 
