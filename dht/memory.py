@@ -46,6 +46,7 @@ class MemoryHub:
         self._max_channels = max_channels
         self._nodes: dict[bytes, MemoryNetwork] = {}
         self._side: dict[bytes, int] = {}  # number of the partition; unlisted nodes are in partition 0
+        self._held: set[tuple[bytes, bytes]] = set()
         self._channels: set[MemoryChannel] = set()
 
     def node(self, identity: Identity, *, swarm: bytes, link: Link | None = None) -> "MemoryNetwork":
@@ -68,6 +69,26 @@ class MemoryHub:
     def cut(self, one: bytes, other: bytes) -> None:
         """Cut all channels between two nodes; they may dial each other again."""
         self._cut(lambda left, right: {left, right} == {one, other})
+
+    def hold(self, sender: bytes, receiver: bytes) -> None:
+        """A one-way black hole: what is sent this way does not arrive until `release`; nobody is told."""
+        self._held.add((sender, receiver))
+
+    def freeze(self, key: bytes) -> None:
+        """A node that neither hears nor is heard, as if it were stopped; nobody is told."""
+        for other in self._nodes:
+            if other != key:
+                self._held |= {(key, other), (other, key)}
+
+    def release(self) -> None:
+        """End all holds: what was held arrives now."""
+        self._held.clear()
+        for channel in sorted(self._channels, key=lambda channel: channel.number):
+            channel.wake()
+
+    def held(self, sender: bytes, receiver: bytes) -> bool:
+        """Whether nothing arrives this way at present."""
+        return (sender, receiver) in self._held
 
     def crash(self, key: bytes) -> None:
         """A node is gone without a word: its channels are cut and nobody reaches it any more."""
@@ -180,6 +201,8 @@ class MemoryNetwork(Network):
         try:
             async with asyncio.timeout(timeout_s):
                 await asyncio.sleep(2 * self.link.latency_s)
+                if self.hub.held(self.key, peer) or self.hub.held(peer, self.key):
+                    await asyncio.Event().wait()  # nobody answers
                 return self._open(peer, protocol)
         except TimeoutError:
             self.events.dial_failures["timeout"] += 1

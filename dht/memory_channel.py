@@ -95,7 +95,7 @@ class MemoryChannel(Channel):
             self._other._put(_Arrival(self._arrival_time(PREFIX_BYTES), reason))
         self._failure = ChannelClosed(self.peer, "closed")
         self._queue.clear()
-        self._wake()
+        self.wake()
 
     def cut(self) -> None:
         """The connection dies: what has arrived can be read, what is under way is lost."""
@@ -103,7 +103,7 @@ class MemoryChannel(Channel):
             end._drop_under_way()
             if end._failure is None and not any(isinstance(a.what, str) for a in end._queue):
                 end._failure = ChannelClosed(end.peer, "lost", "cut")
-            end._wake()
+            end.wake()
 
     def _drop_under_way(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -145,6 +145,8 @@ class MemoryChannel(Channel):
         self._changed.set()
 
     def _arrived(self) -> _Arrival | None:
+        if self._network.hub.held(self.peer, self.owner):
+            return None
         if self._queue and self._queue[0].time <= asyncio.get_running_loop().time():
             return self._queue.popleft()
         return None
@@ -152,7 +154,9 @@ class MemoryChannel(Channel):
     async def _wait(self) -> None:
         """Until the first frame is there, or something else changed."""
         self._changed.clear()
-        delay = self._queue[0].time - asyncio.get_running_loop().time() if self._queue else None
+        held = self._network.hub.held(self.peer, self.owner)
+        due = self._queue[0].time if self._queue and not held else None
+        delay = None if due is None else due - asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(delay):
                 await self._changed.wait()
@@ -161,7 +165,7 @@ class MemoryChannel(Channel):
 
     def _take(self, frame: Frame) -> Frame:
         self._queued_bytes -= len(frame.payload)
-        self._other._wake()
+        self._other.wake()
         size = PREFIX_BYTES + len(frame.header) + len(frame.payload)
         self.bytes_received += size
         self._network.traffic.received[self.protocol] += size
@@ -181,5 +185,6 @@ class MemoryChannel(Channel):
             return False  # whatever comes is dropped
         return len(self._queue) >= _MAX_QUEUED_FRAMES or self._queued_bytes >= _MAX_QUEUED_BYTES
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Something may have changed for whoever waits here."""
         self._changed.set()
