@@ -13,7 +13,7 @@ import torch
 from talkoot.averaging.contribution import Entry
 from talkoot.averaging.digest import content_hash
 from talkoot.averaging.parts import Part
-from talkoot.averaging.rules import CHUNK_NUMEL, Rules
+from talkoot.averaging.rules import Rules
 from talkoot.compression import codec as codecs
 from talkoot.compression.arithmetic import sum_squares
 from talkoot.compression.codec import Codec, CodecError
@@ -76,7 +76,7 @@ def aggregate_part(
     as zeros in this part: a rule that anybody who holds the signed bytes can repeat.
     """
     codec, out_codec = codecs.get(codec_name), codecs.get(aggregate_codec)
-    total, scratch = torch.empty(CHUNK_NUMEL), torch.empty(CHUNK_NUMEL)
+    total, scratch = torch.empty(rules.chunk_size), torch.empty(rules.chunk_size)
     chunks = []
     for offset, chunk in enumerate(part.chunks):
         numel = rules.chunk_numel(chunk)
@@ -110,5 +110,5 @@ def decode_part(
     """Decode a part's aggregate into its place in the flat vector. Raises CodecError."""
     codec = codecs.get(aggregate_codec)
     for chunk, data in zip(part.chunks, chunks, strict=True):
-        start = chunk * CHUNK_NUMEL
+        start = chunk * rules.chunk_size
         codec.decode_into(data, out_P[start : start + rules.chunk_numel(chunk)])

@@ -15,7 +15,7 @@ import torch
 from talkoot.averaging.certificate import MAX_NORM2, CertificateError, Contribution
 from talkoot.averaging.digest import HASH_BYTES, content_hash, root
 from talkoot.averaging.ledger import Ledger
-from talkoot.averaging.rules import CHUNK_NUMEL, Rules
+from talkoot.averaging.rules import Rules
 from talkoot.averaging.signing import Signer
 from talkoot.compression import codec as codecs
 from talkoot.compression.codec import Codec
@@ -85,13 +85,13 @@ class Chunks:
     def __init__(self, rules: Rules, codec: Codec, buffer: bytearray | memoryview) -> None:
         self._rules = rules
         self._view = memoryview(buffer)
-        self._full = codec.encoded_size(CHUNK_NUMEL)
+        self._full = codec.encoded_size(rules.chunk_size)
         self._last = codec.encoded_size(rules.chunk_numel(rules.num_chunks - 1))
 
     @classmethod
     def allocate(cls, rules: Rules, codec: Codec) -> "Chunks":
         """Room for all chunks in memory."""
-        full = codec.encoded_size(CHUNK_NUMEL)
+        full = codec.encoded_size(rules.chunk_size)
         last = codec.encoded_size(rules.chunk_numel(rules.num_chunks - 1))
         return cls(rules, codec, bytearray(full * (rules.num_chunks - 1) + last))
 
@@ -139,7 +139,7 @@ def encode_delta(
     chunks = Chunks.allocate(rules, codec)
     entries = []
     for chunk in range(rules.num_chunks):
-        start = chunk * CHUNK_NUMEL
+        start = chunk * rules.chunk_size
         stop = start + rules.chunk_numel(chunk)
         x = torch.sub(start_P[start:stop], local_P[start:stop])
         torch.mul(x, scale, out=x)
@@ -162,9 +162,9 @@ def settle(carry_P: torch.Tensor, chunks: Chunks, *, counted: bool, codec_name: 
         carry_P.zero_()
         return
     codec = codecs.get(codec_name)
-    sent = torch.empty(CHUNK_NUMEL)
+    sent = torch.empty(rules.chunk_size)
     for chunk in range(rules.num_chunks):
-        start = chunk * CHUNK_NUMEL
+        start = chunk * rules.chunk_size
         numel = rules.chunk_numel(chunk)
         codec.decode_into(chunks[chunk], sent[:numel])
         m = carry_P[start : start + numel]

@@ -7,7 +7,7 @@ Admit = Callable[[bytes, bytes], bytes | None]
 """(peer key, admission proof) -> the invite key that admits this peer, or None."""
 
 CHUNK_NUMEL = 1 << 18
-"""Elements of the flat vector in one chunk: the unit of encoding, hashing and sharing out."""
+"""Elements in one chunk of a real swarm's vector: the unit of encoding, hashing and sharing out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,14 +35,17 @@ class Rules:
     probation_rounds: int = 3
     """Counted rounds after which a newcomer of an open swarm weighs."""
 
+    chunk_size: int = CHUNK_NUMEL
+    """Elements in one chunk; simulations of small vectors have smaller ones."""
+
     @property
     def num_chunks(self) -> int:
         """Chunks of the vector; the last one may be short."""
-        return -(-self.numel // CHUNK_NUMEL)
+        return -(-self.numel // self.chunk_size)
 
     def chunk_numel(self, chunk: int) -> int:
         """Elements of one chunk."""
-        return min(CHUNK_NUMEL, self.numel - chunk * CHUNK_NUMEL)
+        return min(self.chunk_size, self.numel - chunk * self.chunk_size)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,7 +26,8 @@ from talkoot.peer.files import atomic_write
 from talkoot.peer.generation import map_file
 from talkoot.peer.holdings import Holdings
 from talkoot.peer.statedir import StateDir
-from talkoot.peer.trainer.process import TrainerGone, TrainerProcess, TrainerRefused
+from talkoot.peer.trainer.handle import Trainer
+from talkoot.peer.trainer.process import TrainerGone, TrainerRefused
 from talkoot.peer.trainer.protocol import Adopted, Mode, Progress, Ready, Snapshot
 
 log = logging.getLogger("talkoot.work")
@@ -66,7 +67,7 @@ class Contributor:
         self.carry_P: torch.Tensor = map_file(self._residual_file, numel)
         self.carried = 0
         self.pending: Pending | None = None
-        self.trainer: TrainerProcess | None = None
+        self.trainer: Trainer | None = None
         self.progress: Progress | None = None
         self.ready: Ready | None = None
         self.eval_loss: float | None = None

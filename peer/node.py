@@ -7,7 +7,7 @@ ends with it.
 import asyncio
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from talkoot.averaging.rules import Rules
 from talkoot.compression.arithmetic import self_test
 from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import Identity, key_of_peer_id
@@ -36,6 +37,7 @@ from talkoot.peer.runner import Runner
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
 from talkoot.peer.swarming import NodeFailed, Swarming
+from talkoot.peer.trainer.handle import MakeTrainer, Trainer
 from talkoot.peer.trainer.process import TrainerProcess
 from talkoot.peer.trainer.protocol import Crashed, Failed, Progress, Ready, TrainerEvent, TrainerSpec
 from talkoot.peer.transfer import StateServer
@@ -85,6 +87,11 @@ class Node:
         network: Network,
         membership: Membership,
         metrics: Metrics,
+        *,
+        make_trainer: Callable[
+            [TrainerSpec, Callable[[TrainerEvent], None]], TrainerProcess
+        ] = TrainerProcess,
+        make_rules: Callable[[Manifest], Rules] = rules_of,
     ) -> None:
         """Registers what it serves; nothing runs yet."""
         self.options = options
@@ -94,11 +101,13 @@ class Node:
         self.membership = membership
         self.metrics = metrics
         self.manifest = membership.manifest
+        self._make_trainer = make_trainer
+        self._make_rules = make_rules
         self.state, self.reason = "starting", ""
         self.started_s = clock.now()
         self.swarming: Swarming | None = None
         self.contributor: Contributor | None = None
-        self.trainer: TrainerProcess | None = None
+        self.trainer: Trainer | None = None
         self.holdings: Holdings | None = None
         self.joiner = Joiner(network, membership.swarm, paths, membership.anchor)
         self.steps_before = self.tokens_before = 0
@@ -141,7 +150,7 @@ class Node:
         await self._meet(self.membership.bootstrap)
         self._enter("syncing", "")
         manifest = await self._obtain_manifest()
-        rules = rules_of(manifest)
+        rules = self._make_rules(manifest)
         try:
             await asyncio.to_thread(self_test)
         except ArithmeticError as error:
@@ -168,7 +177,7 @@ class Node:
             self.swarming.may_vote = False
         self.runner.work_for(self.swarming)
         self._enter("starting", "loading the model and data")
-        self.trainer = TrainerProcess(self._trainer_spec(manifest), self._trainer_event)
+        self.trainer = self._make_trainer(self._trainer_spec(manifest), self._trainer_event)
         self.contributor.trainer = self.trainer
         group.create_task(self.links.run())
         group.create_task(self._announce())
@@ -265,7 +274,7 @@ class Node:
             raise ConfigError("this swarm trains on files of your own choice: name them with --data PATH")
 
     async def _obtain_state(self, manifest: Manifest) -> Holdings:
-        rules = rules_of(manifest)
+        rules = self._make_rules(manifest)
         if OuterStore.exists(self.paths.outer):
             try:
                 holdings = await asyncio.to_thread(open_holdings, self.paths, rules)
