@@ -88,9 +88,7 @@ class Node:
         membership: Membership,
         metrics: Metrics,
         *,
-        make_trainer: Callable[
-            [TrainerSpec, Callable[[TrainerEvent], None]], TrainerProcess
-        ] = TrainerProcess,
+        make_trainer: MakeTrainer = TrainerProcess,
         make_rules: Callable[[Manifest], Rules] = rules_of,
     ) -> None:
         """Registers what it serves; nothing runs yet."""
