@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.rules import Rules
 from talkoot.compression.arithmetic import self_test
 from talkoot.dht.errors import ConfigError
@@ -90,6 +91,7 @@ class Node:
         *,
         make_trainer: MakeTrainer = TrainerProcess,
         make_rules: Callable[[Manifest], Rules] = rules_of,
+        on_head: Callable[[Certificate], None] = lambda _certificate: None,
     ) -> None:
         """Registers what it serves; nothing runs yet."""
         self.options = options
@@ -101,6 +103,7 @@ class Node:
         self.manifest = membership.manifest
         self._make_trainer = make_trainer
         self._make_rules = make_rules
+        self._on_head = on_head
         self.state, self.reason = "starting", ""
         self.started_s = clock.now()
         self.swarming: Swarming | None = None
@@ -169,7 +172,9 @@ class Node:
             holdings=holdings,
             contributor=self.contributor,
             metrics=self.metrics,
+            on_head=self._on_head,
         )
+        self._on_head(holdings.head)
         if holdings.journal.lost and holdings.ledger.round > 0 and not self._first_start:
             log.warning("the journal is lost: not voting until the next final round")
             self.swarming.may_vote = False

@@ -68,8 +68,10 @@ class Swarming:
         contributor: Contributor,
         metrics: Metrics,
         role: Role = "full",
+        on_head: Callable[[Certificate], None] = lambda _certificate: None,
     ) -> None:
-        """Everything is open and verified; nothing runs yet."""
+        """Everything is open and verified; nothing runs yet. `on_head` hears of every new outer state."""
+        self._on_head = on_head
         self.manifest = manifest
         self.rules = rules
         self.identity = identity
@@ -241,6 +243,7 @@ class Swarming:
         self, certificate: Certificate, voters: tuple[bytes, ...], *, mode: Mode, fetched: bool
     ) -> None:
         """The outer state has moved on: settle our contribution, start the next round, move the trainer."""
+        self._on_head(certificate)
         own = await self.contributor.settle(certificate)
         progress = self.contributor.progress
         record = self.history.commit(

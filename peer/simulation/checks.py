@@ -1,0 +1,70 @@
+"""What must hold in a simulated swarm at every step, whatever the faults.
+
+Safety: no two final certificates of one round; no honest voter signs two values in one phase of one
+attempt; no peer offers two contributions for one state; no peer leaves a final round behind. Liveness is
+for the script to see.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from talkoot.averaging.certificate import Certificate, Contribution, decode_certificate
+from talkoot.averaging.digest import state_tree
+from talkoot.peer.holdings import Holdings, number_of
+
+_VOTE = b"talkoot vote\0"
+_CONTRIBUTION = b"talkoot contribution\0"
+
+
+class Safety:
+    """Collects violations."""
+
+    def __init__(self, fail: Callable[[str], None]) -> None:
+        """`fail` hears of every violation once it happens."""
+        self.violations: list[str] = []
+        self._fail = fail
+        self._votes: dict[tuple[object, ...], bytes] = {}
+        self._contributions: dict[tuple[bytes, bytes], bytes] = {}
+        self._finals: dict[int, bytes] = {}
+        self._last_final: dict[int, Certificate] = {}
+        self.max_final = -1
+        self.commits = 0
+
+    def _violated(self, what: str) -> None:
+        self.violations.append(what)
+        self._fail(what)
+
+    def signed(self, key: bytes, message: bytes) -> None:
+        """For `SimIdentity`: everything that an honest peer signs."""
+        if message.startswith(_VOTE):
+            _, number, prior, attempt, phase, _weak, value = msgspec.msgpack.decode(message[len(_VOTE) :])
+            place = (key, number, prior, attempt, phase)
+            if self._votes.setdefault(place, value) != value:
+                self._violated(f"{key.hex()[:8]} {phase}s two values in round {number} attempt {attempt}")
+        elif message.startswith(_CONTRIBUTION):
+            header = msgspec.msgpack.decode(message[len(_CONTRIBUTION) :], type=Contribution)
+            if self._contributions.setdefault((key, header.prior), header.root) != header.root:
+                self._violated(f"{key.hex()[:8]} contributes twice to round {header.round}")
+
+    def head(self, number: int, holdings: Holdings | None, certificate: Certificate) -> None:
+        """A peer has a new head."""
+        value = certificate.value
+        self.commits += 1
+        if certificate.kind == "final":
+            if self._finals.setdefault(value.round, value.digest) != value.digest:
+                self._violated(f"two final certificates of round {value.round}")
+            self.max_final = max(self.max_final, value.round)
+        last = self._last_final.get(number)
+        if last is not None and holdings is not None:
+            data = holdings.log.read(number_of(last))
+            if data is None or decode_certificate(data).value.hash != last.value.hash:
+                self._violated(f"peer {number} left its final round {last.value.round} behind")
+        if certificate.kind == "final":
+            self._last_final[number] = certificate
+
+    def state(self, number: int, holdings: Holdings) -> None:
+        """At the end: the bytes on disk are what the certificate says."""
+        tree = state_tree(holdings.store.theta, holdings.store.momentum, holdings.ledger.encode())
+        if tree.digest != holdings.head.value.digest:
+            self._violated(f"peer {number} holds other bytes than its certificate says")

@@ -1,0 +1,150 @@
+"""Runs simulated swarms, one for each seed, and says what went wrong."""
+
+import asyncio
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from talkoot.averaging.certificate import Certificate
+from talkoot.peer import clock
+from talkoot.peer.simulation.checks import Safety
+from talkoot.peer.simulation.faults import Faults
+from talkoot.peer.simulation.virtual_time import DeadlockError, run_virtual
+from talkoot.peer.simulation.world import SimPeer, World
+
+HEAL_S = 240.0
+"""Virtual time within which every peer must have committed `HEAL_ROUNDS` more once the faults have ended."""
+
+HEAL_ROUNDS = 3
+MEAN_GAP_S = 8.0
+
+
+@dataclass(slots=True)
+class Result:
+    """What one seed gave."""
+
+    seed: int
+    peers: int
+    transcript: str
+    """Hash over everything that happened."""
+    rounds_committed: int
+    rounds_aborted: int
+    faults: int
+    safety_violations: list[str]
+    liveness_violations: list[str]
+    virtual_s: float
+    seconds: float
+    peer_rounds_per_s: float
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything was violated."""
+        return bool(self.safety_violations or self.liveness_violations)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+class _Simulation:
+    def __init__(self, peers: int, seed: int, kinds: tuple[str, ...], rounds: int, folder: Path) -> None:
+        self.rounds = rounds
+        self.liveness: list[str] = []
+        self.failed = False
+        self.safety = Safety(self._fail)
+        self.world = World(peers, seed, folder, witness=self.safety.signed, on_head=self._head)
+        self.faults = Faults(self.world, seed, kinds, MEAN_GAP_S)
+        self.aborted = 0
+
+    def _fail(self, what: str) -> None:
+        self.failed = True
+        self.world.trace.add(f"violation {what}")
+
+    def _head(self, peer: SimPeer, certificate: Certificate) -> None:
+        holdings = peer.node.holdings if peer.node is not None else None
+        self.safety.head(peer.number, holdings, certificate)
+
+    async def play(self) -> None:
+        """Faults until enough rounds are committed, then peace until everybody is together again."""
+        await self._until(lambda: self._slowest() >= 1, HEAL_S, "nobody finished the first round")
+        await self.faults.run(clock.now() + 10.0 * self.rounds)
+        self.world.hub.heal()
+        self.world.hub.release()
+        await self._heal()
+        self._count()
+
+    def _slowest(self) -> int:
+        return min((peer.round for peer in self.world.peers), default=-1)
+
+    def _frontier(self) -> int:
+        return max(peer.round for peer in self.world.peers)
+
+    async def _heal(self) -> None:
+        target = self._frontier() + HEAL_ROUNDS
+        await self._until(lambda: self._slowest() >= target, HEAL_S, f"not all reached round {target}")
+        await self._until(self._together, HEAL_S, "not all hold the same state")
+
+    def _together(self) -> bool:
+        heads = {
+            peer.node.holdings.digest
+            for peer in self.world.peers
+            if peer.node is not None and peer.node.holdings is not None
+        }
+        return len(heads) == 1
+
+    async def _until(self, reached: Any, limit_s: float, otherwise: str) -> None:
+        deadline = clock.now() + limit_s
+        while not reached():
+            if clock.now() > deadline or self.failed:
+                where = ", ".join(f"{peer.number}:{peer.round}" for peer in self.world.peers)
+                if not self.failed:
+                    self.liveness.append(f"{otherwise} ({where})")
+                    self.failed = True
+                return
+            await asyncio.sleep(0.1)
+
+    def _count(self) -> None:
+        for peer in self.world.peers:
+            node = peer.node
+            if node is not None and node.swarming is not None:
+                self.aborted = max(self.aborted, node.swarming.history.aborted)
+            if node is not None and node.holdings is not None:
+                self.safety.state(peer.number, node.holdings)
+
+
+def run_seed(*, peers: int, seed: int, kinds: tuple[str, ...], rounds: int) -> tuple[Result, list[str]]:
+    """Simulate one seed; returns the result and the lines of what happened."""
+    shared_memory = Path("/dev/shm")  # noqa: S108 - a file system in memory, where there is one
+    where = str(shared_memory) if shared_memory.is_dir() else None
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="talkoot-sim-", dir=where) as folder:
+        simulation = _Simulation(peers, seed, kinds, rounds, Path(folder))
+        virtual_s = _run(simulation)
+    seconds = time.monotonic() - began
+    commits = simulation.safety.commits
+    result = Result(
+        seed=seed,
+        peers=peers,
+        transcript=simulation.world.trace.hash,
+        rounds_committed=max(0, simulation.safety.max_final + 1),
+        rounds_aborted=simulation.aborted,
+        faults=len(simulation.faults.made),
+        safety_violations=simulation.safety.violations,
+        liveness_violations=simulation.liveness,
+        virtual_s=round(virtual_s, 3),
+        seconds=round(seconds, 3),
+        peer_rounds_per_s=round(commits / seconds, 1),
+    )
+    return result, simulation.world.trace.lines
+
+
+def _run(simulation: _Simulation) -> float:
+    async def main() -> float:
+        with suppress(DeadlockError):
+            await simulation.world.run(simulation.play)
+        return clock.now()
+
+    return run_virtual(main())
