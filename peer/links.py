@@ -194,6 +194,8 @@ class Links:
                 if channel is None:
                     lane.queue.clear()  # unreachable: the round's own deadlines decide what follows
                     return
+                if not lane.queue:
+                    return  # dropped while we dialled
                 header, payload = lane.queue.popleft()
                 try:
                     await channel.send(header, payload, timeout_s=SEND_TIMEOUT_S)
