@@ -163,7 +163,7 @@ def decode_certificate(data: bytes) -> Certificate:
         raise CertificateError("oversized", f"certificate of {len(data)} bytes")
     try:
         certificate = msgspec.msgpack.decode(data, type=Certificate)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise CertificateError("malformed", str(error)) from error
     check_value(certificate.value)
     return certificate

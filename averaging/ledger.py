@@ -83,7 +83,7 @@ def decode_ledger(data: bytes) -> Ledger:
         raise LedgerError(f"ledger of {len(data)} bytes; at most {MAX_LEDGER_BYTES} are accepted")
     try:
         ledger = msgspec.msgpack.decode(data, type=Ledger)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise LedgerError(f"malformed ledger: {error}") from error
     problem = _problem(ledger)
     if problem:

@@ -192,7 +192,7 @@ def decode(data: bytes) -> Message:
         raise MessageError("oversized", f"control message of {len(data)} bytes")
     try:
         message = _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a string that is no UTF-8 is no msgspec.DecodeError
         raise MessageError("malformed", str(error)) from error
     problem = _problem(message)
     if problem:
@@ -272,7 +272,7 @@ def decode_bulk_header(data: bytes) -> BulkHeader:
     """Parse the header of a bulk frame. Raises MessageError."""
     try:
         header = msgspec.msgpack.decode(data, type=BulkHeader)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise MessageError("malformed", str(error)) from error
     if len(header.owner) != 32 or not 0 <= header.chunk < 2**32:
         raise MessageError("malformed", "owner or chunk out of range")

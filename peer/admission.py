@@ -5,6 +5,7 @@ private half; a joiner signs its own peer key with it. The proof shows no secret
 admit the same peer again. That a token admits a single peer is for the swarm's ledger to see.
 """
 
+import time
 from collections.abc import Callable
 from typing import Annotated
 
@@ -83,7 +84,7 @@ def check(proof: bytes, *, swarm: bytes, key: bytes, founders: tuple[bytes, ...]
         raise AdmissionError("malformed", f"proof of {len(proof)} bytes")
     try:
         parsed = msgspec.msgpack.decode(proof, type=_Proof)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise AdmissionError("malformed", "not a proof of admission") from error
     token = parsed.token
     if token.issuer not in founders:
@@ -95,6 +96,21 @@ def check(proof: bytes, *, swarm: bytes, key: bytes, founders: tuple[bytes, ...]
     if not verify(token.key, _admitted(swarm, key), parsed.signature):
         raise AdmissionError("signature", "the proof is not for this peer")
     return token.key
+
+
+def door_rule(
+    swarm: bytes, founders: tuple[bytes, ...], clock: Callable[[], float] = time.time
+) -> Callable[[bytes, bytes], str | None]:
+    """The rule of `talkoot.averaging.rules.Door`: why a peer is not let in now (by `clock`), or None."""
+
+    def refusal(key: bytes, proof: bytes) -> str | None:
+        try:
+            check(proof, swarm=swarm, key=key, founders=founders, now=clock())
+        except AdmissionError as error:
+            return error.reason if proof else "uninvited"
+        return None
+
+    return refusal
 
 
 def admit_rule(swarm: bytes, founders: tuple[bytes, ...]) -> Callable[[bytes, bytes], bytes | None]:

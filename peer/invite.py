@@ -105,7 +105,7 @@ def decode(text: str) -> Invite:
         raise ValueError("the invite was changed on its way (checksum); copy it again")
     try:
         invite = msgspec.msgpack.decode(data[_HEADER_BYTES:body_end], type=Invite)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError("the invite's content is not valid; ask for a new one") from error
     _check(invite)
     return invite

@@ -14,11 +14,10 @@ import msgspec
 from talkoot.averaging.certificate import (
     MAX_CERTIFICATE_BYTES,
     Certificate,
-    CertificateError,
     decode_certificate,
 )
 from talkoot.averaging.digest import CHUNK_BYTES, HASH_BYTES, StateTree, leaf, tensor_bytes
-from talkoot.averaging.ledger import MAX_LEDGER_BYTES, Ledger, LedgerError, decode_ledger
+from talkoot.averaging.ledger import MAX_LEDGER_BYTES, Ledger, decode_ledger
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.network import Channel, Network, ProtocolSpec
 from talkoot.peer.holdings import Holdings
@@ -125,7 +124,7 @@ class StateServer:
             frame = await channel.receive(timeout_s=IDLE_TIMEOUT_S)
             try:
                 request = _decoder.decode(frame.header)
-            except (msgspec.DecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 raise RemoteError(channel.peer, "malformed", str(error)) from error
             status, payload = self._answer(request)
             header = msgspec.msgpack.encode(Answer(status))
@@ -195,7 +194,7 @@ class StateClient:
         frame = await self._channel.receive(timeout_s=ANSWER_TIMEOUT_S)
         try:
             answer = msgspec.msgpack.decode(frame.header, type=Answer)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise RemoteError(self.peer, "malformed", str(error)) from error
         if answer.status == "gone":
             raise Gone
@@ -233,7 +232,7 @@ class StateClient:
         try:
             payload = msgspec.msgpack.decode(data, type=_HeadPayload)
             return decode_certificate(payload.certificate), decode_ledger(payload.ledger)
-        except (msgspec.DecodeError, CertificateError, LedgerError) as error:
+        except (ValueError, RecursionError) as error:
             raise RemoteError(self.peer, "malformed", f"head: {error}") from error
 
     async def chain(self, first: int) -> list[Certificate]:
@@ -242,7 +241,7 @@ class StateClient:
         try:
             items = msgspec.msgpack.decode(data, type=list[bytes])
             return [decode_certificate(item) for item in items]
-        except (msgspec.DecodeError, CertificateError) as error:
+        except (ValueError, RecursionError) as error:
             raise RemoteError(self.peer, "malformed", f"chain: {error}") from error
 
     async def tree(self, digest: bytes, ledger: Ledger, numel: int) -> StateTree:
