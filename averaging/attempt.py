@@ -29,7 +29,7 @@ from talkoot.averaging.messages import (
     Roster,
     Vote,
 )
-from talkoot.averaging.outputs import LeftOut, Output, Send
+from talkoot.averaging.outputs import LeftOut, Output, Refused, Send
 from talkoot.averaging.voting import Voter
 
 GRACE = 1.5
@@ -113,8 +113,9 @@ class Attempt:
         """As leader: take a join."""
         if self._leader is None:
             raise MessageError("not_the_leader", "a join for an attempt that we do not lead")
-        self._leader.join(join)
-        return self._form_if_complete()
+        refusal = self._leader.join(join)
+        refused: list[Output] = [] if refusal is None else [Refused(join.key, refusal)]
+        return refused + self._form_if_complete()
 
     def _form_if_complete(self) -> list[Output]:
         assert self._leader is not None

@@ -8,7 +8,7 @@ from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.messages import Join, MessageError, Roster, signed_by
 from talkoot.averaging.parts import parts_problem
 from talkoot.averaging.quorum import leader_of, leader_order, quorum
-from talkoot.averaging.rules import Rules, Timing
+from talkoot.averaging.rules import Door, Rules, Timing
 from talkoot.averaging.signing import Signer, Verify
 
 
@@ -25,6 +25,8 @@ class Context:
     verify: Verify
     may_vote: bool = True
     """False after losing the journal: silent until a newer final round."""
+    door: Door | None = None
+    """Whom a leader lets in, beside what the rules say; None: everybody."""
 
     @cached_property
     def order(self) -> list[bytes]:
@@ -84,6 +86,17 @@ class Context:
             self._check_contribution(join.contribution, join.key)
         if join.lock is not None:
             self.check_lock(join.lock)
+
+    def refusal(self, join: Join) -> str | None:
+        """Why a leader keeps a sound join out of the roster, or None.
+
+        In a swarm by invitation that is a newcomer whose invite does not hold now. Whom the ledger knows
+        is not asked again.
+        """
+        known = {*self.rules.founders, *self.ledger.voters, *(use.peer for use in self.ledger.used)}
+        if self.door is None or not self.rules.invited_vote or join.key in known:
+            return None
+        return self.door(join.key, join.contribution.admission) if join.contribution is not None else None
 
     def _check_contribution(self, contribution: Contribution, key: bytes) -> None:
         contribution.check(self.verify)

@@ -37,8 +37,8 @@ class Leader:
 
     # -- forming -------------------------------------------------------------------------------------
 
-    def join(self, join: Join) -> None:
-        """Take a peer's join. Raises MessageError or CertificateError."""
+    def join(self, join: Join) -> str | None:
+        """Take a peer's join; or the reason why it is kept out. Raises MessageError or CertificateError."""
         if self.roster is not None:
             raise MessageError("late", "the roster is closed")
         if join.attempt != self.attempt:
@@ -46,7 +46,12 @@ class Leader:
         if join.key not in self._joins and len(self._joins) >= MAX_MEMBERS:
             raise MessageError("full", "the group is full")
         self._context.check_join(join)
+        refusal = self._context.refusal(join)
+        if refusal is not None:
+            self.expected.discard(join.key)
+            return refusal
         self._joins.setdefault(join.key, join)
+        return None
 
     @property
     def everyone_joined(self) -> bool:

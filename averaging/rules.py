@@ -6,6 +6,10 @@ from dataclasses import dataclass
 Admit = Callable[[bytes, bytes], bytes | None]
 """(peer key, admission proof) -> the invite key that admits this peer, or None."""
 
+Door = Callable[[bytes, bytes], str | None]
+"""(peer key, admission proof) -> why this newcomer is not let in now, or None. It may ask a clock, so the
+answers of two peers may differ: nothing that goes into a ledger may depend on it."""
+
 CHUNK_NUMEL = 1 << 18
 """Elements in one chunk of a real swarm's vector: the unit of encoding, hashing and sharing out."""
 

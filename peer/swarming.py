@@ -25,6 +25,7 @@ from talkoot.averaging.rules import Rules, Timing
 from talkoot.dht.identity import Identity, peer_id_of, verify
 from talkoot.dht.network import Network
 from talkoot.peer import clock
+from talkoot.peer.admission import door_rule
 from talkoot.peer.contributor import Contributor
 from talkoot.peer.history import History
 from talkoot.peer.holdings import Holdings, number_of
@@ -142,6 +143,7 @@ class Swarming:
             signer=self.identity,
             verify=verify,
             may_vote=self.may_vote,
+            door=door_rule(self.rules.swarm, self.rules.founders),
         )
         now = clock.now()
         self._began = now
