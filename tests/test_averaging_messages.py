@@ -1,0 +1,232 @@
+"""Every message reads back; bytes that are none raise MessageError and nothing else."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from averaging_help import PRIOR, certify, make_contribution, make_value, peers, prepared
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from round_swarm import toy_verify
+
+from talkoot.averaging.messages import (
+    MAX_ATTEMPT,
+    MAX_CONTROL_BYTES,
+    MAX_MEMBERS,
+    Abort,
+    Aggregate,
+    Ahead,
+    BulkHeader,
+    Call,
+    Committed,
+    Cut,
+    Join,
+    Lock,
+    Message,
+    MessageError,
+    Proposal,
+    Receipt,
+    Roster,
+    Vote,
+    decode,
+    decode_bulk_header,
+    encode,
+    encode_bulk_header,
+    sign,
+    signed_by,
+)
+from talkoot.averaging.parts import Part
+
+FOUR = peers(4)
+VALUE = make_value(FOUR, FOUR)
+LOCK = prepared(VALUE, FOUR[:3])
+HERE: dict[str, Any] = {"round": 5, "attempt": 2}
+
+
+def make_join(number: int = 0, **changes: Any) -> Join:
+    signer = FOUR[number]
+    values: dict[str, Any] = {
+        "key": signer.key, "prior": PRIOR, "role": "full", "upload": 1e6,
+        "contribution": make_contribution(signer), "lock": None,
+    }  # fmt: skip
+    return sign(Join(**(HERE | values | changes)), signer)
+
+
+def make_roster(**changes: Any) -> Roster:
+    values: dict[str, Any] = {
+        "leader": FOUR[0].key, "prior": PRIOR, "members": tuple(make_join(n) for n in range(4)),
+        "parts": (Part(FOUR[0].key, 0, 1),), "weak": False, "locked": None,
+    }  # fmt: skip
+    return sign(Roster(**(HERE | values | changes)), FOUR[0])
+
+
+KEY = FOUR[0].key
+EXAMPLES: dict[str, Message] = {
+    "call": Call(**HERE, prior=PRIOR),
+    "ahead": Ahead(**HERE),
+    "join": make_join(),
+    "join without contribution": make_join(contribution=None, role="client", lock=LOCK),
+    "roster": make_roster(),
+    "roster with a lock": make_roster(parts=(), locked=LOCK),
+    "receipt": sign(Receipt(**HERE, roster=b"h" * 32, reducer=KEY, contributor=KEY, root=b"r"), FOUR[0]),
+    "cut": sign(Cut(**HERE, roster=b"h" * 32, contributors=(KEY,)), FOUR[0]),
+    "aggregate": sign(
+        Aggregate(**HERE, roster=b"h" * 32, cut=(KEY,), reducer=KEY, hashes=(b"c" * 32,) * 3), FOUR[0]
+    ),
+    "proposal": Proposal(**HERE, value=VALUE, weak=False, prepared=None),
+    "proposal of a lock": Proposal(**HERE, value=VALUE, weak=False, prepared=LOCK),
+    "vote": Vote(**HERE, value_hash=VALUE.hash, phase="prepare", voter=KEY, signature=bytes(64)),
+    "lock": Lock(**HERE, prepared=LOCK),
+    "committed": Committed(**HERE, certificate=certify(VALUE, FOUR)),
+    "abort": Abort(**HERE, reason="timeout", suspects=(KEY,)),
+}
+
+
+def reason_of(data: bytes) -> str:
+    with pytest.raises(MessageError) as caught:
+        decode(data)
+    return caught.value.reason
+
+
+def test_there_is_an_example_of_every_kind() -> None:
+    assert {type(message) for message in EXAMPLES.values()} == set(Message.__args__)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_messages_read_back(name: str) -> None:
+    message = EXAMPLES[name]
+    assert decode(encode(message)) == message
+    assert len(encode(message)) < MAX_CONTROL_BYTES
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_unknown_missing_and_mistyped_fields(name: str) -> None:
+    fields = msgspec.msgpack.decode(encode(EXAMPLES[name]))
+    assert reason_of(msgspec.msgpack.encode(fields | {"more": 1})) == "malformed"
+    assert reason_of(msgspec.msgpack.encode(fields | {"t": "gossip"})) == "malformed"
+    for field in fields:
+        less = {key: value for key, value in fields.items() if key != field}
+        if field != "signature" or isinstance(EXAMPLES[name], Vote):
+            assert reason_of(msgspec.msgpack.encode(less)) == "malformed"
+        assert reason_of(msgspec.msgpack.encode(fields | {field: {"a": 1}})) == "malformed"
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize(
+    "here", [{"round": -1}, {"round": 2**53 + 1}, {"attempt": -1}, {"attempt": MAX_ATTEMPT + 1}]
+)
+def test_round_and_attempt_are_bounded(name: str, here: dict[str, int]) -> None:
+    assert reason_of(encode(msgspec.structs.replace(EXAMPLES[name], **here))) == "malformed"
+
+
+BAD_VALUE = msgspec.structs.replace(VALUE, digest=b"short")
+BAD_LOCK = msgspec.structs.replace(LOCK, value=BAD_VALUE)
+MANY = tuple(bytes([n]) * 32 for n in range(MAX_MEMBERS + 1))
+
+OUT_OF_BOUNDS: dict[str, Message] = {
+    "call": Call(**HERE, prior=b"short"),
+    "join key": make_join(key=b"short"),
+    "join prior": make_join(prior=b"short"),
+    "join upload": make_join(upload=float("nan")),
+    "join infinite upload": make_join(upload=float("inf")),
+    "join negative upload": make_join(upload=-1.0),
+    "join lock": make_join(lock=BAD_LOCK),
+    "roster of nobody": make_roster(members=()),
+    "roster of too many": make_roster(members=(make_join(),) * (MAX_MEMBERS + 1)),
+    "roster with too many parts": make_roster(parts=(Part(KEY, 0, 1),) * (MAX_MEMBERS + 1)),
+    "roster with a bad join": make_roster(members=(make_join(upload=-1.0),)),
+    "cut": Cut(**HERE, roster=b"h" * 32, contributors=MANY),
+    "abort": Abort(**HERE, reason="r", suspects=MANY),
+    "aggregate": Aggregate(**HERE, roster=b"h" * 32, cut=MANY, reducer=KEY, hashes=()),
+    "proposal": Proposal(**HERE, value=BAD_VALUE, weak=False, prepared=None),
+    "lock": Lock(**HERE, prepared=BAD_LOCK),
+    "committed": Committed(
+        **HERE, certificate=msgspec.structs.replace(certify(VALUE, FOUR), value=BAD_VALUE)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OUT_OF_BOUNDS)
+def test_counts_and_sizes_are_bounded(name: str) -> None:
+    assert reason_of(encode(OUT_OF_BOUNDS[name])) == "malformed"
+
+
+def test_the_longest_message_is_bounded_before_it_is_parsed() -> None:
+    data = encode(Abort(**HERE, reason="x" * MAX_CONTROL_BYTES, suspects=()))
+    assert reason_of(data) == "oversized"
+    assert reason_of(bytes(MAX_CONTROL_BYTES + 1)) == "oversized"
+
+
+@pytest.mark.parametrize("nested", [b"\x91", b"\x81\xa1x", b"\x81\xa1t"])
+def test_deep_nesting(nested: bytes) -> None:
+    data = nested * 100_000
+    assert reason_of(data[:MAX_CONTROL_BYTES]) == "malformed"
+
+
+def test_a_string_that_is_no_text() -> None:
+    data = encode(Abort(**HERE, reason="x" * 31, suspects=()))
+    assert reason_of(data.replace(b"x" * 31, b"\x80" * 31)) == "malformed"
+    assert reason_of(data.replace(b"\xa6reason", b"\xa6re\xffson")) == "malformed"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=100), st.sampled_from(sorted(EXAMPLES)), st.integers(0), st.binary(max_size=3))
+def test_garbage_and_damage_raise_only_message_errors(
+    garbage: bytes, name: str, position: int, damage: bytes
+) -> None:
+    good = encode(EXAMPLES[name])
+    position %= len(good)
+    damaged = good[:position] + damage + good[position + len(damage) :]
+    for data in (garbage, damaged, good[:position]):
+        try:
+            decode(encode(decode(data)))
+        except MessageError:
+            pass
+
+
+SIGNED = [name for name, message in EXAMPLES.items() if isinstance(message, Join | Roster | Receipt | Cut)]
+
+
+@pytest.mark.parametrize("name", SIGNED)
+def test_signatures_are_over_every_field_and_the_kind(name: str) -> None:
+    message = EXAMPLES[name]
+    assert isinstance(message, Join | Roster | Receipt | Cut)
+    assert signed_by(message, KEY, toy_verify)
+    assert not signed_by(message, FOUR[1].key, toy_verify)
+    for change in ({"round": 6}, {"attempt": 3}):
+        assert not signed_by(msgspec.structs.replace(message, **change), KEY, toy_verify)
+    kinds = {name: m.unsigned().split(b"\0")[0] for name, m in EXAMPLES.items() if hasattr(m, "unsigned")}
+    assert len(set(kinds.values())) == 5
+
+
+HEADER = BulkHeader("slice", 5, 2, KEY, 7)
+
+
+def bulk_refused(data: bytes) -> None:
+    with pytest.raises(MessageError) as caught:
+        decode_bulk_header(data)
+    assert caught.value.reason == "malformed"
+
+
+def test_bulk_headers() -> None:
+    assert decode_bulk_header(encode_bulk_header(HEADER)) == HEADER
+    for change in (
+        {"owner": b"short"},
+        {"chunk": -1},
+        {"chunk": 2**32},
+        {"round": -1},
+        {"round": 2**53 + 1},
+        {"attempt": -1},
+        {"attempt": MAX_ATTEMPT + 1},
+        {"kind": "gossip"},
+    ):
+        bulk_refused(encode_bulk_header(msgspec.structs.replace(HEADER, **change)))
+    bulk_refused(b"\x91" * 60_000)
+    bulk_refused(encode_bulk_header(HEADER).replace(b"slice", b"\xffl\xffce"))
+    bulk_refused(msgspec.msgpack.encode([*msgspec.msgpack.decode(encode_bulk_header(HEADER)), 1]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=60))
+def test_garbage_is_no_bulk_header(data: bytes) -> None:
+    bulk_refused(data)
