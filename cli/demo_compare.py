@@ -3,6 +3,7 @@
 The work is done in processes of their own, one after the other, when the peers are gone.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -66,8 +67,11 @@ def measure(outcome: Outcome, say: Say) -> Losses:
 def _run(module: str, arguments: Sequence[str]) -> dict[str, Any]:
     """Run `python -m module` and read the JSON object on the last line of its output."""
     command = [sys.executable, "-m", module, *arguments]
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # as trainers have it; torch has its own
     try:
-        done = subprocess.run(command, capture_output=True, timeout=LIMIT_S, check=False)  # noqa: S603 - ours
+        done = subprocess.run(  # noqa: S603 - ours
+            command, capture_output=True, timeout=LIMIT_S, check=False, env=environment
+        )
     except subprocess.TimeoutExpired as error:
         raise CommandError(f"{module} took more than {LIMIT_S:.0f} s") from error
     lines = (

@@ -27,6 +27,15 @@ class KillPlan:
         self.restarted_at: float | None = None
         self.back_after_s: float | None = None
         """Seconds from the restart until the victim trained again."""
+        self.next_round: int | None = None
+        """First round that could begin after the restart; None before it."""
+        self.counted_in_round: int | None = None
+        """First of those in which the victim was counted."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether the victim was killed and not counted in a round since."""
+        return self.killed_at is not None and self.counted_in_round is None
 
     def armed(self, share: float, rounds: int) -> bool:
         """Whether the victim's state should be looked at often."""

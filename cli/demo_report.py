@@ -64,7 +64,7 @@ class Report:
     numel: int
     """Parameters of the model."""
     killed: dict[str, Any] | None
-    """Which peer was killed in which state, and how long it took to train again."""
+    """Which peer was killed in which state, how long it took to train again, the round that counted it."""
     exited: list[str]
     """Peers that ended by themselves."""
     forced: list[str]
@@ -106,7 +106,12 @@ def make_report(
     sent = watch.mean("bytes_sent")
     killed = None
     if kill is not None and kill.killed_at is not None:
-        killed = {"peer": victim, "state": kill.killed_in_state, "back_after_s": kill.back_after_s}
+        killed = {
+            "peer": victim,
+            "state": kill.killed_in_state,
+            "back_after_s": kill.back_after_s,
+            "counted_in_round": kill.counted_in_round,
+        }
     return Report(
         peers=peers,
         seconds=round(seconds, 1),
@@ -147,14 +152,7 @@ def summary_text(report: Report) -> str:
         ("trained", f"{count(report.tokens)} tokens by {report.peers} peers in {duration(report.seconds)}"),
     ]
     if report.killed:
-        back = report.killed["back_after_s"]
-        rows.append(
-            (
-                "killed",
-                f"{report.killed['peer']} while {report.killed['state']}; "
-                + (f"trained again {back:.0f} s after its restart" if back else "not back when time was up"),
-            )
-        )
+        rows.append(("killed", _killed_words(report.killed)))
     if report.exited:
         rows.append(("ended early", ", ".join(report.exited)))
     if report.forced:
@@ -176,6 +174,13 @@ def _digest_words(report: Report) -> str:
     if not report.different_rounds:
         return "no round to compare"
     return "DIFFERENT in round " + ", ".join(map(str, report.different_rounds))
+
+
+def _killed_words(killed: dict[str, Any]) -> str:
+    back, counted = killed["back_after_s"], killed["counted_in_round"]
+    words = f"{killed['peer']} while {killed['state']}; "
+    words += f"trained again {back:.0f} s after its restart" if back else "not back when time was up"
+    return words if counted is None else f"{words}, counted again in round {counted}"
 
 
 def _bytes_words(report: Report) -> str:

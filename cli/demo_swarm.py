@@ -27,6 +27,8 @@ POLL_S = 0.5
 ARMED_POLL_S = 0.1
 """An exchange of the tiny preset is short: the victim's state is looked at often."""
 ROUNDS_EVERY_S = 2.0
+RETURN_LIMIT_S = 60.0
+"""How much longer the demo lasts at most until a killed peer is counted in a round again."""
 
 WORKING = ("training", "exchanging")
 
@@ -112,7 +114,7 @@ class Demo:
         began = time.monotonic()
         total_s = self._options.minutes * 60
         screen.say(f"All {len(self.nodes)} peers train; the {duration(total_s)} begin now.")
-        while (now := time.monotonic()) < began + total_s:
+        while (now := time.monotonic()) < began + total_s or self._waits(now - began - total_s):
             self._poll()
             self._poll_rounds(now)
             screen.show(self._headline(began + total_s - now), self.nodes, self.watch)
@@ -121,10 +123,14 @@ class Demo:
                 self._stalk(screen, began, total_s)
             else:
                 self._apply(screen, self._decide(now, share))
-                time.sleep(min(POLL_S, max(0.0, began + total_s - now)))
+                time.sleep(POLL_S if now > began + total_s else min(POLL_S, began + total_s - now))
         self._seconds = time.monotonic() - began
         self._poll()
         self._poll_rounds(float("inf"))
+
+    def _waits(self, late_s: float) -> bool:
+        """Whether the end, `late_s` seconds ago, waits for a killed peer."""
+        return self._kill is not None and self._kill.pending and late_s < RETURN_LIMIT_S
 
     def _stalk(self, screen: Screen, began: float, total_s: float) -> None:
         """Look at the victim alone, often, for as long as one ordinary poll would take."""
@@ -154,7 +160,10 @@ class Demo:
             self.watch.see_rounds(self._victim, node.rounds())
             node.kill()
         elif act is Act.RESTART:
+            assert self._kill is not None
             screen.say(f"Starting {node.name} again.")
+            self._poll_rounds(float("inf"))
+            self._kill.next_round = self.watch.next_round
             self.watch.peers[self._victim].restarted()
             node.start()
 
@@ -167,14 +176,19 @@ class Demo:
     def _poll_rounds(self, now: float) -> None:
         if now - self._rounds_at < ROUNDS_EVERY_S:
             return
-        self._rounds_at = now
+        self._rounds_at = time.monotonic()
         for index, node in enumerate(self.nodes):
             self.watch.see_rounds(index, node.rounds())
+        plan = self._kill
+        if plan is not None and plan.pending and plan.next_round is not None:
+            plan.counted_in_round = self.watch.counting(self._victim, since=plan.next_round)
 
     def _headline(self, left_s: float) -> str:
         watch = self.watch
         digests = "equal" if watch.digests_equal else "none yet" if not watch.digests else "DIFFERENT"
-        return f"{duration(left_s)} left, {watch.rounds_committed} rounds committed, digests {digests}"
+        return (
+            f"{duration(max(0.0, left_s))} left, {watch.rounds_committed} rounds committed, digests {digests}"
+        )
 
     def stop(self, screen: Screen) -> None:
         """End every process of the demo."""

@@ -82,6 +82,19 @@ class Watch:
         return len(self.digests)
 
     @property
+    def next_round(self) -> int:
+        """The round after the last that anybody committed."""
+        return max(self.digests, default=-1) + 1
+
+    def counting(self, peer: int, *, since: int) -> int | None:
+        """First round from `since` on in which `peer` was counted."""
+        peer_id = self.peers[peer].last.get("peer_id")
+        return min(
+            (r for r, entry in self.rounds.items() if r >= since and peer_id in entry.get("counted", ())),
+            default=None,
+        )
+
+    @property
     def rounds_aborted(self) -> int:
         """Attempts given up, by the peer that gave up most (each peer counts the same attempt)."""
         return int(max(record.total("rounds_aborted") for record in self.peers))

@@ -51,6 +51,7 @@ class Node:
         own = int((time.time() - self.began) * 10)
         return {
             "state": "exchanging" if share < EXCHANGE_SHARE else "training",
+            "peer_id": self.name,
             "round": int(done),
             "steps_per_second": 10.0,
             "steps_total": int((time.time() - self.epoch) * 10),
@@ -74,6 +75,7 @@ class Node:
                     "round": number,
                     "digest": f"{wrong}{number:064x}",
                     "kind": "final",
+                    "counted": sorted(path.name for path in self.folder.glob("peer-?")),
                     "global_step": 30 * (number + 1),
                     "tokens": 30 * 8192 * (number + 1),
                     "eval_loss": 5.55 / (2 + number),

@@ -83,6 +83,7 @@ def test_kill_and_restart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert report["killed"]["peer"] == "peer-2"
     assert report["killed"]["state"] == "exchanging"
     assert report["killed"]["back_after_s"] > 0
+    assert 0 < report["killed"]["counted_in_round"] < report["rounds_committed"]
     assert report["exited"] == []
     assert "Killing peer-2" in capsys.readouterr().out
     assert (tmp_path / "demo" / "peer-2.log").read_text().count("fake node") == 2

@@ -55,6 +55,18 @@ def test_a_loss_that_comes_later_completes_the_curve() -> None:
     assert watch.curve == [{"round": 0, "step": 30, "tokens": 5, "loss": 3.0}]
 
 
+def test_a_peer_is_looked_for_among_those_that_later_rounds_counted() -> None:
+    watch = Watch(2)
+    assert watch.next_round == 0
+    watch.peers[1].see({"peer_id": "p1"})
+    for number, counted in enumerate((["p0", "p1"], ["p0"], ["p0"], ["p0", "p1"])):
+        watch.see_rounds(0, [entry(number, "a", counted=counted)])
+    assert watch.next_round == 4
+    assert watch.counting(1, since=1) == 3
+    assert watch.counting(1, since=4) is None
+    assert watch.counting(0, since=0) is None  # not known by name yet
+
+
 def test_kill_waits_for_an_exchange() -> None:
     plan = KillPlan()
     assert plan.step(now=0, share=0.1, rounds=3, state="exchanging") is Act.NOTHING
