@@ -134,8 +134,9 @@ class Runner:
                 async with asyncio.timeout(None if due is None else max(0.0, due - self._clock())):
                     await self._changed.wait()
             except TimeoutError:
-                if machine is not None and machine is self.round:
-                    self.feed(machine, machine.tick(self._clock()))
+                if machine is not None and due is not None and machine is self.round:
+                    # Rounding may have woken us a hair too early: the timer has decided that it is due.
+                    self.feed(machine, machine.tick(max(due, self._clock())))
 
     async def _perform_all(self) -> None:
         while True:
