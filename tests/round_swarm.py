@@ -28,6 +28,7 @@ from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.messages import (
     BulkHeader,
     Message,
+    Role,
     decode,
     decode_bulk_header,
     encode,
@@ -67,7 +68,7 @@ class Node:
     carry: torch.Tensor
     aggregate: torch.Tensor
     steps: int = 30
-    role: str = "full"
+    role: Role = "full"
     round: Round | None = None
     alive: bool = True
     frozen: bool = False
@@ -80,6 +81,12 @@ class Node:
     @property
     def key(self) -> bytes:
         return self.signer.key
+
+    @property
+    def machine(self) -> Round:
+        """The running round."""
+        assert self.round is not None
+        return self.round
 
 
 class Swarm:
@@ -166,6 +173,13 @@ class Swarm:
             self.now, _, action = heapq.heappop(self._queue)
             action()
         self.now = until
+
+    def run_until(self, condition: Callable[[], bool]) -> None:
+        """Let virtual time pass until something is so."""
+        while not condition():
+            assert self._queue, "it never comes to that"
+            self.now, _, action = heapq.heappop(self._queue)
+            action()
 
     def start_round(self) -> None:
         """Give every living node a fresh round and the connections to the others."""

@@ -1,5 +1,6 @@
 """Every message reads back; bytes that are none raise MessageError and nothing else."""
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -178,10 +179,8 @@ def test_garbage_and_damage_raise_only_message_errors(
     position %= len(good)
     damaged = good[:position] + damage + good[position + len(damage) :]
     for data in (garbage, damaged, good[:position]):
-        try:
+        with suppress(MessageError):
             decode(encode(decode(data)))
-        except MessageError:
-            pass
 
 
 SIGNED = [name for name, message in EXAMPLES.items() if isinstance(message, Join | Roster | Receipt | Cut)]

@@ -1,8 +1,10 @@
 """Rounds from join to certificate, with and without deaths."""
 
+from typing import Any
+
 import pytest
 import torch
-from round_swarm import Swarm
+from round_swarm import Swarm, toy_verify
 
 from talkoot.averaging import outputs
 from talkoot.averaging.certificate import check_certificate
@@ -17,7 +19,7 @@ def everyone_committed(swarm: Swarm) -> bool:
 
 
 @pytest.mark.parametrize("num_peers", [1, 2, 3, 4, 8])
-def test_all_peers_commit_the_same_bits(num_peers):
+def test_all_peers_commit_the_same_bits(num_peers: int) -> None:
     swarm = Swarm(num_peers)
     swarm.start_round()
     swarm.close()
@@ -32,7 +34,7 @@ def test_all_peers_commit_the_same_bits(num_peers):
     assert len(certificate.value.cut) == num_peers
 
 
-def test_the_result_is_the_mean_of_the_deltas():
+def test_the_result_is_the_mean_of_the_deltas() -> None:
     swarm = Swarm(4)
     nodes = list(swarm.nodes.values())
     delta = torch.stack([node.theta - node.local for node in nodes]).mean(dim=0)
@@ -45,18 +47,18 @@ def test_the_result_is_the_mean_of_the_deltas():
     assert error < 0.02  # int8 both ways, and the norm cap's small changes
 
 
-def test_one_peer_closing_is_enough_when_the_leader_is_almost_ready():
+def test_one_peer_closing_is_enough_when_the_leader_is_almost_ready() -> None:
     swarm = Swarm(4)
     swarm.start_round()
     for node in swarm.nodes.values():
-        node.round.almost = True
+        node.machine.almost = True
     swarm.close(next(iter(swarm.nodes)))
     swarm.run(30.0)
     assert everyone_committed(swarm)
     assert len(committed(swarm)) == 1
 
 
-def test_an_invited_newcomer_contributes_and_votes_from_the_next_round_on():
+def test_an_invited_newcomer_contributes_and_votes_from_the_next_round_on() -> None:
     swarm = Swarm(4, num_voters=3)
     newcomer = next(node for node in swarm.nodes.values() if node.key not in node.ledger.voters)
     swarm.start_round()
@@ -67,7 +69,7 @@ def test_an_invited_newcomer_contributes_and_votes_from_the_next_round_on():
     assert len(committed(swarm)) == 1
 
 
-def test_a_peer_with_too_few_steps_takes_part_without_contribution():
+def test_a_peer_with_too_few_steps_takes_part_without_contribution() -> None:
     swarm = Swarm(3)
     lazy = next(iter(swarm.nodes.values()))
     lazy.steps = 2
@@ -78,7 +80,7 @@ def test_a_peer_with_too_few_steps_takes_part_without_contribution():
     assert len(lazy.commits[0].value.cut) == 2
 
 
-def count_deliveries(num_peers: int, **options: object) -> int:
+def count_deliveries(num_peers: int, **options: Any) -> int:
     swarm = Swarm(num_peers, **options)
     swarm.start_round()
     swarm.close()
@@ -89,7 +91,7 @@ def count_deliveries(num_peers: int, **options: object) -> int:
 def survivors_after_kill(victim: int, at_delivery: int) -> Swarm:
     swarm = Swarm(4, numel=2**18 + 500)
     swarm.start_round()
-    order = next(iter(swarm.nodes.values())).round.context.order
+    order = next(iter(swarm.nodes.values())).machine.context.order
 
     def kill(count: int) -> None:
         if count == at_delivery:
@@ -102,7 +104,7 @@ def survivors_after_kill(victim: int, at_delivery: int) -> Swarm:
 
 
 @pytest.mark.parametrize("victim", [0, 1, 2, 3], ids=["leader", "second", "third", "last"])
-def test_a_death_at_any_message_boundary_costs_at_most_one_attempt(victim):
+def test_a_death_at_any_message_boundary_costs_at_most_one_attempt(victim: int) -> None:
     total = count_deliveries(4, numel=2**18 + 500)
     for at_delivery in range(1, total + 1, 3):
         swarm = survivors_after_kill(victim, at_delivery)
@@ -115,16 +117,10 @@ def test_a_death_at_any_message_boundary_costs_at_most_one_attempt(victim):
         assert len({node.digest for node in finished}) == 1, at_delivery
         over = [[x for x in n.notes if isinstance(x, outputs.AttemptOver)] for n in living]
         assert max(len(attempts) for attempts in over) <= 1, (at_delivery, over)
-        check_certificate(finished[0].commits[0], finished[0].round.context.ledger.voters, _verify())
+        check_certificate(finished[0].commits[0], finished[0].machine.context.ledger.voters, toy_verify)
 
 
-def _verify():
-    from round_swarm import toy_verify
-
-    return toy_verify
-
-
-def test_two_of_two_go_on_weakly_when_one_is_dead_and_finally_when_it_is_back():
+def test_two_of_two_go_on_weakly_when_one_is_dead_and_finally_when_it_is_back() -> None:
     swarm = Swarm(2)
     alive, dead = swarm.nodes.values()
     swarm.kill(dead.key)
@@ -135,7 +131,7 @@ def test_two_of_two_go_on_weakly_when_one_is_dead_and_finally_when_it_is_back():
     assert dead.key in alive.ledger.voters  # one of two is no strict majority
 
 
-def test_without_a_quorum_nothing_is_final():
+def test_without_a_quorum_nothing_is_final() -> None:
     swarm = Swarm(4)
     keys = list(swarm.nodes)
     for key in keys[:2]:
@@ -148,10 +144,10 @@ def test_without_a_quorum_nothing_is_final():
     assert len(committed(swarm)) == 1
 
 
-def test_a_frozen_peer_is_left_out_after_the_window():
+def test_a_frozen_peer_is_left_out_after_the_window() -> None:
     swarm = Swarm(4)
     swarm.start_round()
-    frozen = next(iter(swarm.nodes.values())).round.context.order[2]
+    frozen = next(iter(swarm.nodes.values())).machine.context.order[2]
     swarm.nodes[frozen].alive = False  # silent, and nobody is told
     swarm.close()
     swarm.run(20.0)
@@ -160,7 +156,7 @@ def test_a_frozen_peer_is_left_out_after_the_window():
     assert all(len(node.commits[0].value.cut) == 3 for node in others)
 
 
-def test_error_feedback_keeps_what_quantisation_lost_and_exclusion_keeps_everything():
+def test_error_feedback_keeps_what_quantisation_lost_and_exclusion_keeps_everything() -> None:
     swarm = Swarm(3, error_feedback=True)
     nodes = list(swarm.nodes.values())
     expected = [(node.theta - node.local).clone() for node in nodes]
@@ -172,10 +168,10 @@ def test_error_feedback_keeps_what_quantisation_lost_and_exclusion_keeps_everyth
         assert 0 < lost < 0.02
 
 
-def test_a_certificate_that_overtakes_a_slow_peers_own_result_does_not_make_it_fetch_the_state():
+def test_a_certificate_that_overtakes_a_slow_peers_own_result_does_not_make_it_fetch_the_state() -> None:
     swarm = Swarm(4)
     swarm.start_round()
-    slow = swarm.nodes[next(iter(swarm.nodes.values())).round.context.order[2]]
+    slow = swarm.nodes[next(iter(swarm.nodes.values())).machine.context.order[2]]
     swarm.slow_jobs[slow.key] = 1.0  # the others have certified long before
     swarm.close()
     swarm.run(30.0)
