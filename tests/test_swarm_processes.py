@@ -1,0 +1,119 @@
+"""Real daemons on loopback, in small: the demo, and a swarm whose parts die one after the other."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from swarm_help import Daemons, daemons, part, small_manifest, until
+
+from talkoot.cli.demo_node import TALKOOT
+
+pytestmark = pytest.mark.processes
+
+DEMO_KEYS = {
+    "peers", "rounds_committed", "rounds_aborted", "digests_equal", "loss_start", "loss_end", "loss_single",
+    "bytes_sent_per_peer", "data_parallel_ratio", "inner_share", "seconds",
+}  # fmt: skip
+
+
+def talkoot(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*TALKOOT, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_demo_trains_loses_a_peer_and_gets_it_back(tmp_path: Path) -> None:
+    folder, file = tmp_path / "demo", tmp_path / "demo.json"
+    command = ["demo", "--preset", "numpy-test", "--peers", "3", "--minutes", "0.15", "--kill"]
+    done = subprocess.run(
+        [*TALKOOT, *command, "--dir", str(folder), "--json", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(file.read_text())
+    assert report.keys() >= DEMO_KEYS
+    assert report["peers"] == 3
+    assert report["rounds_committed"] >= 5
+    assert report["digests_equal"] is True
+    assert report["loss_start"] == pytest.approx(5.55, abs=0.1)
+    assert report["loss_end"] < 3.0
+    assert report["loss_single"] < 3.0
+    assert report["data_parallel_ratio"] > 20
+    assert 0 < report["inner_share"] <= 1
+    assert report["killed"]["peer"] == "peer-2"
+    assert report["killed"]["back_after_s"] > 0
+    assert report["killed"]["counted_in_round"] is not None
+    assert report["exited"] == report["forced"] == []
+    assert (folder / "loss.svg").stat().st_size > 1000
+
+    refused = talkoot("export", str(tmp_path / "checkpoint"), "--state-dir", str(folder / "peer-0"))
+    assert refused.returncode == 2
+    assert "numpy" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert not (tmp_path / "checkpoint").exists()
+
+
+@pytest.fixture(scope="module")
+def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemons]:
+    """Three peers that have committed a round together; tests leave it as healthy as it was."""
+    with daemons(tmp_path_factory.mktemp("swarm")) as made:
+        made.found(small_manifest(peers=3))
+        made.join()
+        made.join()
+        made.counted(*made.peers, since=0)
+        yield made
+
+
+def test_status_of_a_running_node_is_json(swarm: Daemons) -> None:
+    answer = talkoot("status", "--json", "--state-dir", str(swarm.peers[1].state_dir))
+    assert answer.returncode == 0, answer.stderr
+    status = json.loads(answer.stdout)
+    assert status["state"] in ("training", "exchanging")
+    assert status["round"] >= 1
+    assert len(status["peers"]) == 2
+    assert all(peer["connected"] for peer in status["peers"])
+
+
+@pytest.mark.parametrize("name", ["trainer", "p2pd"])
+def test_a_killed_part_is_started_again_and_the_node_is_back(swarm: Daemons, name: str) -> None:
+    victim, others = swarm.peers[2], swarm.peers[:2]
+    process = until(lambda: part(victim, name), f"{name} of the victim", swarm.peers)
+    os.kill(process.pid, signal.SIGKILL)
+    until(
+        lambda: (new := part(victim, name)) is not None and new.pid != process.pid,
+        f"new {name}",
+        swarm.peers,
+    )
+    swarm.counted(*swarm.peers, since=swarm.round_of(victim) + 1)
+    assert all(peer.running for peer in (victim, *others))
+
+
+def test_an_orderly_stop_and_a_restart(tmp_path: Path) -> None:
+    with daemons(tmp_path) as swarm:
+        node = swarm.found(small_manifest(peers=1))
+        first = swarm.counted(node, since=1)
+        node.interrupt()
+        assert until(lambda: node.exit_code, "end", swarm.peers) == 0
+        stopped_at = head_round(node.state_dir)
+        assert stopped_at > first
+        again = talkoot("status", "--state-dir", str(node.state_dir))
+        assert again.returncode == 3
+
+        node.start()
+        swarm.counted(node, since=stopped_at)
+        assert node.rounds()[0]["round"] == stopped_at
+        assert swarm.status(node)["steps_total"] > 0
+
+
+def head_round(state_dir: Path) -> int:
+    """Rounds in the committed outer state."""
+    from talkoot.peer.head import read_head
+
+    head = read_head(state_dir / "outer")
+    assert head is not None
+    return head.round
