@@ -86,7 +86,7 @@ def _check_early(options: RunOptions) -> None:
             invite.decode(options.join)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-    elif StateDir(options.state_dir).load_manifest() is None:
+    elif StateDir(options.state_dir).swarm_id is None:
         raise ConfigError(
             f"{options.state_dir} holds no swarm yet: give a manifest (talkoot init) or --join INVITE"
         )

@@ -1,18 +1,20 @@
 """The daemon: one start of one peer. Everything that can be wrong with a start is said in one line.
 
-Exit codes: 0 after an orderly stop, 1 when it could not go on, 2 for what the operator must change.
+Exit codes: 0 after an orderly stop, 1 when it could not go on, 2 for what the operator must change, 130 when
+it was told to stop at once.
 """
 
 import asyncio
+import errno
 import logging
 import os
 import secrets
 import signal
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,12 +25,12 @@ from talkoot.dht.config import NetworkConfig
 from talkoot.dht.errors import ConfigError
 from talkoot.dht.host import P2PNetwork
 from talkoot.dht.identity import Identity
-from talkoot.peer import admission, invite, logs, manifest_file, status
+from talkoot.peer import admission, invite, logs, status
 from talkoot.peer.api import ApiServer
-from talkoot.peer.founding import found
 from talkoot.peer.holdings import number_of
+from talkoot.peer.membership import membership_of
 from talkoot.peer.metrics import Metrics
-from talkoot.peer.node import Membership, Node, load_manifest
+from talkoot.peer.node import Membership, Node
 from talkoot.peer.options import RunOptions
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.swarming import NodeFailed
@@ -39,14 +41,14 @@ log = logging.getLogger("talkoot.daemon")
 INVITE_DAYS = 30
 """How long an invite key lets a newcomer in."""
 
-BASE_FILE = "data_base"
-"""Remembers the folder of the manifest that this user founded or joined with."""
+STOPPED_AT_ONCE = 130
+"""Exit code after the second Ctrl-C, as shells have it."""
 
-ADMISSION_FILE = "admission"
-"""Our proof of invitation."""
+AT_ONCE_S = 3.0
+"""How long the end may take after the second Ctrl-C."""
 
-INVITE_FILE = "invite"
-"""The invite that we joined with: its anchor and addresses serve again after a restart."""
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+"""Errors of the disk that no line of code is to blame for."""
 
 
 def run(options: RunOptions) -> int:
@@ -56,130 +58,61 @@ def run(options: RunOptions) -> int:
     metrics = Metrics()
     logs.configure(sys.stderr, verbose=options.verbose, count=metrics.log_messages.inc)
     torch.set_num_threads(1)  # heavy work is split over worker threads; the cores belong to the trainer
-    with paths.lock():
-        identity = Identity.load_or_create(paths.key_file)
-        membership = _membership(options, paths, identity)
-        failure: NodeFailed | None = None
+    with paths.lock(), _interruptible():
         try:
+            identity = Identity.load_or_create(paths.key_file)
+            membership = membership_of(options, paths, identity)
             uvloop.run(_serve(options, paths, identity, membership, metrics))
-        except* ConfigError as group:
-            raise ConfigError(str(_first(group))) from None
-        except* NodeFailed as group:
-            failure = NodeFailed(str(_first(group)))
-    if failure is not None:
-        sys.stderr.write(f"talkoot: {failure}\n")
-        return 1
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            return STOPPED_AT_ONCE
+        except Exception as error:  # noqa: BLE001 - the last line of defence: logged in full, told in one line
+            words = _explain(error, paths)
+            with suppress(OSError):  # nobody may be reading any more
+                sys.stderr.write(f"talkoot: {words}\n")
+            return 1
     return 0
 
 
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+def _explain(error: Exception, paths: StateDir) -> str:
+    """Why the daemon ended, in one line. Raises the operator's errors; logs what nobody foresaw."""
+    causes = list(_leaves(error))
+    for cause in causes:
+        if isinstance(cause, ConfigError):
+            raise ConfigError(str(cause)) from error
+    for cause in causes:
+        if isinstance(cause, NodeFailed):
+            return str(cause)
+        if isinstance(cause, OSError) and cause.errno in _DISK_ERRORS:
+            return f"cannot write to {cause.filename or paths.path}: {cause.strerror}"
+    log.error("this should not have happened", exc_info=error)
+    return f"ended by a fault of its own ({type(causes[0]).__name__}: {causes[0]}); the log has it in full"
 
 
-# -- which swarm -------------------------------------------------------------------------------------
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
 
 
-def _membership(options: RunOptions, paths: StateDir, identity: Identity) -> Membership:
-    if options.join is not None:
-        return _joining(options, paths, identity)
-    if options.manifest is not None:
-        return _from_manifest(options, paths, identity)
-    return _returning(options, paths)
-
-
-def _from_manifest(options: RunOptions, paths: StateDir, identity: Identity) -> Membership:
-    assert options.manifest is not None
-    manifest, base = manifest_file.load(options.manifest)
-    known = load_manifest(paths)
-    if not manifest.sealed:
-        if known is not None:
-            _require_same_draft(manifest, known, paths)
-            manifest = known
-        else:
-            log.info("founding a swarm from %s", options.manifest)
-            manifest = found(manifest, base, paths, identity)
-            manifest_file.save(manifest, paths.path / "swarm.toml")
-            log.info(
-                "swarm %s founded; its sealed manifest is %s",
-                manifest.swarm_id.hex()[:12],
-                paths.path / "swarm.toml",
-            )
-    paths.claim(manifest.swarm_id)
-    paths.save_manifest(manifest.canonical())
-    (paths.path / BASE_FILE).write_text(str(base.resolve()))
-    return _returning(options, paths)
-
-
-def _require_same_draft(draft: Any, sealed: Any, paths: StateDir) -> None:
-    """A state directory that was founded from a draft goes on with it, but not with another one."""
-    from dataclasses import replace
-
-    as_draft = replace(
-        sealed,
-        swarm=replace(sealed.swarm, founders=draft.swarm.founders),
-        model=replace(sealed.model, layout=draft.model.layout, numel=draft.model.numel),
-        data=replace(sealed.data, tokenizer=draft.data.tokenizer, tokenizer_hash=draft.data.tokenizer_hash),
-    )
-    if as_draft != draft:
-        raise ConfigError(
-            f"{paths.path} holds a swarm that was founded from another manifest: choose another --state-dir, "
-            "or leave the manifest as it was"
-        )
-
-
-def _joining(options: RunOptions, paths: StateDir, identity: Identity) -> Membership:
-    assert options.join is not None
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a start as Ctrl-C does, until the event loop handles them."""
+    before = {number: signal.getsignal(number) for number in _stop_signals()}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
     try:
-        text = invite.decode(options.join)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    paths.claim(text.swarm)
-    if text.key is not None:
-        proof = admission.prove(text.key.token, swarm=text.swarm, seed=text.key.seed, key=identity.key)
-        _write_private(paths.path / ADMISSION_FILE, proof)
-    _write_private(paths.path / INVITE_FILE, options.join.encode())
-    return _returning(options, paths)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _write_private(path: Path, data: bytes) -> None:
-    from talkoot.peer.files import atomic_write
-
-    try:
-        atomic_write(path, data)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _returning(options: RunOptions, paths: StateDir) -> Membership:
-    """What the state directory says by now."""
-    swarm = paths.swarm_id
-    if swarm is None:
-        raise ConfigError(f"{paths.path} holds no swarm yet: give a manifest or --join INVITE")
-    manifest = load_manifest(paths)
-    if manifest is not None and manifest.swarm_id != swarm:
-        raise ConfigError(f"{paths.manifest_file} is not the manifest of swarm {swarm.hex()[:12]}")
-    joined = _read(paths.path / INVITE_FILE)
-    text = invite.decode(joined.decode()) if joined else None
-    base = _read(paths.path / BASE_FILE)
-    addresses = (*options.bootstrap, *(text.addresses if text else ()))
-    return Membership(
-        swarm=swarm,
-        manifest=manifest,
-        bootstrap=tuple(dict.fromkeys(addresses)),
-        anchor=text.anchor if text else None,
-        admission=_read(paths.path / ADMISSION_FILE) or b"",
-        data_base=Path(base.decode()) if base else None,
-    )
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
+def _stop_signals() -> list[signal.Signals]:
+    """Those that ask us to stop; SIGHUP (the terminal is gone) is none under nohup."""
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([] if nohup else [signal.SIGHUP])]
 
 
 # -- the services ------------------------------------------------------------------------------------
@@ -264,7 +197,7 @@ async def _serve(
             "p2pd": network.p2pd_pid,
         },
     )
-    _handle_signals(node)
+    _handle_signals(node, network)
     async with asyncio.TaskGroup() as group:
         helpers = [
             group.create_task(api.run(started=api_started)),
@@ -276,18 +209,23 @@ async def _serve(
             helper.cancel()
 
 
-def _handle_signals(node: Node) -> None:
+def _handle_signals(node: Node, network: P2PNetwork) -> None:
     """First Ctrl-C: finish the step, save, leave politely. Second: stop at once."""
     loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
 
     def stop() -> None:
-        if node.stopping.is_set():
-            with suppress(ProcessLookupError):
-                if node.trainer is not None and node.trainer.pid is not None:
-                    os.kill(node.trainer.pid, signal.SIGKILL)
-            os._exit(130)
-        log.info("stopping; once more to stop at once")
-        node.stopping.set()
+        if not node.stopping.is_set():
+            log.info("stopping; once more to stop at once")
+            node.stopping.set()
+            return
+        for pid in (node.trainer.pid if node.trainer is not None else None, network.p2pd_pid):
+            if pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        task.cancel()  # to remove what would be left behind
+        loop.call_later(AT_ONCE_S, os._exit, STOPPED_AT_ONCE)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _stop_signals():
         loop.add_signal_handler(number, stop)

@@ -5,8 +5,10 @@ does it in a process of its own and writes the flat weights to a file.
 """
 
 import json
+import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +29,8 @@ from talkoot.peer.store import OuterStore
 BUILD_TIMEOUT_S = 1800.0
 """How long building the model may take."""
 
+TOLD = 2
+"""Exit code of the process that builds when the last line on its stderr says all."""
 
 TOKENIZER_FILE = "tokenizer.json"
 """Where every peer of a sealed swarm keeps its tokenizer, in the state directory."""
@@ -52,9 +56,23 @@ def first_ledger(manifest: Manifest, founders: tuple[bytes, ...]) -> Ledger:
 def found(draft: Manifest, base: Path, paths: StateDir, identity: Identity) -> Manifest:
     """Seal a draft and create its first outer state in the state directory; returns the sealed manifest.
 
+    What a founding that was cut off left behind is removed first: it has no manifest, so nobody knew of it.
     Raises ConfigError when the model does not build, the tokenizer is missing, or the disk is too small.
     """
     weights = paths.path / "founding.f32"
+    try:
+        shutil.rmtree(paths.outer, ignore_errors=True)
+        return _found(draft, base, paths, identity, weights)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write the first state to {paths.path}: {error.strerror or error}"
+        ) from error
+    finally:
+        with suppress(OSError):
+            weights.unlink(missing_ok=True)
+
+
+def _found(draft: Manifest, base: Path, paths: StateDir, identity: Identity, weights: Path) -> Manifest:
     layout, numel, tokenizer_hash = _build(draft, base, weights)
     sealed = replace(
         draft,
@@ -74,11 +92,7 @@ def found(draft: Manifest, base: Path, paths: StateDir, identity: Identity) -> M
     theta = map_file(weights, numel)
     digest = state_tree(theta, torch.zeros(numel), ledger.encode()).digest
     certificate = genesis(sealed.swarm_id, digest, founders, identity)
-    try:
-        OuterStore.create(paths.outer, numel, theta, ledger=ledger.encode(), certificate=certificate.encode())
-        weights.unlink()
-    except OSError as error:
-        raise ConfigError(f"cannot write the first state to {paths.path}: {error.strerror}") from error
+    OuterStore.create(paths.outer, numel, theta, ledger=ledger.encode(), certificate=certificate.encode())
     paths.save_manifest(sealed.canonical())
     paths.claim(sealed.swarm_id)
     return sealed
@@ -87,14 +101,24 @@ def found(draft: Manifest, base: Path, paths: StateDir, identity: Identity) -> M
 def _build(draft: Manifest, base: Path, weights: Path) -> tuple[str, int, str]:
     """Build the model in a process of its own. Returns layout hash, number of parameters, tokenizer hash."""
     command = [sys.executable, "-m", "talkoot.peer.founding", str(base), str(weights)]
-    done = subprocess.run(  # noqa: S603 - ourselves
-        command, input=draft.canonical(), capture_output=True, timeout=BUILD_TIMEOUT_S, check=False
-    )
+    try:
+        done = subprocess.run(  # noqa: S603 - ourselves
+            command, input=draft.canonical(), capture_output=True, timeout=BUILD_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(f"the model was not built within {BUILD_TIMEOUT_S:.0f} s") from error
     if done.returncode != 0:
-        words = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
-        raise ConfigError(f"the model cannot be built: {words[-1]}")
+        raise ConfigError(_why(done.returncode, done.stderr.decode(errors="replace").strip().splitlines()))
     answer = json.loads(done.stdout)
     return answer["layout"], answer["numel"], answer["tokenizer_hash"]
+
+
+def _why(code: int, lines: list[str]) -> str:
+    if code == TOLD and lines:
+        return lines[-1]
+    if code < 0:
+        return f"building the model was ended by signal {-code}: is there enough memory for it?"
+    return f"the model cannot be built: {lines[-1] if lines else 'no reason given'}"
 
 
 def _main(base: Path, weights: Path) -> None:
@@ -105,7 +129,7 @@ def _main(base: Path, weights: Path) -> None:
     manifest = from_canonical(sys.stdin.buffer.read())
     layout, numel = describe(manifest)
     flat = initial_weights(manifest)
-    torch.from_numpy(flat).numpy().tofile(weights)
+    weights.write_bytes(flat.data.cast("B"))
     known = manifest.data.tokenizer
     hashed = "" if known == "bytes" else tokenizer_hash(read_file(base / known))
     answer = {"layout": layout, "numel": numel, "tokenizer_hash": hashed}
@@ -115,6 +139,6 @@ def _main(base: Path, weights: Path) -> None:
 if __name__ == "__main__":
     try:
         _main(Path(sys.argv[1]), Path(sys.argv[2]))
-    except (ConfigError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
+    except (ConfigError, OSError) as failure:
+        sys.stderr.write(" ".join(str(failure).split()) + "\n")
+        sys.exit(TOLD)

@@ -58,6 +58,8 @@ class Joiner:
         self._anchor = anchor
         self._blamed: dict[bytes, float] = {}
         self.progress: SyncProgress | None = None
+        self.heard = 0
+        """Peers that answered when they were asked for their state."""
 
     def _usable(self, peers: Iterable[bytes]) -> list[bytes]:
         now = clock.now()
@@ -168,6 +170,7 @@ class Joiner:
     ) -> Branch | None:
         """One peer's branch and its state; None when ours is to be preferred."""
         client = await StateClient.connect(self._network, peer, self._swarm)
+        self.heard += 1
         try:
             for _ in range(MAX_MOVES):
                 try:

@@ -7,6 +7,7 @@ libraries that use `logging` take the same way.
 
 import logging
 import re
+import sys
 import time
 from collections.abc import Callable, MutableMapping
 from typing import TextIO, cast
@@ -49,7 +50,7 @@ def configure(
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.StackInfoRenderer(),
     ]
-    handler = logging.StreamHandler(stream)
+    handler = _Handler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
@@ -75,6 +76,14 @@ def configure(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """A line that cannot be written (a full disk, a reader that has gone) is lost, and nothing else is."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
 
 
 def _renderers(as_json: bool, *, colors: bool) -> list[Processor]:

@@ -23,9 +23,11 @@ from talkoot.dht.identity import Identity, key_of_peer_id
 from talkoot.dht.network import Network
 from talkoot.dht.records import MAX_TTL_S, PeerRecord
 from talkoot.peer import clock
+from talkoot.peer.certlog import LogCorruptError
 from talkoot.peer.contributor import Contributor
 from talkoot.peer.files import atomic_write
 from talkoot.peer.founding import TOKENIZER_FILE
+from talkoot.peer.head import StoreCorruptError
 from talkoot.peer.holdings import Holdings, open_holdings
 from talkoot.peer.invite import Anchor
 from talkoot.peer.joining import Joiner
@@ -33,6 +35,7 @@ from talkoot.peer.links import Links
 from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest, from_canonical
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.options import RunOptions
+from talkoot.peer.requirements import require_admission, require_data
 from talkoot.peer.rules_of import rules_of
 from talkoot.peer.runner import Runner
 from talkoot.peer.statedir import StateDir
@@ -253,6 +256,8 @@ class Node:
             self.manifest = manifest
             self.paths.save_manifest(manifest.canonical())
         self.metrics.node(peer_id=self.identity.peer_id, swarm_name=self.manifest.swarm.name)
+        if not OuterStore.exists(self.paths.outer):
+            require_admission(self.manifest, self.identity, self.membership.admission)
         await self._obtain_tokenizer(self.manifest)
         self._check_data(self.manifest)
         return self.manifest
@@ -275,14 +280,21 @@ class Node:
         local = manifest.data.source in ("text", "jsonl", "tokens")
         if local and not self.options.data_paths and self.membership.data_base is None:
             raise ConfigError("this swarm trains on files of your own choice: name them with --data PATH")
+        if self.options.data_paths:
+            require_data(manifest, Path(), self.options.data_paths)
 
     async def _obtain_state(self, manifest: Manifest) -> Holdings:
         rules = self._make_rules(manifest)
         if OuterStore.exists(self.paths.outer):
             try:
                 holdings = await asyncio.to_thread(open_holdings, self.paths, rules)
-            except (ValueError, OSError) as error:
-                raise NodeFailed(f"the state in {self.paths.path} cannot be used: {error}") from error
+            except OSError as error:
+                raise NodeFailed(f"cannot open the state in {self.paths.path}: {error.strerror}") from error
+            except (ValueError, StoreCorruptError, LogCorruptError) as error:
+                raise ConfigError(
+                    f"the state in {self.paths.path} cannot be used: {error}; move {self.paths.outer} and "
+                    f"{self.paths.round_log.name} away to fetch it from other peers again"
+                ) from error
             await self._catch_up_at_start(holdings)
             return holdings
         self._first_start = True
@@ -303,7 +315,7 @@ class Node:
             others = [peer for peer in await self._candidates() if peer != self.identity.key]
             if not others:
                 if not self.membership.bootstrap:
-                    return
+                    break
                 await asyncio.sleep(RETRY_PAUSE_S)
                 continue
             await self.joiner.update(
@@ -313,7 +325,9 @@ class Node:
                 before_download=lambda: None,
                 still_wanted=lambda: True,
             )
-            return
+            break
+        if not self.joiner.heard:
+            log.info("nobody else can be reached: going on alone from round %d", holdings.ledger.round)
 
     # -- trainer -------------------------------------------------------------------------------------
 

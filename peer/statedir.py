@@ -54,6 +54,13 @@ class StateDir:
         self.trainer = self.path / "trainer"
         self.round_log = self.path / "rounds.log"
         self.journal = self.path / "journal"
+        self.peers_file = self.path / "peers.json"
+        self.base_file = self.path / "data_base"
+        """Remembers the folder of the manifest that this user founded or joined with."""
+        self.admission_file = self.path / "admission"
+        """Our proof of invitation."""
+        self.invite_file = self.path / "invite"
+        """The invite that we joined with: its anchor and addresses serve again after a restart."""
 
     def prepare(self) -> None:
         """Create the directory, readable by this user only.

@@ -27,8 +27,8 @@ STDLIB_LEFT_OUT = frozenset(
 """Folders of the standard library that are not read: tests, an application, and tables."""
 
 
-def expand(patterns: Iterable[str], base: Path) -> list[Path]:
-    """Files that match `patterns` (relative to `base`), sorted, each once.
+def expand(patterns: Iterable[str], base: Path, *, name: str = "data.paths") -> list[Path]:
+    """Files that match `patterns` (relative to `base`), sorted, each once; `name` is what errors call them.
 
     Raises ConfigError for a pattern that matches nothing or names a folder.
     """
@@ -42,7 +42,7 @@ def expand(patterns: Iterable[str], base: Path) -> list[Path]:
                 if matches
                 else "matches no file"
             )
-            raise ConfigError(f"data.paths: {pattern!r} {hint} (looked from {base})")
+            raise ConfigError(f"{name}: {pattern!r} {hint} (looked from {base})")
         found.update(dict.fromkeys(files))
     return list(found)
 

@@ -48,12 +48,18 @@ class Worker:
             command = self._link.receive(timeout_s=0 if training else IDLE_S)
             if isinstance(command, protocol.StopRequest):
                 if command.save:
-                    self._session.save()
+                    self._save()
                 return
             if command is not None:
                 self._obey(command)
             elif training:
                 self._train()
+
+    def _save(self) -> None:
+        try:
+            self._session.save()
+        except OSError as error:
+            sys.stderr.write(f"local work since the last round is lost, it cannot be saved: {error}\n")
 
     def _train(self) -> None:
         if self._began is None:
@@ -168,10 +174,17 @@ def open_session(spec: protocol.TrainerSpec) -> tuple[Session, protocol.Ready]:
     return Session(manifest, engine, corpus, state_dir=spec.state_dir, peer=spec.peer), ready
 
 
+def _open(spec: protocol.TrainerSpec) -> tuple[Session, protocol.Ready]:
+    try:
+        return open_session(spec)
+    except OSError as error:
+        raise ConfigError(f"cannot prepare the training data in {spec.state_dir}: {error}") from error
+
+
 def serve(link: Link, spec: protocol.TrainerSpec) -> None:
     """Work for the daemon until the end. What cannot work is told; crashes go up. Raises DaemonGone."""
     try:
-        session, ready = open_session(spec)
+        session, ready = _open(spec)
         link.send(ready)
         Worker(link, session).run()
     except (ConfigError, NoMemory) as error:
