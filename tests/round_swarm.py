@@ -36,7 +36,7 @@ from talkoot.averaging.messages import (
 )
 from talkoot.averaging.outer import outer_step
 from talkoot.averaging.round import Round
-from talkoot.averaging.rules import Rules, Timing
+from talkoot.averaging.rules import CHUNK_NUMEL, Rules, Timing
 from talkoot.averaging.voting import Journal, decode_journal
 
 
@@ -97,6 +97,7 @@ class Swarm:
         num_peers: int,
         *,
         numel: int = 3 * 2**18 - 1000,
+        chunk_size: int = CHUNK_NUMEL,
         num_voters: int | None = None,
         seed: int = 0,
         codec: str = "int8",
@@ -118,6 +119,7 @@ class Swarm:
             outer_momentum=0.5,
             error_feedback=error_feedback,
             max_absent_rounds=2,
+            chunk_size=chunk_size,
         )
         self.timing = timing or Timing(form_s=2.0, exchange_s=4.0, certify_s=2.0)
         theta = torch.randn(numel, generator=generator)
