@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from talkoot.cli import bench, demo_command, founding, model, reading, running
+from talkoot.cli import bench, demo_command, founding, model, reading, running, simulate
 from talkoot.cli.errors import (
     FAILED,
     NO_DAEMON,
@@ -51,6 +51,8 @@ app.command("id")(reading.show_id)
 app.command("export")(model.export)
 app.command("generate")(model.generate)
 app.command("demo")(demo_command.demo)
+app.command("simulate")(simulate.simulate)
+app.command("rounds")(reading.rounds)
 app.add_typer(bench.app, name="bench")
 
 

@@ -1,6 +1,6 @@
-"""`talkoot status`, `invite` and `id`: what a running daemon, or its state directory, says."""
+"""`talkoot status`, `rounds`, `invite` and `id`: what a running daemon, or its state directory, says."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,43 @@ def status(state_dir: StateDirOption = None, json: JsonOption = False) -> None:
 
     answer = LocalApi(state_path(state_dir)).status()
     typer.echo(_json(answer) if json else status_text(answer))
+
+
+def rounds(
+    number: Annotated[int, typer.Argument(metavar="[N]", min=1, help="How many, newest last.")] = 20,
+    state_dir: StateDirOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show the last rounds: who was counted, who was left out and why, how long it took."""
+    from talkoot.cli.local_api import LocalApi
+
+    records = LocalApi(state_path(state_dir)).rounds()[-number:]
+    typer.echo(_json({"rounds": records}) if json else rounds_text(records))
+
+
+def rounds_text(records: list[dict[str, Any]]) -> str:
+    """One line a round."""
+    if not records:
+        return "no rounds since this daemon started"
+    return "\n".join(_round_line(record) for record in records)
+
+
+def _round_line(record: dict[str, Any]) -> str:
+    seconds = record.get("seconds")
+    left_out = ", ".join(f"{item['peer_id'][-8:]} ({item['reason']})" for item in record.get("left_out", ()))
+    own = {True: "ours counted", False: "ours not counted", None: "none of ours"}[record.get("own")]
+    words = [
+        f"{record['round']:6}",
+        f"{record['kind']:6}",
+        f"attempt {record['attempt']}",
+        f"{len(record['counted'])} counted",
+        own,
+        "fetched" if seconds is None else f"{seconds:.1f} s",
+        f"{size(record.get('bytes_sent') or 0)} up",
+        f"held out {loss(record.get('eval_loss'))}",
+        record["digest"][:12],
+    ]
+    return "  ".join(words) + (f"  left out: {left_out}" if left_out else "")
 
 
 def invite(state_dir: StateDirOption = None, json: JsonOption = False) -> None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -156,7 +157,7 @@ class Node:
         manifest = await self._obtain_manifest()
         rules = self._make_rules(manifest)
         try:
-            await asyncio.to_thread(self_test)
+            await asyncio.to_thread(_self_test_once)
         except ArithmeticError as error:
             raise NodeFailed(f"this machine computes differently, it cannot take part: {error}") from error
         holdings = await self._obtain_state(manifest)
@@ -476,6 +477,9 @@ class Node:
 
 class _Finished(Exception):  # noqa: N818 - ends the node's TaskGroup
     """An orderly stop is through."""
+
+
+_self_test_once = cache(self_test)
 
 
 def load_manifest(paths: StateDir) -> Manifest | None:

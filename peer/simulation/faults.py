@@ -8,10 +8,6 @@ from random import Random
 from talkoot.peer import clock
 from talkoot.peer.simulation.world import SimPeer, World
 
-KINDS = ("crash", "freeze", "hole", "partition", "cut", "slow")
-"""crash: power off, on again later. freeze: neither hears nor is heard. hole: nothing arrives one way.
-partition: two groups that do not reach each other. cut: connections break. slow: 20 kB/s for a while."""
-
 MAX_DOWN = 0.3
 """Largest share of peers that is crashed or frozen at once."""
 
