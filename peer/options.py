@@ -24,7 +24,7 @@ class RunOptions:
     port: int = 0
     """TCP port for other peers; 0: any free one."""
     listen: tuple[str, ...] = ()
-    """Multiaddrs to listen on instead of those that `profile` and `port` give."""
+    """IP addresses to listen on instead of those that `profile` gives."""
     announce: tuple[str, ...] = ()
     """Multiaddrs told to others instead of those that were found (port forwarding, public name)."""
     bootstrap: tuple[str, ...] = ()

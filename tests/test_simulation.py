@@ -1,4 +1,4 @@
-"""Whole nodes on a virtual clock: determinism, safety and liveness under faults, and checkers that can fail."""
+"""Whole nodes on a virtual clock: determinism, survival of faults, and checkers that can fail."""
 
 import json
 import subprocess

@@ -20,8 +20,9 @@ def run_batch(
     with ExitStack() as stack:
         for job in range(jobs):
             process = _start(seeds[job::jobs], peers, rounds, kinds)
-            stack.callback(_end, process)
-            Thread(target=_listen, args=(process, answers), daemon=True).start()
+            listener = Thread(target=_listen, args=(process, answers), daemon=True)
+            listener.start()
+            stack.callback(_end, process, listener)
         for _ in seeds:
             answer = answers.get()
             if isinstance(answer, str):
@@ -51,6 +52,10 @@ def _listen(process: "subprocess.Popen[str]", answers: "SimpleQueue[dict[str, An
         answers.put(f"a simulation process died: {words[-1] if words else 'no reason given'}")
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
+def _end(process: "subprocess.Popen[str]", listener: Thread) -> None:
     process.kill()
     process.wait()
+    listener.join()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
