@@ -50,24 +50,24 @@ class Daemons:
         self.folder = folder
         self.peers: list[DemoNode] = []
 
-    def found(self, manifest: Manifest, *arguments: str, program: Sequence[str] = TALKOOT) -> DemoNode:
-        """Start the first peer."""
+    def found(self, manifest: Manifest, node: DemoNode | None = None, *, profile: str = "test") -> DemoNode:
+        """Start the first peer, on loopback unless told otherwise."""
         manifest_file.save(manifest, self.folder / manifest_file.FILE_NAME)
-        return self.start(str(self.folder / manifest_file.FILE_NAME), *arguments, program=program)
+        return self._start(node, str(self.folder / manifest_file.FILE_NAME), "--profile", profile)
 
-    def start(self, *arguments: str, program: Sequence[str] = TALKOOT) -> DemoNode:
-        """Start one more peer on loopback."""
-        node = DemoNode(f"peer-{len(self.peers)}", self.folder, program)
-        self.peers.append(node)
-        node.start([*arguments, "--profile", "test", "--device", "cpu", "--threads", "1"])
-        return node
-
-    def join(self) -> DemoNode:
+    def join(self, node: DemoNode | None = None, *, profile: str = "test") -> DemoNode:
         """Start one more peer with an invite of the founder."""
-        return self.start("--join", until(self._invite, "invite", self.peers))
+        invite = until(self._invite, "invite", self.peers)
+        return self._start(node, "--join", invite, "--profile", profile)
 
     def _invite(self) -> str | None:
         return self.peers[0].invite() if self.peers[0].poll() else None
+
+    def _start(self, node: DemoNode | None, *arguments: str) -> DemoNode:
+        node = node or DemoNode(f"peer-{len(self.peers)}", self.folder, TALKOOT)
+        self.peers.append(node)
+        node.start([*arguments, "--device", "cpu", "--threads", "1"])
+        return node
 
     def status(self, node: DemoNode) -> Json:
         """What `node` says, once it says something."""
