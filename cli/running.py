@@ -19,7 +19,7 @@ def run(
     state_dir: StateDirOption = None,
     http_port: Annotated[int, typer.Option(help="Port of the local API; 0: any free one.")] = 0,
     port: Annotated[int, typer.Option(help="TCP port for other peers; 0: any free one.")] = 0,
-    listen: Annotated[list[str] | None, typer.Option(metavar="ADDR", help="Multiaddr to listen on.")] = None,
+    listen: Annotated[list[str] | None, typer.Option(metavar="IP", help="IP address to listen on.")] = None,
     announce: Annotated[
         list[str] | None, typer.Option(metavar="ADDR", help="Multiaddr to tell others (port forwarding).")
     ] = None,

@@ -1,6 +1,7 @@
 """What the operator may set about the network, and presets for the usual places."""
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Self
 
 from talkoot.dht.errors import ConfigError
@@ -60,6 +61,11 @@ class NetworkConfig:
         self._check_addresses()
 
     def _check_addresses(self) -> None:
+        for text in self.listen:
+            try:
+                ip_address(text)
+            except ValueError as error:
+                raise ConfigError(f"listen: {text!r} is no IP address such as 0.0.0.0 or ::") from error
         for name in ("announce", "bootstrap", "trusted_relays"):
             for text in getattr(self, name):
                 try:

@@ -1,0 +1,82 @@
+"""Starts of the daemon that are to fail, in this process: exit code, the one line, what the log says."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from talkoot.cli import main as main_module
+from talkoot.peer import manifest_file, presets
+from talkoot.peer.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How `talkoot ...` ended."""
+
+    code: int
+    line: str
+    """The one line for people, without its `talkoot: `."""
+    log: str
+    """The lines of the log."""
+
+
+@contextmanager
+def _settings_kept() -> Iterator[None]:
+    """The daemon sets up logging and torch for a process of its own."""
+    root, threads, arguments = logging.getLogger(), torch.get_num_threads(), sys.argv
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:], sys.argv = handlers, arguments
+        root.setLevel(level)
+        torch.set_num_threads(threads)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object, unforeseen: bool = False) -> Outcome:
+    """Run `talkoot ARGUMENTS`, which is to fail with one line; the log has a traceback only if unforeseen."""
+    capsys.readouterr()
+    with _settings_kept():
+        sys.argv = ["talkoot", *map(str, arguments)]
+        with pytest.raises(SystemExit) as caught:
+            main_module.main()
+    lines = capsys.readouterr().err.splitlines()
+    told = [line for line in lines if line.startswith("talkoot: ")]
+    log = [line for line in lines if line.startswith("{")]
+    assert unforeseen == ("Traceback" in "".join(log)), lines
+    assert len(told) == 1, lines
+    assert len(told) + len(log) == len(lines), lines
+    assert len(told[0]) < 400, told
+    assert isinstance(caught.value.code, int)
+    return Outcome(caught.value.code, told[0].removeprefix("talkoot: "), "\n".join(log))
+
+
+def draft(folder: Path, **sections: dict[str, object]) -> Path:
+    """A draft manifest of the numpy model in `folder`, with values of sections changed."""
+    manifest = presets.make("numpy-test", name="test")
+    for section, values in sections.items():
+        manifest = replace(manifest, **{section: replace(getattr(manifest, section), **values)})
+    return written(folder, manifest)
+
+
+def written(folder: Path, manifest: Manifest) -> Path:
+    """`manifest` as a file in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / manifest_file.FILE_NAME
+    manifest_file.save(manifest, path)
+    return path
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below `folder`, but the lock, which names the last process that held it."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "lock"
+    }
