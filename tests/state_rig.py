@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from talkoot.peer.holdings import Holdings, open_holdings
 from talkoot.peer.joining import Joiner
 from talkoot.peer.manifest import Manifest
 from talkoot.peer.rules_of import founder_keys, rules_of
+from talkoot.peer.simulation.virtual_time import run_virtual
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
 from talkoot.peer.transfer import Request, StateServer
@@ -182,3 +183,40 @@ async def world() -> AsyncIterator[World]:
 def keys(count: int) -> list[bytes]:
     """Of the first servers."""
     return [server.key for server in SERVERS[:count]]
+
+
+def run(main: Callable[[World], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(3600), world() as made:
+            await main(made)
+
+    run_virtual(bounded())
+
+
+def same_state(one: Holdings, other: Holdings) -> bool:
+    same = torch.equal(one.store.theta, other.store.theta)
+    return same and torch.equal(one.store.momentum, other.store.momentum) and one.ledger == other.ledger
+
+
+def blamed(joiner: Joiner) -> dict[str, int]:
+    return dict(joiner._network.events.rejected)
+
+
+def lying(kind: type[Request], change: Callable[[bytes], bytes | None]) -> Lie:
+    """Honest but for one kind of request; None answers that there is nothing."""
+
+    def lie(request: Request, honest: Answered) -> Answered:
+        if not isinstance(request, kind):
+            return honest
+        changed = change(bytes(honest[1]))
+        return ("gone", b"") if changed is None else (honest[0], changed)
+
+    return lie
+
+
+def flip(position: int) -> Callable[[bytes], bytes]:
+    def change(data: bytes) -> bytes:
+        index = position % len(data)
+        return data[:index] + bytes([data[index] ^ 1]) + data[index + 1 :]
+
+    return change

@@ -1,0 +1,170 @@
+"""The server's side of state transfer: bounded answers to whatever is asked."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from state_rig import MANIFEST, NUMEL, SERVERS, SWARM, TOKENIZER, World, advance, found, world
+
+from talkoot.averaging.digest import CHUNK_BYTES, leaves, tensor_bytes
+from talkoot.dht.errors import ChannelClosed
+from talkoot.dht.network import Channel
+from talkoot.peer.holdings import Holdings
+from talkoot.peer.simulation.virtual_time import run_virtual
+from talkoot.peer.transfer import (
+    Answer,
+    AskChain,
+    AskChunk,
+    AskHead,
+    AskManifest,
+    AskTokenizer,
+    AskTree,
+    Request,
+    state_protocol,
+)
+
+SPEC = state_protocol(SWARM)
+
+
+@pytest.fixture(scope="module")
+def holdings(tmp_path_factory: pytest.TempPathFactory) -> Holdings:
+    made = found(tmp_path_factory.mktemp("source"))
+    advance(made)
+    return made
+
+
+def run(source: Holdings | None, main: Callable[[World, Channel], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(3600), world() as made:
+            await made.serve(source)
+            network = await made.newcomer()
+            await main(made, await network.dial(SERVERS[0].key, SPEC, timeout_s=10))
+
+    run_virtual(bounded())
+
+
+async def ask(channel: Channel, request: Request) -> tuple[str, bytes]:
+    await channel.send(msgspec.msgpack.encode(request), timeout_s=10)
+    frame = await channel.receive(timeout_s=10)
+    return msgspec.msgpack.decode(frame.header, type=Answer).status, bytes(frame.payload)
+
+
+def test_what_is_there_is_given(holdings: Holdings) -> None:
+    theta = bytes(tensor_bytes(holdings.store.theta))
+
+    async def main(made: World, channel: Channel) -> None:
+        digest = holdings.digest
+        assert await ask(channel, AskManifest()) == ("ok", MANIFEST.canonical())
+        assert await ask(channel, AskTokenizer(0)) == ("ok", TOKENIZER)
+        assert await ask(channel, AskTokenizer(150)) == ("ok", TOKENIZER[150:])
+        assert await ask(channel, AskTokenizer(len(TOKENIZER))) == ("ok", b"")
+        for index in range(3):
+            part = theta[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
+            assert await ask(channel, AskChunk(digest, "theta", index)) == ("ok", part)
+        status, tree = await ask(channel, AskTree(digest))
+        assert status == "ok"
+        assert tree == b"".join(leaves(theta) + leaves(tensor_bytes(holdings.store.momentum)))
+        assert len(theta) == 4 * NUMEL
+
+    run(holdings, main)
+
+
+NOT_THERE: list[tuple[Request, str]] = [
+    (AskTokenizer(-1), "unknown"),
+    (AskTokenizer(len(TOKENIZER) + 1), "unknown"),
+    (AskTokenizer(2**62), "unknown"),
+    (AskChain(-1), "unknown"),
+    (AskTree(b"x" * 32), "gone"),
+    (AskTree(b""), "gone"),
+    (AskChunk(b"x" * 32, "theta", 0), "gone"),
+]
+
+
+def test_what_is_not_there_is_not_given(holdings: Holdings) -> None:
+    async def main(made: World, channel: Channel) -> None:
+        for request, status in NOT_THERE:
+            assert await ask(channel, request) == (status, b"")
+        for index in (-1, 3, 2**62):
+            assert await ask(channel, AskChunk(holdings.digest, "momentum", index)) == ("unknown", b"")
+        for first in (2, 2**63):
+            assert await ask(channel, AskChain(first)) == ("ok", msgspec.msgpack.encode([]))
+
+    run(holdings, main)
+
+
+def test_without_state_there_is_only_the_manifest() -> None:
+    async def main(made: World, channel: Channel) -> None:
+        for request in (AskHead(), AskChain(0), AskTree(bytes(32)), AskChunk(bytes(32), "theta", 0)):
+            assert await ask(channel, request) == ("gone", b"")
+        assert await ask(channel, AskManifest()) == ("ok", MANIFEST.canonical())
+
+    run(None, main)
+
+
+BAD = [
+    b"",
+    b"\xc1",
+    msgspec.msgpack.encode({"ask": "passwords"}),
+    msgspec.msgpack.encode({"ask": "chain"}),
+    msgspec.msgpack.encode({"ask": "chain", "first": "0"}),
+    msgspec.msgpack.encode({"ask": "chain", "first": 0, "more": 1}),
+    msgspec.msgpack.encode({"ask": "chunk", "digest": bytes(32), "vector": "ledger", "index": 0}),
+    msgspec.msgpack.encode({"ask": "manifest"}).replace(b"manifest", b"\xff" * 8),
+    b"\x81" * 4000,
+]
+
+
+@pytest.mark.parametrize("request_bytes", BAD)
+def test_other_requests_end_the_channel_and_are_counted(request_bytes: bytes) -> None:
+    async def main(made: World, channel: Channel) -> None:
+        await channel.send(request_bytes, timeout_s=10)
+        with pytest.raises(ChannelClosed) as caught:
+            await channel.receive(timeout_s=10)
+        assert caught.value.reason == "ended"
+        server = made.hub._nodes[SERVERS[0].key]
+        assert dict(server.events.rejected) == {"malformed": 1}
+        again = await made.hub._nodes[channel_owner(made)].dial(SERVERS[0].key, SPEC, timeout_s=10)
+        assert (await ask(again, AskManifest()))[0] == "ok"
+
+    run(None, main)
+
+
+def channel_owner(made: World) -> bytes:
+    return next(key for key in made.hub._nodes if key != SERVERS[0].key)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.binary(max_size=100))
+def test_garbage_never_ends_the_server(data: bytes) -> None:
+    async def main(made: World, channel: Channel) -> None:
+        await channel.send(data, timeout_s=10)
+        with pytest.raises(ChannelClosed):
+            await channel.receive(timeout_s=10)
+        assert dict(made.hub._nodes[SERVERS[0].key].events.rejected) == {"malformed": 1}
+
+    run(None, main)
+
+
+def test_so_many_channels_and_no_more() -> None:
+    async def main(made: World, channel: Channel) -> None:
+        network = made.hub._nodes[channel_owner(made)]
+        second = await network.dial(SERVERS[0].key, SPEC, timeout_s=10)
+        third = await network.dial(SERVERS[0].key, SPEC, timeout_s=10)
+        assert (await ask(second, AskManifest()))[0] == "ok"
+        with pytest.raises(ChannelClosed):
+            await ask(third, AskManifest())
+        assert made.hub._nodes[SERVERS[0].key].events.rejected["busy"] == 1
+
+    run(None, main)
+
+
+def test_a_silent_client_is_let_go() -> None:
+    async def main(made: World, channel: Channel) -> None:
+        with pytest.raises(ChannelClosed):
+            await channel.receive(timeout_s=600)
+        assert dict(made.hub._nodes[SERVERS[0].key].events.rejected) == {"timeout": 1}
+
+    run(None, main)
