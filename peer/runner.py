@@ -17,7 +17,7 @@ from talkoot.averaging import aggregate, messages, outputs
 from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.contribution import LocalContribution
 from talkoot.averaging.ledger import Ledger
-from talkoot.averaging.messages import BulkHeader, MessageError
+from talkoot.averaging.messages import BulkHeader, Call, Join, MessageError
 from talkoot.averaging.parts import Part
 from talkoot.averaging.round import Round
 from talkoot.compression.codec import CodecError
@@ -232,7 +232,8 @@ class Runner:
         if machine is None:
             self._workshop.behind(peer, message.round)
         elif message.round < machine.context.ledger.round:
-            self._workshop.answer_stale(peer, message.round)
+            if isinstance(message, Call | Join):  # never an answer to an answer
+                self._workshop.answer_stale(peer, message.round)
         else:
             self.feed(machine, machine.receive(peer, message, self._clock()))
 

@@ -19,6 +19,10 @@ HEAL_S = 240.0
 """Virtual time within which every peer must have committed `HEAL_ROUNDS` more once the faults have ended."""
 
 HEAL_ROUNDS = 3
+
+MAX_CONTROL_BYTES = 4_000
+"""Control messages that a peer may send in a round, on average, for each peer of the swarm."""
+
 MEAN_GAP_S = 8.0
 
 
@@ -35,6 +39,8 @@ class Result:
     faults: int
     safety_violations: list[str]
     liveness_violations: list[str]
+    control_bytes: int
+    """Bytes of control messages that one peer sent in one round, on average."""
     virtual_s: float
     seconds: float
     peer_rounds_per_s: float
@@ -58,6 +64,7 @@ class _Simulation:
         self.world = World(peers, seed, folder, witness=self.safety.signed, on_head=self._head)
         self.faults = Faults(self.world, seed, kinds, MEAN_GAP_S)
         self.aborted = 0
+        self.sent = 0
 
     def _fail(self, what: str) -> None:
         self.failed = True
@@ -75,6 +82,21 @@ class _Simulation:
         self.world.hub.release()
         await self._heal()
         self._count()
+        self.sent = self.control_bytes()
+        if self.sent > MAX_CONTROL_BYTES * len(self.world.peers):
+            self.liveness.append(f"a storm: {self.sent} bytes of control messages a round")
+
+    def control_bytes(self) -> int:
+        """Of one peer in one round, on average over those that are alive at the end."""
+        nodes = [peer.node for peer in self.world.peers if peer.node is not None]
+        sent = sum(
+            count
+            for node in nodes
+            for name, count in node.network.traffic.sent.items()
+            if "/control/" in name
+        )
+        rounds = sum(node.swarming.history.committed for node in nodes if node.swarming is not None)
+        return sent // max(1, rounds)
 
     def _slowest(self) -> int:
         return min((peer.round for peer in self.world.peers), default=-1)
@@ -134,6 +156,7 @@ def run_seed(*, peers: int, seed: int, kinds: tuple[str, ...], rounds: int) -> t
         faults=len(simulation.faults.made),
         safety_violations=simulation.safety.violations,
         liveness_violations=simulation.liveness,
+        control_bytes=simulation.sent,
         virtual_s=round(virtual_s, 3),
         seconds=round(seconds, 3),
         peer_rounds_per_s=round(commits / seconds, 1),
