@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from transformers.utils.logging import disable_progress_bar
 
 from talkoot.dht.errors import ConfigError
 from talkoot.peer.manifest import Manifest
@@ -45,9 +46,12 @@ def export(
     try:
         fresh.mkdir(parents=True)
         _name_separator(built, tokenizer.load(manifest.data, base_dir or Path()).separator)
+        disable_progress_bar()
         built.save_pretrained(fresh)  # type: ignore[operator]
         _write_tokenizer(manifest, fresh, base_dir)
         (fresh / "README.md").write_text(model_card(manifest, info), encoding="utf-8")
+        for weights in fresh.glob("*.safetensors"):  # written for us alone; others shall load it
+            weights.chmod((fresh / "README.md").stat().st_mode)
         if out_dir.exists():
             out_dir.rmdir()
         fresh.replace(out_dir)

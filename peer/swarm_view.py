@@ -44,8 +44,8 @@ class SwarmView:
         return {key: seen for key, seen in self._seen.items() if key != self._key}
 
     def frontier(self, own_round: int) -> int:
-        """The highest round that anybody claims; a claim, good for showing and for asking."""
-        return max((seen.record.round for seen in self.others.values()), default=own_round)
+        """The highest round that anybody claims, ourselves included; good for showing and for asking."""
+        return max([own_round, *(seen.record.round for seen in self.others.values())])
 
     def ahead_of(self, own_round: int) -> list[bytes]:
         """Peers that claim a later round, the furthest first."""
