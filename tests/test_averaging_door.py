@@ -3,6 +3,7 @@
 from round_swarm import Node, Swarm
 
 from talkoot.averaging import outputs
+from talkoot.dht.identity import Identity
 from talkoot.peer import admission
 
 
@@ -24,7 +25,7 @@ def swarm_with_door(reason: str | None) -> tuple[Swarm, Node, list[bytes]]:
     return swarm, newcomer, asked
 
 
-def test_a_refused_newcomer_is_left_out_and_not_waited_for():
+def test_a_refused_newcomer_is_left_out_and_not_waited_for() -> None:
     swarm, newcomer, asked = swarm_with_door("expired")
     swarm.close()
     swarm.run(0.9 * swarm.timing.form_s)
@@ -37,7 +38,7 @@ def test_a_refused_newcomer_is_left_out_and_not_waited_for():
     assert (newcomer.key, "expired") in [(note.sender, note.reason) for note in refused]
 
 
-def test_a_welcome_newcomer_is_asked_for_its_invite_once():
+def test_a_welcome_newcomer_is_asked_for_its_invite_once() -> None:
     swarm, newcomer, asked = swarm_with_door(None)
     swarm.close()
     swarm.run(30.0)
@@ -45,17 +46,17 @@ def test_a_welcome_newcomer_is_asked_for_its_invite_once():
     assert newcomer.key in newcomer.ledger.voters
 
 
-def test_whom_the_ledger_knows_is_not_asked():
+def test_whom_the_ledger_knows_is_not_asked() -> None:
     swarm, newcomer, asked = swarm_with_door("expired")
-    object.__setattr__(newcomer.round.context.rules, "founders", (newcomer.key,))
+    object.__setattr__(newcomer.machine.context.rules, "founders", (newcomer.key,))
     swarm.close()
     swarm.run(30.0)
     assert asked == []
     assert newcomer.key in newcomer.ledger.voters
 
 
-def test_the_rule_of_the_door_asks_the_clock():
-    founder, joiner = admission.Identity.from_seed(b"f" * 32), admission.Identity.from_seed(b"j" * 32)
+def test_the_rule_of_the_door_asks_the_clock() -> None:
+    founder, joiner = Identity.from_seed(b"f" * 32), Identity.from_seed(b"j" * 32)
     swarm, seed = b"s" * 32, b"t" * 32
     token = admission.issue(founder, swarm=swarm, seed=seed, expires=1000)
     proof = admission.prove(token, swarm=swarm, seed=seed, key=joiner.key)
