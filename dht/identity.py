@@ -74,11 +74,7 @@ class Identity:
         identity = cls.generate()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(identity.libp2p_bytes())
-                file.flush()
-                os.fsync(file.fileno())
+            _write_whole(path, identity.libp2p_bytes())
         except OSError as error:
             raise ConfigError(f"cannot write the key file {path}: {error.strerror}") from error
         return identity
@@ -113,6 +109,19 @@ class Identity:
     def libp2p_bytes(self) -> bytes:
         """The key file as p2pd reads it; secret."""
         return _KEY_FILE_PREFIX + self._seed + self.key
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Make the file with all of its content, or not at all: half a key would be refused for ever."""
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def verify(key: bytes, message: bytes, signature: bytes) -> bool:

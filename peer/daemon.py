@@ -58,7 +58,7 @@ def run(options: RunOptions) -> int:
     metrics = Metrics()
     logs.configure(sys.stderr, verbose=options.verbose, count=metrics.log_messages.inc)
     torch.set_num_threads(1)  # heavy work is split over worker threads; the cores belong to the trainer
-    with paths.lock(), _interruptible():
+    with _interruptible(), paths.lock():
         try:
             identity = Identity.load_or_create(paths.key_file)
             membership = membership_of(options, paths, identity)
@@ -98,15 +98,18 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a start as Ctrl-C does, until the event loop handles them."""
-    before = {number: signal.getsignal(number) for number in _stop_signals()}
-    for number in before:
+    """SIGTERM and SIGHUP end a start as Ctrl-C does, until the event loop handles them.
+
+    Afterwards all that is left to do is to exit, and a signal may cut that short without a word.
+    """
+    numbers = _stop_signals()
+    for number in numbers:
         signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _stop_signals() -> list[signal.Signals]:

@@ -327,7 +327,7 @@ class Node:
                 still_wanted=lambda: True,
             )
             break
-        if not self.joiner.heard:
+        if not self.joiner.heard and (holdings.ledger.round or self.membership.bootstrap):
             log.info("nobody else can be reached: going on alone from round %d", holdings.ledger.round)
 
     # -- trainer -------------------------------------------------------------------------------------

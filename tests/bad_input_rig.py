@@ -1,6 +1,7 @@
 """Starts of the daemon that are to fail, in this process: exit code, the one line, what the log says."""
 
 import logging
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,12 +32,15 @@ def _settings_kept() -> Iterator[None]:
     """The daemon sets up logging and torch for a process of its own."""
     root, threads, arguments = logging.getLogger(), torch.get_num_threads(), sys.argv
     handlers, level = root.handlers[:], root.level
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
         root.handlers[:], sys.argv = handlers, arguments
         root.setLevel(level)
         torch.set_num_threads(threads)
+        for number, handler in signals.items():
+            signal.signal(number, handler)
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object, unforeseen: bool = False) -> Outcome:

@@ -178,7 +178,9 @@ def _open(spec: protocol.TrainerSpec) -> tuple[Session, protocol.Ready]:
     try:
         return open_session(spec)
     except OSError as error:
-        raise ConfigError(f"cannot prepare the training data in {spec.state_dir}: {error}") from error
+        raise ConfigError(
+            f"cannot prepare the training data in {spec.state_dir}: {error.strerror or error}"
+        ) from error
 
 
 def serve(link: Link, spec: protocol.TrainerSpec) -> None:

@@ -1,0 +1,320 @@
+"""A real daemon under faults: signals, deaths, a stopped clock of its own, a full disk, closed outputs, bad
+requests. After each: nothing is left behind, and what was committed is still there."""
+
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+
+import psutil
+import pytest
+from swarm_help import Daemons, daemons, part, small_manifest, until
+
+from talkoot.cli.demo_node import TALKOOT, DemoNode
+from talkoot.peer.head import read_head
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the daemons of a test keep their sockets: a short path, and empty at the end."""
+    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as name:
+        monkeypatch.setenv("TMPDIR", name)
+        yield Path(name)
+
+
+@pytest.fixture
+def swarm(tmp_path: Path, temporary: Path) -> Iterator[Daemons]:
+    with daemons(tmp_path) as made:
+        yield made
+
+
+def trained(swarm: Daemons, peers: int = 1) -> DemoNode:
+    """The founder of a swarm that has committed a round with all its peers."""
+    founder = swarm.found(small_manifest(peers=peers))
+    for _ in range(peers - 1):
+        swarm.join()
+    swarm.counted(*swarm.peers, since=0)
+    return founder
+
+
+def pid_of(node: DemoNode) -> int:
+    assert node._process is not None
+    return node._process.pid
+
+
+def family(node: DemoNode) -> list[psutil.Process]:
+    """The daemon's children: its p2pd and its trainer."""
+    children = psutil.Process(pid_of(node)).children(recursive=True)
+    assert len(children) >= 2
+    return children
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    living = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                living.append(process)
+    return living
+
+
+def end(node: DemoNode, children: list[psutil.Process]) -> int:
+    """The exit code, once the daemon and its children are gone."""
+    code = until(lambda: node.exit_code, "end of the daemon", [node])
+    until(lambda: not alive(children), "end of its children", [node])
+    return code
+
+
+def lines(node: DemoNode) -> list[str]:
+    return node.log_path.read_text(errors="replace").splitlines()
+
+
+def told(node: DemoNode) -> list[str]:
+    """What was said to people, beside the log."""
+    return [line for line in lines(node) if not line.startswith("{")]
+
+
+def rounds_on_disk(node: DemoNode) -> int:
+    head = read_head(node.state_dir / "outer")
+    assert head is not None
+    return head.round
+
+
+# -- signals -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_polite_stop(swarm: Daemons, temporary: Path, number: signal.Signals) -> None:
+    node = trained(swarm)
+    children = family(node)
+    os.kill(pid_of(node), number)
+    assert end(node, children) == 0
+    assert told(node) == []
+    assert not (node.state_dir / "api.json").exists()
+    assert not (node.state_dir / "api.token").exists()
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("stopped_child", [False, True])
+def test_a_second_signal_stops_at_once(swarm: Daemons, temporary: Path, stopped_child: bool) -> None:
+    node = trained(swarm)
+    children = family(node)
+    if stopped_child:  # a polite stop would wait for it
+        until(lambda: part(node, "worker"), "trainer").suspend()
+    os.kill(pid_of(node), signal.SIGINT)
+    until(lambda: any("once more to stop at once" in line for line in lines(node)), "the offer", [node])
+    os.kill(pid_of(node), signal.SIGINT)
+    code = end(node, children)
+    assert code == 130 or (not stopped_child and code in (0, -signal.SIGINT))  # it may have been through
+    assert told(node) == []
+    assert not (node.state_dir / "api.json").exists()
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_signal_while_it_starts(swarm: Daemons, temporary: Path) -> None:
+    node = swarm.found(small_manifest(peers=1))
+    until(lambda: any("founding a swarm" in line for line in lines(node)), "founding", [node])
+    os.kill(pid_of(node), signal.SIGTERM)
+    assert until(lambda: node.exit_code, "end", [node]) == 130
+    assert told(node) == []
+    assert list(temporary.iterdir()) == []
+    node.start()
+    swarm.counted(node, since=0)
+
+
+# -- deaths ------------------------------------------------------------------------------------------
+
+
+def test_killed_again_and_again(swarm: Daemons, temporary: Path) -> None:
+    founder = trained(swarm, peers=2)
+    victim, random = swarm.peers[1], Random(7)
+    for _ in range(3):
+        until(lambda: part(victim, "p2pd"), "its children", swarm.peers)
+        children = family(victim)
+        at = swarm.round_of(victim) + random.randrange(2)
+        until(lambda at=at: swarm.round_of(victim) >= at, "a moment to kill it", swarm.peers)
+        os.kill(pid_of(victim), signal.SIGKILL)
+        assert end(victim, children) == -signal.SIGKILL
+        committed = rounds_on_disk(victim)
+        victim.start()
+        swarm.counted(founder, victim, since=committed)
+    assert told(victim) == []
+    assert len(list(temporary.iterdir())) <= 5  # what SIGKILL left is removed by later starts
+
+
+def test_halted_for_a_while(swarm: Daemons) -> None:
+    founder = trained(swarm, peers=2)
+    victim = swarm.peers[1]
+    process = psutil.Process(pid_of(victim))
+    process.suspend()
+    before = swarm.round_of(founder)
+    try:
+        until(lambda: swarm.round_of(founder) >= before + 2, "rounds without it", swarm.peers)
+    finally:
+        process.resume()
+    swarm.counted(founder, victim, since=swarm.round_of(founder))
+    assert victim.running
+    assert told(victim) == []
+
+
+# -- what it says and to whom --------------------------------------------------------------------------
+
+
+def test_nobody_reads_what_it_says(swarm: Daemons, tmp_path: Path) -> None:
+    """As with `talkoot run ... 2>&1 | head -1`."""
+    node = trained(swarm)
+    os.kill(pid_of(node), signal.SIGTERM)
+    end(node, [])
+    command = [*TALKOOT, "run", "--profile", "test", "--device", "cpu", "--state-dir", str(node.state_dir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"{")
+        process.stdout.close()
+        committed = rounds_on_disk(node)
+        until(lambda: rounds_on_disk(node) >= committed + 2, "rounds", [node])
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def test_its_outputs_are_closed(swarm: Daemons) -> None:
+    """As with `talkoot run ... >&- 2>&-`."""
+    node = trained(swarm)
+    os.kill(pid_of(node), signal.SIGTERM)
+    end(node, [])
+    committed = rounds_on_disk(node)
+    command = [*TALKOOT, "run", "--profile", "test", "--device", "cpu", "--state-dir", str(node.state_dir)]
+    with subprocess.Popen(["sh", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "sh", *command]) as process:
+        until(lambda: rounds_on_disk(node) >= committed + 2, "rounds", [node])
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+GARBAGE = [
+    b"\0" * 200,
+    b"GET / HTTP/9.9\r\n\r\n",
+    b"GET /api/v1/status HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+    b"POST /api/v1/leave HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999\r\n\r\n",
+    b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20_000 + b"\r\n",
+    b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+]
+
+
+def test_garbage_at_the_local_api(swarm: Daemons) -> None:
+    node = trained(swarm)
+    port = swarm.status(node)["http_port"]
+    for data in GARBAGE * 3:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection, suppress(OSError):
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):
+                pass
+    hanging = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(50)]
+    swarm.counted(node, since=swarm.round_of(node))
+    for connection in hanging:
+        connection.close()
+    assert told(node) == []
+    assert not [line for line in lines(node) if "Traceback" in line]
+
+
+# -- a full disk -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MB: the state takes 3 MB, the prepared tokens 11 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("only root can mount a small disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_state(small_disk: Path, swarm: Daemons) -> Path:
+    """The small disk, with the state directory of the first peer on it; its log is elsewhere."""
+    (small_disk / "state").mkdir()
+    (swarm.folder / "peer-0").symlink_to(small_disk / "state")
+    return small_disk
+
+
+def fill(folder: Path, *, leave: int = 0) -> Path:
+    """Take all space but `leave` bytes."""
+    path = folder / "ballast"
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    os.truncate(path, max(0, path.stat().st_size - leave))
+    return path
+
+
+def goes_on(swarm: Daemons, node: DemoNode) -> None:
+    """It commits another round, started again if it ended."""
+    committed = rounds_on_disk(node) if (node.state_dir / "outer" / "HEAD").exists() else 0
+    if not node.running:
+        node.start()
+    until(lambda: (node.poll() or {}).get("rounds_committed", 0) > 0, "rounds", [node])
+    assert swarm.round_of(node) > committed
+
+
+@pytest.mark.parametrize("leave_kib", [0, 4, 64, 200])
+def test_the_disk_is_full_at_founding(small_state: Path, swarm: Daemons, leave_kib: int) -> None:
+    ballast = fill(small_state, leave=leave_kib * 1024)
+    node = swarm.found(small_manifest(peers=1))
+    assert until(lambda: node.exit_code, "end", [node]) == 2
+    (line,) = told(node)
+    assert "No space left on device" in line or "MB are free" in line
+    assert not [line for line in lines(node) if "Traceback" in line]
+    ballast.unlink()
+    goes_on(swarm, node)
+
+
+def test_the_disk_is_full_when_the_tokens_are_prepared(small_state: Path, swarm: Daemons) -> None:
+    ballast = fill(small_state, leave=4 * 2**20)
+    node = swarm.found(small_manifest(peers=1))
+    assert until(lambda: node.exit_code, "end", [node]) == 1
+    (line,) = told(node)
+    assert "No space left on device" in line
+    assert not [line for line in lines(node) if "Traceback" in line]
+    ballast.unlink()
+    goes_on(swarm, node)
+
+
+@pytest.mark.parametrize("leave_kib", [0, 64, 72, 300])
+def test_the_disk_is_full_while_it_trains(small_state: Path, swarm: Daemons, leave_kib: int) -> None:
+    node = trained(swarm)
+    ballast = fill(small_state, leave=leave_kib * 1024)
+    until(lambda: not node.running or "No space left" in "".join(lines(node)[-5:]), "full disk", [node])
+    if not node.running:
+        assert node.exit_code == 1
+        (line,) = told(node)
+        assert "No space left on device" in line
+    assert not [line for line in lines(node) if "Traceback" in line]
+    ballast.unlink()
+    goes_on(swarm, node)
+
+
+def test_the_disk_of_the_log_is_full(small_disk: Path, swarm: Daemons) -> None:
+    node = trained(swarm)
+    os.kill(pid_of(node), signal.SIGTERM)
+    end(node, [])
+    node.log_path = small_disk / "log"
+    ballast = fill(small_disk)
+    node.start()
+    goes_on(swarm, node)
+    ballast.unlink()
+    goes_on(swarm, node)
+    assert until(lambda: lines(node), "log", [node])
+    assert told(node) == []
