@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from typing import Literal
 
 from talkoot.averaging.aggregate import EncodedPart
-from talkoot.averaging.certificate import Certificate, Value
+from talkoot.averaging.certificate import Certificate, Value, weakly
 from talkoot.averaging.certification import Certification
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import LocalContribution
@@ -143,6 +143,9 @@ class Attempt:
         if roster.locked is not None:
             self.phase, self.deadline = "certifying", self._until(now, timing.certify_s)
             if self._leader is None:
+                return []
+            if roster.weak:
+                self.certificate = weakly(roster.locked)
                 return []
             return self._certification.propose(roster.locked.value, roster.locked)
         self.phase, self.deadline = "exchanging", self._until(now, timing.exchange_s)

@@ -138,7 +138,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A value with the commit votes that make it final (or weak)."""
+    """A value with the commit votes that make it final (or weak; then `weakly` gives others)."""
 
     value: Value
     attempt: int
@@ -219,15 +219,42 @@ def check_certificate(certificate: Certificate, voters: tuple[bytes, ...], verif
         same = (contribution.swarm, contribution.round, contribution.prior)
         if same != (certificate.value.swarm, certificate.value.round, certificate.value.prior):
             raise CertificateError("wrong_round", "a counted contribution belongs to another round")
+    try:
+        _check_all_votes(certificate, "commit", certificate.weak, voters, verify)
+    except CertificateError:
+        if not certificate.weak or not _is_prepared(certificate, voters, verify):
+            raise
+
+
+def _check_all_votes(
+    certificate: Certificate, phase: Phase, weak: bool, voters: tuple[bytes, ...], verify: Verify
+) -> None:
     check_votes(
         certificate.value,
         certificate.votes,
         attempt=certificate.attempt,
-        phase="commit",
-        weak=certificate.weak,
+        phase=phase,
+        weak=weak,
         voters=voters,
         verify=verify,
     )
+
+
+def _is_prepared(certificate: Certificate, voters: tuple[bytes, ...], verify: Verify) -> bool:
+    """Whether a quorum of all voters prepared the value: see `weakly`."""
+    try:
+        _check_all_votes(certificate, "prepare", False, voters, verify)
+    except CertificateError:
+        return False
+    return True
+
+
+def weakly(lock: Prepared) -> Certificate:
+    """The weak certificate that a lock is good for when no quorum is left to commit its value.
+
+    The value may be final already, unknown to those who are left, so they must go on with it or not at all.
+    """
+    return Certificate(value=lock.value, attempt=lock.attempt, weak=True, votes=lock.votes)
 
 
 def genesis(swarm: bytes, digest: bytes, founders: Iterable[bytes], signer: Signer) -> Certificate:

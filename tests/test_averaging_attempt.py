@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 from hostile_rig import CHUNK, NUMEL
-from round_swarm import Node, Swarm, ToySigner
+from round_swarm import Node, Swarm, ToySigner, toy_verify
 
 from talkoot.averaging import outputs
-from talkoot.averaging.messages import MAX_MEMBERS, Ahead, Call, Join, sign
+from talkoot.averaging.certificate import check_certificate
+from talkoot.averaging.messages import MAX_MEMBERS, Ahead, Call, Committed, Join, sign
 
 
 def make(num_peers: int, **options: Any) -> tuple[Swarm, list[Node]]:
@@ -202,3 +203,31 @@ def test_who_was_left_behind_is_told_the_attempt() -> None:
 
 def replace_attempt(call: Call, attempt: int) -> Call:
     return Call(round=call.round, attempt=attempt, prior=call.prior)
+
+
+@pytest.mark.parametrize(("num_peers", "num_dead"), [(2, 1), (3, 2), (4, 2), (4, 3)])
+def test_who_is_left_with_a_lock_goes_on_weakly_with_its_value(num_peers: int, num_dead: int) -> None:
+    swarm, nodes = make(num_peers)
+    swarm.close()
+    swarm.run_until(lambda: any(node.journal is not None and node.journal.lock for node in nodes))
+    locked = next(node for node in nodes if node.journal is not None and node.journal.lock)
+    dead = [node for node in nodes if node is not locked][:num_dead]
+    for node in dead:
+        swarm.kill(node.key)
+    assert locked.journal is not None
+    assert locked.journal.lock is not None
+    value = locked.journal.lock.value
+    swarm.run(swarm.now + 600.0)
+    left = [node for node in nodes if node.alive]
+    for node in left:
+        assert [certificate.kind for certificate in node.commits] == ["weak"]
+        assert node.commits[0].value == value
+        check_certificate(node.commits[0], node.machine.context.ledger.voters, toy_verify)
+    for node in dead:  # they come back with the same value staged
+        node.alive = True
+    swarm.connect()
+    for node in dead:
+        outs = node.machine.receive(
+            locked.key, Committed(round=0, attempt=0, certificate=locked.commits[0]), swarm.now
+        )
+        assert any(isinstance(out, outputs.Commit | outputs.NeedState) for out in outs)

@@ -13,6 +13,7 @@ from averaging_help import (
     make_contribution,
     make_value,
     peers,
+    prepared,
     sign_votes,
 )
 from hypothesis import given, settings
@@ -32,6 +33,7 @@ from talkoot.averaging.certificate import (
     check_value,
     decode_certificate,
     genesis,
+    weakly,
 )
 from talkoot.averaging.ledger import MAX_VOTERS
 
@@ -132,6 +134,20 @@ def test_a_weak_certificate_needs_a_quorum_of_the_voters_that_were_present() -> 
     assert refused(certify(value, [FOUR[0], FOUR[2]], weak=True)) == "not_a_voter"
     nobody = make_value([ToySigner(99)], FOUR)
     assert refused(certify(nobody, [], weak=True)) == "no_quorum"
+
+
+def test_who_is_locked_may_go_on_weakly_with_the_prepares_of_a_quorum() -> None:
+    lock = prepared(VALUE, FOUR[:3], attempt=2)
+    weak = weakly(lock)
+    check_certificate(weak, ALL, toy_verify)
+    assert weak.kind == "weak"
+    assert refused(replace(weak, weak=False)) == "signature"
+    assert refused(replace(weak, attempt=3)) == "signature"
+    assert refused(replace(weak, votes=weak.votes[:2])) == "no_quorum"
+    assert refused(weakly(prepared(VALUE, FOUR[:3], weak=True))) == "signature"
+    alone = make_value(FOUR[:1], FOUR)
+    assert refused(weakly(prepared(alone, FOUR[:1]))) == "signature"
+    assert refused(weakly(prepared(alone, FOUR[:2]))) == "not_a_voter"
 
 
 def contribution_refused(**changes: Any) -> str:
