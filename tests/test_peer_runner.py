@@ -13,7 +13,7 @@ from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import LocalContribution, encode_delta, sign_contribution
 from talkoot.averaging.digest import content_hash, state_tree
 from talkoot.averaging.ledger import Ledger
-from talkoot.averaging.messages import Abort, BulkHeader, Call, encode, encode_bulk_header
+from talkoot.averaging.messages import Abort, BulkHeader, Call, Message, encode, encode_bulk_header
 from talkoot.averaging.outer import outer_step
 from talkoot.averaging.round import Round
 from talkoot.averaging.rules import Rules, Timing
@@ -338,7 +338,7 @@ def test_a_peer_in_a_later_round_and_one_in_an_earlier_round() -> None:
         await one_round(world.benches, 1)
         bench = world.benches[0]
         call = Call(round=0, attempt=0, prior=bytes(32))
-        aborts = [Abort(round=n, attempt=0, reason="", suspects=()) for n in (0, 9, 1)]
+        aborts: list[Message] = [Abort(round=n, attempt=0, reason="", suspects=()) for n in (0, 9, 1)]
         frames = [(encode(message), b"") for message in (call, *aborts)]
         await world.stranger("control", frames, bench)
         await bench.until(lambda: any(isinstance(note, outputs.Refused) for note in bench.notes))
