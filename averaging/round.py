@@ -257,6 +257,8 @@ class Round:
             return True
         self._running = None
         self.attempt += 1
+        if self._encoding == "done" and self.local is None:
+            self._encoding = "no"  # there may be something to contribute when the round is tried again
         self._out.append(GaveUp(reason))
         return False
 

@@ -80,6 +80,20 @@ def test_a_peer_with_too_few_steps_takes_part_without_contribution() -> None:
     assert len(lazy.commits[0].value.cut) == 2
 
 
+def test_a_round_in_which_nobody_had_anything_is_tried_again():
+    swarm = Swarm(1)
+    node = next(iter(swarm.nodes.values()))
+    node.steps = 0
+    swarm.start_round()
+    swarm.close()
+    swarm.run(10.0)
+    assert [note.reason for note in node.notes if isinstance(note, outputs.GaveUp)] == ["nothing_to_average"]
+    node.steps = 30
+    swarm.close()
+    swarm.run(20.0)
+    assert len(node.commits[0].value.cut) == 1
+
+
 def count_deliveries(num_peers: int, **options: Any) -> int:
     swarm = Swarm(num_peers, **options)
     swarm.start_round()
