@@ -44,15 +44,17 @@ def _global_options(
 
 
 app.command("init")(founding.init)
-app.command("run")(running.run)
-app.command("invite")(reading.invite)
+app.command("run", short_help="Train in a swarm: found it, join it, or go on.")(running.run)
+app.command("invite", short_help="Make an invite for one more peer.")(reading.invite)
 app.command("status")(reading.status)
 app.command("id")(reading.show_id)
-app.command("export")(model.export)
+app.command("export", short_help="Write the current model as a transformers checkpoint.")(model.export)
 app.command("generate")(model.generate)
-app.command("demo")(demo_command.demo)
-app.command("simulate")(simulate.simulate)
-app.command("rounds")(reading.rounds)
+app.command("demo", short_help="Train with several real peers on this machine.")(demo_command.demo)
+app.command("simulate", short_help="Simulate swarms of the daemon's own code under faults.")(
+    simulate.simulate
+)
+app.command("rounds", short_help="Show the last rounds: who was counted and who was not.")(reading.rounds)
 app.add_typer(bench.app, name="bench")
 
 

@@ -71,6 +71,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     for command in ("init", "run", "invite", "status", "id", "export", "generate", "demo", "bench"):
         assert f"\n  {command} " in out
+    assert "..." not in out.partition("Commands:")[2], "a command's description does not fit on its line"
 
 
 def test_init_writes_a_manifest_that_run_accepts(
