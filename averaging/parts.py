@@ -9,6 +9,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+MAX_CLAIM = 8.0
+"""A claimed bandwidth counts for at most so many times the (lower) median."""
+
 
 class Part(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A contiguous run of chunks and the peer that aggregates it."""
@@ -50,7 +53,8 @@ def assign_parts(
     """
     known = sorted(bandwidth for _, bandwidth in reducers if bandwidth > 0)
     typical = known[(len(known) - 1) // 2] if known else 1.0
-    shares = water_fill([bandwidth or typical for _, bandwidth in reducers], num_peers)
+    credible = [min(MAX_CLAIM * typical, bandwidth or typical) for _, bandwidth in reducers]
+    shares = water_fill(credible, num_peers)
     exact = [share * num_chunks for share in shares]
     counts = [int(value) for value in exact]
     order = sorted(range(len(exact)), key=lambda i: (counts[i] - exact[i], i))

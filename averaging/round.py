@@ -322,6 +322,9 @@ class Round:
             self._send(sender, Ahead(round=self.context.ledger.round, attempt=self.attempt))
         elif now < self._earliest:
             self._held_call = (sender, call)
+        elif call.attempt == self.attempt and self.phase == "forming" and self._running is not None:
+            self._running.joined = False  # the leader lost what we said when our connection broke
+            self._join()
         elif call.attempt > self.attempt or self.phase == "idle":
             self._jump(call.attempt, now)
 

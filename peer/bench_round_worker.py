@@ -91,6 +91,9 @@ class _Bench:
         )
         return Round(self.context, role="full", upload=0.0, earliest=0.0)
 
+    def takes_part(self, peer: bytes) -> bool:
+        return peer in self.voters
+
     async def encode(self) -> LocalContribution:
         return await asyncio.to_thread(self._encode)
 

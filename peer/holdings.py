@@ -135,6 +135,15 @@ class Holdings:
         records = self.log.read_range(first, max_records=256, max_bytes=2 << 20)
         return [decode_certificate(data) for _, data in records]
 
+    def unsettled_digest(self, number: int) -> bytes | None:
+        """Our digest after `number` rounds, if that lies beyond our last final round: others may differ."""
+        if self.head.kind != "weak" or number > number_of(self.head):
+            return None
+        if number <= number_of(self.last_final()):
+            return None
+        data = self.log.read(number)
+        return decode_certificate(data).value.digest if data is not None else None
+
     def last_final(self) -> Certificate:
         """The newest certificate in the log that is not weak (or the oldest that is there)."""
         number = self.log.last

@@ -436,6 +436,7 @@ class Node:
             view.update(records)
             nearest = frozenset(list(view.others)[: self.manifest.swarm.max_peers])
             self.links.keep(nearest)
+            self.runner.links_changed()
             self.metrics.state(self.state_now)
             self.metrics.peers_known.set(len(view.others))
             self.metrics.round_frontier.set(max(view.frontier(0), self.swarming.ledger.round))

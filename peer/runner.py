@@ -36,6 +36,9 @@ BULK_WAIT_S = 30.0
 class Workshop(Protocol):
     """What the node does for a round."""
 
+    def takes_part(self, peer: bytes) -> bool:
+        """Whether a connected peer is one of the swarm, so that rounds wait for it."""
+
     async def encode(self) -> LocalContribution | None:
         """Snapshot and encode our contribution; None when there is too little to contribute."""
 
@@ -97,7 +100,7 @@ class Runner:
         """Go on with another round (None: none for now); outputs of the one before are void."""
         self.round = machine
         if machine is not None and self._links is not None:
-            self.feed(machine, machine.reachable(set(self._links.connected), self._clock()))
+            self.feed(machine, machine.reachable(self._partners(), self._clock()))
         self._changed.set()
         self._move()
 
@@ -106,10 +109,16 @@ class Runner:
         if self.round is not None:
             self.feed(self.round, self.round.close(self._clock()))
 
-    def links_changed(self, peers: frozenset[bytes]) -> None:
-        """For `Links.on_change`."""
+    def links_changed(self, _peers: frozenset[bytes] = frozenset()) -> None:
+        """For `Links.on_change`, and when it may have changed who takes part."""
         if self.round is not None:
-            self.feed(self.round, self.round.reachable(set(peers), self._clock()))
+            self.feed(self.round, self.round.reachable(self._partners(), self._clock()))
+
+    def _partners(self) -> set[bytes]:
+        """Connected peers that take part."""
+        if self._links is None or self._late_workshop is None:
+            return set()
+        return {peer for peer in self._links.connected if self._workshop.takes_part(peer)}
 
     def feed(self, machine: Round, outs: list[outputs.Output]) -> None:
         """Queue what a call of the round returned."""

@@ -1,5 +1,6 @@
 """What this peer knows of the others: their announcements, and whether the round is to close by them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from talkoot.averaging.ledger import Ledger
@@ -51,6 +52,18 @@ class SwarmView:
         """Peers that claim a later round, the furthest first."""
         ahead = [key for key, seen in self.others.items() if seen.record.round > own_round]
         return sorted(ahead, key=lambda key: -self._seen[key].record.round)
+
+    def elsewhere(self, digest_at: Callable[[int], bytes | None]) -> list[bytes]:
+        """Peers that announce another state than ours after the same number of rounds.
+
+        `digest_at` gives our digest after a number of rounds, None where it cannot differ any more.
+        """
+        found = []
+        for key, seen in sorted(self.others.items()):
+            ours = digest_at(seen.record.round)
+            if ours is not None and ours != seen.record.digest:
+                found.append(key)
+        return found
 
     def ready(self, digest: bytes) -> int:
         """Other peers that train from the same outer state, or wait to begin."""

@@ -198,6 +198,12 @@ class Swarming:
 
     # -- Workshop ------------------------------------------------------------------------------------
 
+    def takes_part(self, peer: bytes) -> bool:
+        """See `Workshop`."""
+        seen = self.view.others.get(peer)
+        announced = seen is not None and seen.record.role != "observer" and seen.record.state != "draining"
+        return announced or (seen is None and peer in self.ledger.voters)
+
     async def encode(self) -> LocalContribution | None:
         """See `Workshop`."""
         self._note_closing()
@@ -348,8 +354,9 @@ class Swarming:
             quiet = not self.exchanging or (
                 self.runner.round is not None and self.runner.round.phase == "done"
             )
-            if wanted or (ahead and quiet):
-                await self.update([*sorted(wanted), *ahead])
+            elsewhere = self.view.elsewhere(self.holdings.unsettled_digest)
+            if wanted or elsewhere or (ahead and quiet):
+                await self.update([*sorted(wanted), *ahead, *elsewhere])
 
     async def update(self, peers: list[bytes]) -> bool:
         """Fetch a state that is to be preferred to ours; True when there was one."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from talkoot.averaging.parts import Part, assign_parts, parts_problem, water_fill
+from talkoot.averaging.parts import MAX_CLAIM, Part, assign_parts, parts_problem, water_fill
 
 BANDWIDTHS = st.lists(st.floats(1e3, 1e9), min_size=1, max_size=8)
 
@@ -70,13 +70,21 @@ def test_parts_cover_every_chunk_once(
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.floats(1e3, 1e9), min_size=1, max_size=8), st.integers(1, 40))
+@given(st.lists(st.floats(1e6, MAX_CLAIM * 1e6), min_size=1, max_size=8), st.integers(1, 40))
 def test_no_part_is_a_chunk_away_from_its_share(bandwidths: list[float], num_chunks: int) -> None:
     reducers = [(bytes([i]), b) for i, b in enumerate(bandwidths)]
     shares = water_fill(bandwidths, len(reducers))
     sizes = {part.reducer: part.num_chunks for part in assign_parts(reducers, num_chunks, len(reducers))}
     for (key, _), share in zip(reducers, shares, strict=True):
         assert abs(sizes.get(key, 0) - share * num_chunks) < 1 + 1e-6
+
+
+def test_a_claim_without_measure_does_not_win_the_whole_vector() -> None:
+    honest = [(bytes([i]), 1e6) for i in range(7)]
+    boastful = assign_parts([*honest, (b"x", 1e308)], 80, 8)
+    capped = assign_parts([*honest, (b"x", MAX_CLAIM * 1e6)], 80, 8)
+    assert boastful == capped
+    assert all(part.num_chunks < 80 for part in boastful)
 
 
 def test_a_link_that_was_not_measured_counts_as_a_typical_one() -> None:

@@ -80,7 +80,7 @@ def test_a_peer_with_too_few_steps_takes_part_without_contribution() -> None:
     assert len(lazy.commits[0].value.cut) == 2
 
 
-def test_a_round_in_which_nobody_had_anything_is_tried_again():
+def test_a_round_in_which_nobody_had_anything_is_tried_again() -> None:
     swarm = Swarm(1)
     node = next(iter(swarm.nodes.values()))
     node.steps = 0

@@ -92,6 +92,9 @@ class Bench:
         )
         self.runner.set_round(Round(context, role="full", upload=0.0, earliest=0.0))
 
+    def takes_part(self, peer: bytes) -> bool:
+        return True
+
     async def encode(self) -> LocalContribution:
         index, chunks = encode_delta(
             self.delta, torch.zeros(NUMEL), torch.zeros(NUMEL), scale=1.0, codec_name="int8", rules=RULES
