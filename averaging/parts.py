@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-MAX_CLAIM = 8.0
+MAX_CLAIM = 4.0
 """A claimed bandwidth counts for at most so many times the (lower) median."""
 
 
