@@ -83,20 +83,21 @@ def _json(value: Any) -> str:
 def status_text(status: dict[str, Any]) -> str:
     """The status in a few aligned lines."""
     value = status.get
-    reason = f" ({value('reason')})" if value("reason") else ""
+    reason = f" ({str(value('reason')).replace('_', ' ')})" if value("reason") else ""
     rows = [
         ("peer", str(value("peer_id", "?"))),
-        ("swarm", f"{value('swarm_name', '?')} ({str(value('swarm_id', ''))[:12]})"),
+        ("swarm", f"{value('swarm_name') or '?'} ({str(value('swarm_id', ''))[:12]})"),
         ("state", f"{value('state', '?')}{reason}, up {duration(value('uptime_s') or 0)}"),
-        (
-            "round",
-            f"{value('round', 0)} (swarm {value('frontier', 0)}), {value('certificate') or 'no'} certificate",
-        ),
+        ("round", _round_words(status)),
         ("rounds", f"{value('rounds_committed', 0)} committed, {value('rounds_aborted', 0)} given up here"),
         (
             "training",
             f"{count(value('steps_total') or 0)} steps, {count(value('tokens_total') or 0)} tokens, "
-            f"{value('steps_per_second') or 0:.2f} steps/s on {value('device') or '?'}",
+            + (
+                f"{value('steps_per_second') or 0:.2f} steps/s on {value('device')}"
+                if value("device")
+                else "-"
+            ),
         ),
         ("loss", f"{loss(value('loss'))} training, {loss(value('eval_loss'))} held out"),
         (
@@ -114,6 +115,14 @@ def status_text(status: dict[str, Any]) -> str:
     lines.append(f"{'peers':9} {len(peers)} known")
     lines += [_peer_line(peer) for peer in peers]
     return "\n".join(lines)
+
+
+def _round_words(status: dict[str, Any]) -> str:
+    number, frontier = status.get("round"), status.get("frontier")
+    if number is None:
+        return "no state of the swarm yet"
+    others = "" if frontier is None else f" (swarm {frontier})"
+    return f"{number}{others}, {status.get('certificate') or 'no'} certificate"
 
 
 def _peer_line(peer: dict[str, Any]) -> str:

@@ -5,8 +5,10 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -360,6 +362,31 @@ def test_a_directory_with_other_files(capsys: Capsys, tmp_path: Path) -> None:
     outcome = refused(capsys, "run", draft(tmp_path / "swarm"), "--state-dir", tmp_path / "state")
     assert (outcome.code, "choose another --state-dir" in outcome.line) == (2, True)
     assert set(tree(tmp_path / "state")) == {"thesis.tex"}
+
+
+@pytest.mark.parametrize("where", ["state", "state/below"])
+def test_a_state_directory_that_cannot_be_written(
+    capsys: Capsys, founded: Path, tmp_path: Path, where: str
+) -> None:
+    folder = tmp_path / "state"
+    shutil.copytree(founded / "state", folder)
+    with read_only(folder):
+        outcome = refused(capsys, "run", founded / "swarm.toml", "--state-dir", tmp_path / where)
+    assert outcome.code == 2
+    assert f"cannot use the state directory {tmp_path / where}: Read-only file system" in outcome.line
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """As long as this lasts nobody, not even root, can write in `folder`."""
+    bind = ["mount", "--bind", str(folder), str(folder)]
+    if subprocess.run(bind, capture_output=True, check=False).returncode:
+        pytest.skip("only root can make a directory read-only for itself")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_state_directory_in_use(capsys: Capsys, state: Path) -> None:

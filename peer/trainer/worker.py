@@ -189,7 +189,10 @@ def serve(link: Link, spec: protocol.TrainerSpec) -> None:
         session, ready = _open(spec)
         link.send(ready)
         Worker(link, session).run()
-    except (ConfigError, NoMemory) as error:
+    except NoMemory as error:
+        words = f"{error}; free some, or raise --memory-limit, or take a machine or device with more"
+        link.send(protocol.Failed(reason=" ".join(words.split())[:500]))
+    except ConfigError as error:
         link.send(protocol.Failed(reason=" ".join(str(error).split())[:500]))
 
 
