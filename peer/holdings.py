@@ -45,6 +45,8 @@ class Holdings:
         self.rules = rules
         self.journal = Journal(paths.journal)
         self.log = CertLog(paths.round_log)
+        if self.log.cut_bytes:
+            log.warning("%s: the last %d bytes were damaged and are gone", self.log.path, self.log.cut_bytes)
         self.head: Certificate
         self.ledger: Ledger
         self.tree: StateTree
