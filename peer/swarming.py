@@ -93,7 +93,7 @@ class Swarming:
         )
         self.may_vote = True
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._aggregate = torch.zeros(rules.numel)
+        self._aggregate = torch.empty(rules.numel)  # a round writes all of it; zeros take long
         self._applying = asyncio.Lock()
         self._updating = asyncio.Lock()
         self._began = clock.now()

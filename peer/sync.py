@@ -10,6 +10,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from talkoot.averaging.branches import choose
 from talkoot.averaging.certificate import Certificate, CertificateError, check_chain, check_genesis
 from talkoot.averaging.digest import CHUNK_BYTES, StateTree, tensor_bytes
@@ -147,9 +149,14 @@ async def download(
     for name, leaves, target in vectors:
         for index, expected in enumerate(leaves):
             data = await client.chunk(digest, name, index, expected)
-            start = index * CHUNK_BYTES
-            if len(data) != len(target[start : start + CHUNK_BYTES]):
+            place = target[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
+            if len(data) != len(place):
                 raise RemoteError(client.peer, "malformed", "a chunk of the wrong size")
-            target[start : start + len(data)] = data
+            await asyncio.to_thread(_write, place, data)
             progress.done_bytes += len(data)
     return tree
+
+
+def _write(target: memoryview, data: bytes | memoryview) -> None:
+    """Copy into a mapped file: page faults, and a disk that may be slow. numpy lets other threads run."""
+    np.copyto(np.frombuffer(target, np.uint8), np.frombuffer(data, np.uint8))
