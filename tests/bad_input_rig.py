@@ -1,8 +1,10 @@
 """Starts of the daemon that are to fail, in this process: exit code, the one line, what the log says."""
 
 import logging
+import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,8 +14,10 @@ import pytest
 import torch
 
 from talkoot.cli import main as main_module
-from talkoot.peer import manifest_file, presets
+from talkoot.dht.identity import Identity
+from talkoot.peer import admission, founding, invite, manifest_file, presets
 from talkoot.peer.manifest import Manifest
+from talkoot.peer.statedir import StateDir
 
 
 @dataclass(frozen=True)
@@ -84,3 +88,37 @@ def tree(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != "lock"
     }
+
+
+def found_in(folder: Path) -> Path:
+    """Found a swarm in `folder`/state, its sealed manifest in `folder`/swarm.toml; returns `folder`."""
+    paths = StateDir(folder / "state")
+    paths.prepare()
+    identity = Identity.load_or_create(paths.key_file)
+    sealed = founding.found(presets.make("numpy-test", name="test"), folder, paths, identity)
+    manifest_file.save(sealed, folder / "swarm.toml")
+    return folder
+
+
+def sealed_of(founded: Path) -> Manifest:
+    manifest, _ = manifest_file.load(founded / "swarm.toml")
+    return manifest
+
+
+def dead_address() -> str:
+    """Where nobody listens, as the address of a peer."""
+    return f"/ip4/127.0.0.1/tcp/9/p2p/{Identity.generate().peer_id}"
+
+
+def invite_to(
+    founded: Path, *, expires: float | None = None, key: bool = True, swarm: bytes | None = None
+) -> str:
+    """An invite of the founder of `founded`."""
+    swarm = swarm or sealed_of(founded).swarm_id
+    founder = Identity.load_or_create(founded / "state" / "identity.key")
+    seed = os.urandom(32)
+    when = int(time.time() + 3600 if expires is None else expires)
+    token = admission.issue(founder, swarm=swarm, seed=seed, expires=when)
+    return invite.encode(
+        invite.Invite(swarm, (dead_address(),), key=invite.InviteKey(seed, token) if key else None)
+    )
