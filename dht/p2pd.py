@@ -112,6 +112,7 @@ async def running(identity: Identity, config: NetworkConfig, port: int) -> Async
                 stderr=asyncio.subprocess.STDOUT,
                 env={"GOLOG_LOG_LEVEL": "error", "GOMEMLIMIT": str(config.memory_bytes)},
                 limit=_LINE_BYTES,
+                start_new_session=True,  # Ctrl-C in the terminal is ours: p2pd carries our farewell
             )
         except OSError as error:  # a full disk, say
             raise P2pdError(f"p2pd does not start: {error}") from error
