@@ -5,6 +5,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,6 +29,19 @@ def one_line(error: BaseException) -> str:
     else:
         words = str(error) or type(error).__name__
     return re.sub(r"\s*\n\s*", "; ", words.strip())
+
+
+def keep_standard_streams() -> None:
+    """Open what `>&- 2>&-` has closed: otherwise a socket gets number 1 or 2, and children write into it."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from talkoot.cli.errors import (
     WRONG_USE,
     CommandError,
     NoDaemonError,
+    keep_standard_streams,
     no_traceback_on_broken_pipe,
     one_line,
 )
@@ -60,6 +61,7 @@ app.add_typer(bench.app, name="bench")
 
 def main() -> None:
     """Run the command line; every expected failure is one line on stderr and an exit code."""
+    keep_standard_streams()
     try:
         with no_traceback_on_broken_pipe():
             app()

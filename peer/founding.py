@@ -5,6 +5,7 @@ does it in a process of its own and writes the flat weights to a file.
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -101,9 +102,15 @@ def _found(draft: Manifest, base: Path, paths: StateDir, identity: Identity, wei
 def _build(draft: Manifest, base: Path, weights: Path) -> tuple[str, int, str]:
     """Build the model in a process of its own. Returns layout hash, number of parameters, tokenizer hash."""
     command = [sys.executable, "-m", "talkoot.peer.founding", str(base), str(weights)]
+    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(weights.parent / "trainer" / "compiled")}
     try:
         done = subprocess.run(  # noqa: S603 - ourselves
-            command, input=draft.canonical(), capture_output=True, timeout=BUILD_TIMEOUT_S, check=False
+            command,
+            input=draft.canonical(),
+            capture_output=True,
+            timeout=BUILD_TIMEOUT_S,
+            check=False,
+            env=environment,
         )
     except subprocess.TimeoutExpired as error:
         raise ConfigError(f"the model was not built within {BUILD_TIMEOUT_S:.0f} s") from error

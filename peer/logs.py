@@ -64,6 +64,7 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("aiohttp.server").addFilter(_not_a_bad_request)
     for chatty in ("asyncio", "aiohttp.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     structlog.configure(
@@ -84,6 +85,12 @@ class _Handler(logging.StreamHandler[TextIO]):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         if not isinstance(sys.exception(), OSError):
             super().handleError(record)
+
+
+def _not_a_bad_request(record: logging.LogRecord) -> bool:
+    """False for what aiohttp logs, with a traceback, about bytes that are no HTTP: not our error."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or not kind.__module__.startswith("aiohttp.http")
 
 
 def _renderers(as_json: bool, *, colors: bool) -> list[Processor]:

@@ -300,6 +300,7 @@ class TrainerProcess:
             "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
             "OPENBLAS_NUM_THREADS": "1",  # numpy's; torch has its own
             "PYTHONUNBUFFERED": "1",
+            "TORCHINDUCTOR_CACHE_DIR": str(self._spec.state_dir / "compiled"),  # not the machine's /tmp
         }
         if self._spec.threads:
             environment["OMP_NUM_THREADS"] = str(self._spec.threads)
