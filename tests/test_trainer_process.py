@@ -175,11 +175,13 @@ def test_another_layout_fails_for_good(tmp_path: Path) -> None:
     _with_trainer(tmp_path, test, config={"hidden": 9})
 
 
-def test_the_crash_reason_ends_with_the_last_line_of_stderr(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_used_fails_for_good(tmp_path: Path) -> None:
     (tmp_path / "trainer").write_text("a file where a folder should be")
 
     async def test(trainer: TrainerProcess, events: Events, outer: Path) -> None:
-        assert "FileExistsError" in (await events.next(Crashed)).reason
+        failed = await events.next(Failed)
+        assert "cannot prepare the training data" in failed.reason
+        assert "File exists" in failed.reason
 
     _with_trainer(tmp_path, test)
 
