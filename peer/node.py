@@ -179,7 +179,8 @@ class Node:
             on_head=self._on_head,
         )
         self._on_head(holdings.head)
-        if holdings.journal.lost and holdings.ledger.round > 0 and not self._first_start:
+        others_vote = holdings.ledger.voters != (self.identity.key,)  # alone there is nobody to contradict
+        if holdings.journal.lost and others_vote and holdings.ledger.round > 0 and not self._first_start:
             log.warning("the journal is lost: not voting until the next final round")
             self.swarming.may_vote = False
         self.runner.work_for(self.swarming)
