@@ -220,7 +220,7 @@ class Links:
         assert self._group is not None
         self._opened(lane, channel)
         self._group.create_task(self._read_own(name, channel))
-        return channel
+        return lane.channels[0]  # perhaps one that they opened meanwhile: order holds within one channel only
 
     async def _keep(self, peer: bytes) -> None:
         """Stay connected to one peer."""

@@ -8,7 +8,8 @@ import pytest
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import Identity
 from talkoot.dht.memory import Link, MemoryHub, MemoryNetwork
-from talkoot.dht.network import Frame
+from talkoot.dht.memory_channel import MemoryChannel
+from talkoot.dht.network import Buffer, Frame
 from talkoot.peer.links import MAX_QUEUED, Links, protocols
 from talkoot.peer.simulation.virtual_time import run_virtual
 
@@ -105,6 +106,28 @@ def test_messages_arrive_in_order_in_both_lanes_and_directions() -> None:
         assert one.control == [(other.key, b"%d" % number) for number in range(50)]
         assert other.control == [(one.key, b"%d" % number) for number in range(50)]
         assert other.bulk == [(one.key, b"%d:" % number + bytes([number])) for number in range(50)]
+
+    run(main)
+
+
+def test_order_holds_while_both_sides_dial(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[tuple[bytes, MemoryChannel]] = []
+    send = MemoryChannel.send
+
+    async def recorded(self: MemoryChannel, header: bytes, payload: Buffer = b"", *, timeout_s: float) -> None:
+        used.append((header, self))
+        await send(self, header, payload, timeout_s=timeout_s)
+
+    monkeypatch.setattr(MemoryChannel, "send", recorded)
+
+    async def main(world: World) -> None:
+        one, other = await world.start(1), await world.start(2)
+        one.links.send_bulk(other.key, b"hello", b"")
+        await asyncio.sleep(0.001)  # theirs is open before ours
+        for name in (b"first", b"second", b"third"):
+            other.links.send_bulk(one.key, name, b"")
+        await one.until(lambda: len(one.bulk) == 3)
+        assert len({channel for header, channel in used if header != b"hello"}) == 1  # only then in order
 
     run(main)
 
