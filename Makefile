@@ -1,19 +1,24 @@
-# make demo | test | lint | types | bench | clean      PYTHON=python3.12 picks the interpreter, ARGS="..." is passed on
+# make demo | test | fuzz | lint | types | bench | clean    PYTHON=python3.12 picks the interpreter, ARGS="..." is passed on
 
 PYTHON ?= python3
 ARGS ?=
+FUZZ ?= 20
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 PINS := -c constraints.txt --build-constraint constraints.txt
 PACKAGES := peer dht averaging compression cli
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test fuzz lint types bench clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/talkoot demo $(ARGS)
 
 test: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+# The property tests with FUZZ times as many examples, new ones on each run. What it finds becomes a test.
+fuzz: $(VENV)/.installed-dev
+	TALKOOT_FUZZ=$(FUZZ) $(VENV)/bin/python -m pytest --timeout 3600 -m hypothesis $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

@@ -12,6 +12,9 @@ import msgspec
 MAX_CLAIM = 4.0
 """A claimed bandwidth counts for at most so many times the (lower) median."""
 
+BANDWIDTHS = (1.0, 1e15)
+"""Bytes/s. A claim below counts as none, one above as the limit: what is left cannot overflow."""
+
 
 class Part(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A contiguous run of chunks and the peer that aggregates it."""
@@ -51,9 +54,11 @@ def assign_parts(
 
     Whole chunks by largest remainder, ties to the earlier reducer; reducers without a chunk get no part.
     """
-    known = sorted(bandwidth for _, bandwidth in reducers if bandwidth > 0)
-    typical = known[(len(known) - 1) // 2] if known else 1.0
-    credible = [min(MAX_CLAIM * typical, bandwidth or typical) for _, bandwidth in reducers]
+    low, high = BANDWIDTHS
+    claims = [min(high, bandwidth) if bandwidth >= low else None for _, bandwidth in reducers]
+    known = sorted(claim for claim in claims if claim is not None)
+    typical = known[(len(known) - 1) // 2] if known else low
+    credible = [typical if claim is None else min(MAX_CLAIM * typical, claim) for claim in claims]
     shares = water_fill(credible, num_peers)
     exact = [share * num_chunks for share in shares]
     counts = [int(value) for value in exact]

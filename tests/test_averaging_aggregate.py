@@ -6,7 +6,8 @@ import msgspec
 import pytest
 import torch
 from averaging_help import keys_of, make_ledger, make_rules, peers
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from round_swarm import ToySigner, toy_verify
 
@@ -48,7 +49,7 @@ def vector(seed: int, numel: int = NUMEL) -> torch.Tensor:
 # -- rules over plain tensors ------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.lists(st.floats(0, 4, width=32), min_size=1, max_size=6), st.integers(1, 3000))
 def test_mean_is_the_weighted_sum(weights: list[float], numel: int) -> None:
     updates = [vector(seed, numel) for seed in range(len(weights))]
@@ -56,7 +57,7 @@ def test_mean_is_the_weighted_sum(weights: list[float], numel: int) -> None:
     torch.testing.assert_close(mean(updates, weights).double(), exact, rtol=1e-5, atol=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=6))
 def test_the_norm_cap_scales_down_to_the_lower_median(scales: list[float]) -> None:
     updates = [scale * vector(seed, 500) for seed, scale in enumerate(scales)]
@@ -152,7 +153,7 @@ def test_norms_that_overflow_when_added_are_refused() -> None:
         decode_index(liar.encode(), header, 2)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.binary(min_size=2 * ENTRY_BYTES, max_size=2 * ENTRY_BYTES))
 def test_garbage_is_no_index(data: bytes) -> None:
     header, _, _ = HEADER

@@ -2,7 +2,8 @@
 
 import pytest
 from averaging_help import certify, keys_of, make_contribution, make_value, peers
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from talkoot.averaging.branches import choose
@@ -73,7 +74,7 @@ LINKS = [weak("a", 1), weak("b", 2), weak("ab", 3), weak("cd", 4), final("abc", 
 BRANCHES = st.lists(st.sampled_from(LINKS), max_size=3)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(BRANCHES, BRANCHES)
 def test_two_peers_choose_the_same_branch(one: list[Certificate], other: list[Certificate]) -> None:
     same = [link.value.hash for link in one] == [link.value.hash for link in other]

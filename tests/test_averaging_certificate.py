@@ -16,7 +16,8 @@ from averaging_help import (
     prepared,
     sign_votes,
 )
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from round_swarm import ToySigner, toy_verify
 
@@ -215,14 +216,14 @@ def test_one_byte_too_long_is_refused_before_it_is_parsed() -> None:
     assert reason_of(lambda: decode_certificate(data)) == "oversized"
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.binary(max_size=200))
 def test_garbage_is_a_certificate_error(data: bytes) -> None:
     with pytest.raises(CertificateError):
         decode_certificate(data)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.data())
 def test_a_damaged_certificate_does_not_convince(data: st.DataObject) -> None:
     good = certify(VALUE, FOUR[:3]).encode()

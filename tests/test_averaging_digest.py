@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from talkoot.averaging.digest import (
@@ -26,14 +27,14 @@ def hashes(count: int) -> list[bytes]:
 COUNTS = st.integers(0, 3 * FANOUT)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.sets(COUNTS, min_size=2, max_size=8))
 def test_a_root_belongs_to_one_number_of_leaves(counts: set[int]) -> None:
     everything = hashes(3 * FANOUT)
     assert len({root(everything[:count]) for count in counts}) == len(counts)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(2, 3 * FANOUT), st.data())
 def test_a_root_changes_with_any_leaf_and_with_their_order(count: int, data: st.DataObject) -> None:
     before = hashes(count)

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 from averaging_help import keys_of, make_ledger, peers
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from talkoot.averaging.ledger import (
@@ -88,7 +89,7 @@ def test_oversized_and_nested() -> None:
             decode_ledger(data)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.binary(max_size=200), st.integers(0, 400), st.binary(min_size=1, max_size=2))
 def test_garbage_and_damage_are_ledger_errors(garbage: bytes, position: int, damage: bytes) -> None:
     good = make_ledger(VOTERS).encode()

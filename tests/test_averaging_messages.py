@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 from averaging_help import PRIOR, certify, make_contribution, make_value, peers, prepared
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from round_swarm import toy_verify
 
@@ -170,7 +171,7 @@ def test_a_string_that_is_no_text() -> None:
     assert reason_of(data.replace(b"\xa6reason", b"\xa6re\xffson")) == "malformed"
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.binary(max_size=100), st.sampled_from(sorted(EXAMPLES)), st.integers(0), st.binary(max_size=3))
 def test_garbage_and_damage_raise_only_message_errors(
     garbage: bytes, name: str, position: int, damage: bytes
@@ -225,7 +226,7 @@ def test_bulk_headers() -> None:
     bulk_refused(msgspec.msgpack.encode([*msgspec.msgpack.decode(encode_bulk_header(HEADER)), 1]))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.binary(max_size=60))
 def test_garbage_is_no_bulk_header(data: bytes) -> None:
     bulk_refused(data)

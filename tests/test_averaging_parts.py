@@ -1,7 +1,8 @@
 """Parts: shares by water-filling, whole chunks, nothing twice and no hole."""
 
 import pytest
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from talkoot.averaging.parts import MAX_CLAIM, Part, assign_parts, parts_problem, water_fill
@@ -24,7 +25,7 @@ def by_bisection(bandwidths: list[float], num_peers: int) -> float:
     return high
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(BANDWIDTHS, st.integers(0, 8))
 def test_shares_sum_to_one_and_nobody_reduces_less_than_nothing(bandwidths: list[float], more: int) -> None:
     shares = water_fill(bandwidths, len(bandwidths) + more)
@@ -32,7 +33,7 @@ def test_shares_sum_to_one_and_nobody_reduces_less_than_nothing(bandwidths: list
     assert min(shares) >= 0
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(BANDWIDTHS, st.integers(0, 8))
 def test_no_other_shares_are_faster(bandwidths: list[float], more: int) -> None:
     num_peers = max(3, len(bandwidths) + more)
@@ -49,14 +50,14 @@ def test_equal_links_share_equally_and_one_slow_link_reduces_nothing() -> None:
 
 
 REDUCERS = st.lists(
-    st.tuples(st.binary(min_size=4, max_size=4), st.floats(0, 1e9)),
+    st.tuples(st.binary(min_size=4, max_size=4), st.floats(0, allow_nan=False, allow_infinity=False)),
     min_size=1,
     max_size=8,
     unique_by=lambda item: item[0],
 )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(REDUCERS, st.integers(1, 40), st.integers(0, 4))
 def test_parts_cover_every_chunk_once(
     reducers: list[tuple[bytes, float]], num_chunks: int, more: int
@@ -69,7 +70,7 @@ def test_parts_cover_every_chunk_once(
     assert [key for key in keys if key in {part.reducer for part in parts}] == [p.reducer for p in parts]
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.lists(st.floats(1e6, MAX_CLAIM * 1e6), min_size=1, max_size=8), st.integers(1, 40))
 def test_no_part_is_a_chunk_away_from_its_share(bandwidths: list[float], num_chunks: int) -> None:
     reducers = [(bytes([i]), b) for i, b in enumerate(bandwidths)]
@@ -115,3 +116,12 @@ def test_problems_of_parts(parts: list[tuple[str, int, int]], problem: str | Non
     given_parts = [Part(reducer.encode(), first, count) for reducer, first, count in parts]
     found = parts_problem(given_parts, 5, {b"a", b"b", b"c"})
     assert (found is None) if problem is None else (found is not None and problem in found)
+
+
+def test_absurd_claims_count_as_none_or_as_the_limit() -> None:
+    def sizes(*bandwidths: float) -> list[int]:
+        parts = assign_parts([(bytes([i]), b) for i, b in enumerate(bandwidths)], 12, len(bandwidths))
+        return [part.num_chunks for part in parts]
+
+    assert sizes(2.2e-309, 0.0, 0.0) == [4, 4, 4]
+    assert sizes(1.7e308, 1.7e308, 1.7e308) == [4, 4, 4]

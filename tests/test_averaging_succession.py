@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 from averaging_help import keys_of, make_contribution, make_ledger, make_rules, peers
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from round_swarm import ToySigner
 
@@ -47,7 +48,7 @@ CLAIMS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(CLAIMS)
 def test_weights_and_caps_against_their_definition(claims: list[tuple[int, float, int]]) -> None:
     cut = [

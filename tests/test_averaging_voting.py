@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 from averaging_help import make_context, make_ledger, make_value, peers, prepared, sign_votes
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from round_swarm import ToySigner
 
@@ -101,7 +102,7 @@ def test_a_journal_of_another_round_or_branch_is_none() -> None:
         assert (other.lock, other.last_attempt) == (None, -1)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.binary(max_size=100))
 def test_a_torn_journal_is_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - what msgspec says about it does not matter
@@ -113,7 +114,7 @@ STEP = st.tuples(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.lists(STEP, max_size=12))
 def test_whatever_happens_a_voter_never_contradicts_itself(steps: list[tuple[str, Value, int, bool]]) -> None:
     voter = Voter(CONTEXT, None)

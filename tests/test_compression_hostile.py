@@ -4,6 +4,7 @@ import struct
 
 import pytest
 import torch
+from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,12 +38,14 @@ def reason_of(name: str, data: bytes, numel: int) -> str:
     return reasons.pop()
 
 
+@examples(100)
 @given(name=st.sampled_from(NAMES), data=st.binary(max_size=600), numel=st.integers(0, 300))
 def test_arbitrary_bytes_raise_nothing_but_codec_error(name: str, data: bytes, numel: int) -> None:
     with pytest.raises(CodecError):
         codec.get(name).decode(data, numel)
 
 
+@examples(100)
 @given(st.data())
 def test_arbitrary_bodies_decode_to_finite_numbers_or_raise_codec_error(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(NAMES))
@@ -63,6 +66,7 @@ def test_arbitrary_bodies_decode_to_finite_numbers_or_raise_codec_error(data: st
         assert subject.encode(values_P) == encoded
 
 
+@examples(100)
 @given(name=st.sampled_from(NAMES), at=st.integers(0, HEADER - 1), bit=st.integers(0, 7))
 def test_any_flipped_bit_of_the_header_is_refused(name: str, at: int, bit: int) -> None:
     data = bytearray(sample(name, 70))

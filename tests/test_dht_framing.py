@@ -3,7 +3,8 @@
 import zlib
 
 import pytest
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from talkoot.dht.errors import RemoteError
@@ -42,7 +43,7 @@ sizes = st.sampled_from([0, 1, 2, 100, 16_370, 16_384, 16_390])
 frames = st.lists(st.tuples(sizes, sizes.map(lambda n: 4 * n)), max_size=6)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(frames, st.lists(st.integers(100, 30_000), min_size=1, max_size=20))
 def test_any_cutting_gives_the_same_frames(lengths: list[tuple[int, int]], cuts: list[int]) -> None:
     expected = [(b"h" * header, b"p" * payload) for header, payload in lengths]
@@ -100,11 +101,13 @@ def test_a_busy_frame() -> None:
     assert decoder().feed(BUSY_FRAME) == ["busy"]
 
 
+@examples(100)
 @given(st.binary(max_size=300))
 def test_garbage_raises_nothing_else(data: bytes) -> None:
     assert reason_of(data) in (None, "oversized", "malformed")
 
 
+@examples(100)
 @given(st.binary(max_size=60), st.integers(0, 80_000))
 def test_garbage_with_a_right_checksum(header: bytes, payload: int) -> None:
     data = encode_prefix(DATA, header, payload)

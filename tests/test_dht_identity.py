@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +29,7 @@ def test_golden_names() -> None:
     assert SEED.hex() not in repr(identity)
 
 
+@examples(100)
 @given(st.binary(min_size=32, max_size=32))
 def test_peer_ids_go_both_ways(key: bytes) -> None:
     assert key_of_peer_id(peer_id_of(key)) == key

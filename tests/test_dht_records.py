@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from dht_rig import SWARM
+from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,6 +106,7 @@ def test_the_largest_record_fits_or_says_so() -> None:
         envelope(addresses=("/dns/" + "a" * 240 + "/tcp/4001",) * 8)
 
 
+@examples(100)
 @given(st.binary(max_size=400))
 def test_garbage_is_refused_by_name(data: bytes) -> None:
     assert reason_of(b"\x01" + data) in ("malformed", "stale", "signature")

@@ -4,6 +4,7 @@ import errno
 from pathlib import Path
 
 import pytest
+from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,6 +79,7 @@ def test_truncation_removes_a_branch(tmp_path: Path) -> None:
     assert content_of(path) == []
 
 
+@examples(100)
 @given(st.data())
 def test_any_torn_tail_is_cut_off(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     path = tmp_path_factory.mktemp("log") / "log"
@@ -97,6 +99,7 @@ def test_any_torn_tail_is_cut_off(tmp_path_factory: pytest.TempPathFactory, data
     assert content_of(path) == [*RECORDS[:num_whole], (9, b"nine")]
 
 
+@examples(100)
 @given(st.integers(16, 16 + 3 * 28 + 505 - 1), st.integers(0, 7))
 def test_no_flipped_bit_is_believed(
     tmp_path_factory: pytest.TempPathFactory, position: int, bit: int

@@ -5,6 +5,7 @@ import base64
 import msgspec
 import pytest
 from blake3 import blake3
+from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,12 +44,14 @@ def test_line_breaks_and_case_of_the_scheme_do_not_matter() -> None:
     assert decode("TALKOOT://" + TEXT[len(SCHEME) :]) == INVITE
 
 
+@examples(100)
 @given(st.integers(len(SCHEME), len(TEXT) - 1))
 def test_a_cut_invite_says_so(end: int) -> None:
     with pytest.raises(ValueError, match="cut short"):
         decode(TEXT[:end])
 
 
+@examples(100)
 @given(st.integers(len(SCHEME) + 4, len(TEXT) - 2), st.sampled_from("ABCxyz019_-"))
 def test_a_changed_character_is_noticed(at: int, character: str) -> None:
     if TEXT[at] == character:
@@ -88,6 +91,7 @@ def test_what_is_no_invite_is_named_in_one_line(text: str, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@examples(100)
 @given(st.binary(max_size=300))
 def test_any_body_is_decoded_or_refused(body: bytes) -> None:
     message = ""
@@ -143,6 +147,7 @@ def test_expiry_is_for_the_door_not_for_the_ledger() -> None:
     assert admission.admit_rule(SWARM, (FOUNDER.key,))(JOINER.key, data) == late.key
 
 
+@examples(100)
 @given(st.integers(0, len(proof()) - 1), st.integers(1, 255))
 def test_a_changed_byte_admits_nobody(at: int, flip: int) -> None:
     data = bytearray(proof())

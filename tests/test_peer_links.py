@@ -114,7 +114,9 @@ def test_order_holds_while_both_sides_dial(monkeypatch: pytest.MonkeyPatch) -> N
     used: list[tuple[bytes, MemoryChannel]] = []
     send = MemoryChannel.send
 
-    async def recorded(self: MemoryChannel, header: bytes, payload: Buffer = b"", *, timeout_s: float) -> None:
+    async def recorded(
+        self: MemoryChannel, header: bytes, payload: Buffer = b"", *, timeout_s: float
+    ) -> None:
         used.append((header, self))
         await send(self, header, payload, timeout_s=timeout_s)
 

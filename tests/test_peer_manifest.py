@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,6 +63,7 @@ def test_anything_but_a_canonical_manifest_is_refused(data: bytes) -> None:
         from_canonical(data)
 
 
+@examples(100)
 @given(st.integers(0, 10_000), st.integers(0, 255))
 def test_a_changed_byte_is_refused_or_another_swarm(at: int, value: int) -> None:
     data = bytearray(tiny().canonical())

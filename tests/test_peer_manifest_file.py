@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,6 +48,7 @@ plain = st.recursive(
 )
 
 
+@examples(100)
 @given(st.dictionaries(st.text(), plain, max_size=3))
 def test_any_model_config_reads_back_unchanged(config: dict[str, object]) -> None:
     try:
@@ -130,6 +132,7 @@ def test_line_after_a_multi_line_string_that_looks_like_a_key() -> None:
         parse(text)
 
 
+@examples(100)
 @given(st.text(max_size=200))
 def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
     with pytest.raises(ConfigError) as caught:

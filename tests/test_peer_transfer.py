@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from fuzzing import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from state_rig import MANIFEST, NUMEL, SERVERS, SWARM, TOKENIZER, World, advance, found, world
 
@@ -136,7 +137,7 @@ def channel_owner(made: World) -> bytes:
     return next(key for key in made.hub._nodes if key != SERVERS[0].key)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.binary(max_size=100))
 def test_garbage_never_ends_the_server(data: bytes) -> None:
     async def main(made: World, channel: Channel) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from trainer_help import write_text
@@ -44,6 +45,7 @@ def test_draws_are_a_function_of_seed_and_position() -> None:
     assert not np.array_equal(draws(124, 0, 100, 1000), whole)
 
 
+@examples(100)
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**40), st.integers(1, 2**40))
 def test_draws_are_split_mix_64(seed: int, position: int, bound: int) -> None:
     mask = 2**64 - 1
@@ -58,6 +60,7 @@ def test_peers_and_rounds_have_sequences_of_their_own() -> None:
     assert len(seeds) == 16
 
 
+@examples(100)
 @given(st.integers(0, 500), st.integers(1, 50), st.integers(0, 40))
 def test_even_starts_fit_and_do_not_overlap(length: int, window: int, count: int) -> None:
     starts = even_starts(length, window, count)
