@@ -6,8 +6,11 @@ fast. It passes the conformance tests of the real network.
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import Context, copy_context
 from dataclasses import dataclass
+from typing import Protocol
 
 from talkoot.dht import records
 from talkoot.dht.errors import RemoteError
@@ -34,19 +37,54 @@ class Link:
     """Bytes a second that the node can send."""
     download: float = float("inf")
     """Bytes a second that the node can receive."""
+    jitter_s: float = 0.0
+    """Longest delay that is added to a frame at random."""
     loss: float = 0.0
+    """Probability that a frame is lost on its way and sent again after `RESEND_S`, doubled each time."""
+    breaks: float = 0.0
     """Probability that sending a frame cuts its channel."""
+    duplicates: float = 0.0
+    """Probability that a message comes twice, of protocols in `Link.scrambled`."""
+    reorders: float = 0.0
+    """Probability that a message comes late, and those after it do not wait, in the same protocols."""
+    scrambled: str = "/control/"
+    """Part of the names of protocols whose messages may come twice and out of order. A stream does neither;
+    what is said over it must stand both all the same."""
+
+
+class Clock(Protocol):
+    """The time in which frames travel: the running loop's, unless nodes have clocks of their own."""
+
+    def time(self) -> float:
+        """Seconds."""
+
+    def call_at(self, due: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
+        """Call back when `time` is `due`."""
+
+
+class LoopClock:
+    """The running loop as a `Clock`."""
+
+    def time(self) -> float:
+        """Seconds on the loop's clock."""
+        return asyncio.get_running_loop().time()
+
+    def call_at(self, due: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
+        """As the loop's."""
+        return asyncio.get_running_loop().call_at(due, callback)
 
 
 class MemoryHub:
     """Where the nodes of a test or simulation meet."""
 
-    def __init__(self, *, seed: int = 0, max_channels: int = 512) -> None:
+    def __init__(self, *, seed: int = 0, max_channels: int = 512, clock: Clock | None = None) -> None:
         self.random = random.Random(seed)  # noqa: S311 - a simulation is to be repeatable
+        self.clock: Clock = clock or LoopClock()
         self._max_channels = max_channels
         self._nodes: dict[bytes, MemoryNetwork] = {}
         self._side: dict[bytes, int] = {}  # number of the partition; unlisted nodes are in partition 0
-        self._held: set[tuple[bytes, bytes]] = set()
+        self._held: Counter[tuple[bytes, bytes]] = Counter()
+        self._let_go = asyncio.Event()  # set when a hold ends, and replaced
         self._channels: set[MemoryChannel] = set()
 
     def node(self, identity: Identity, *, swarm: bytes, link: Link | None = None) -> "MemoryNetwork":
@@ -54,8 +92,8 @@ class MemoryHub:
         return MemoryNetwork(self, identity, swarm, link or Link(), ChannelLimits(self._max_channels))
 
     def now(self) -> float:
-        """Wall-clock time of all nodes."""
-        return _EPOCH + asyncio.get_running_loop().time()
+        """Wall-clock time."""
+        return _EPOCH + self.clock.time()
 
     def partition(self, *groups: Iterable[bytes]) -> None:
         """Separate groups of keys from each other and from all others; channels between them are cut."""
@@ -70,25 +108,45 @@ class MemoryHub:
         """Cut all channels between two nodes; they may dial each other again."""
         self._cut(lambda left, right: {left, right} == {one, other})
 
-    def hold(self, sender: bytes, receiver: bytes) -> None:
-        """A one-way black hole: what is sent this way does not arrive until `release`; nobody is told."""
-        self._held.add((sender, receiver))
+    def hold(self, *ways: tuple[bytes, bytes]) -> None:
+        """One-way black holes: what is sent this way, (sender, receiver), does not arrive until `release`.
+
+        Nobody is told. Holds of one way add up.
+        """
+        self._held.update(ways)
 
     def freeze(self, key: bytes) -> None:
         """A node that neither hears nor is heard, as if it were stopped; nobody is told."""
-        for other in self._nodes:
-            if other != key:
-                self._held |= {(key, other), (other, key)}
+        self.hold(*self.ways_of(key))
 
-    def release(self) -> None:
-        """End all holds: what was held arrives now."""
-        self._held.clear()
+    def ways_of(self, key: bytes) -> list[tuple[bytes, bytes]]:
+        """All ways from and to a node."""
+        others = [other for other in self._nodes if other != key]
+        return [way for other in others for way in ((key, other), (other, key))]
+
+    def release(self, *ways: tuple[bytes, bytes]) -> None:
+        """End one hold of each of these ways, or without any all holds: what was held arrives now."""
+        if ways:
+            self._held -= Counter(ways)
+        else:
+            self._held.clear()
         for channel in sorted(self._channels, key=lambda channel: channel.number):
             channel.wake()
+        self._let_go.set()
+        self._let_go = asyncio.Event()
 
     def held(self, sender: bytes, receiver: bytes) -> bool:
         """Whether nothing arrives this way at present."""
-        return (sender, receiver) in self._held
+        return bool(self._held) and (sender, receiver) in self._held
+
+    def silent(self, one: bytes, other: bytes) -> bool:
+        """Whether two nodes cannot talk at present, because nothing arrives one way or the other."""
+        return bool(self._held) and ((one, other) in self._held or (other, one) in self._held)
+
+    async def until_heard(self, one: bytes, other: bytes) -> None:
+        """Until two nodes can talk."""
+        while self.silent(one, other):
+            await self._let_go.wait()
 
     def crash(self, key: bytes) -> None:
         """A node is gone without a word: its channels are cut and nobody reaches it any more."""
@@ -105,8 +163,12 @@ class MemoryHub:
         return self._nodes.get(key) if self.reachable(seen_from, key) else None
 
     def others(self, key: bytes) -> list["MemoryNetwork"]:
-        """All nodes that can be reached from one."""
-        return [node for other, node in self._nodes.items() if other != key and self.reachable(key, other)]
+        """All nodes that one can talk with."""
+        return [
+            node
+            for other, node in self._nodes.items()
+            if other != key and self.reachable(key, other) and not self.silent(key, other)
+        ]
 
     def enter(self, node: "MemoryNetwork") -> None:
         """A node begins to run."""
@@ -140,7 +202,7 @@ class MemoryDirectory(Directory):
     async def publish(self, record: PeerRecord, *, ttl_s: float) -> None:
         if record.swarm != self.table.swarm:
             raise ValueError("a record of another swarm")
-        now = self._network.hub.now()
+        now = self._network.wall_time()
         issued, expires = records.next_times(now, ttl_s, self._last_times)
         envelope = records.seal(self._identity, record, issued=issued, expires=expires)
         self._last_times = (issued, expires)
@@ -149,11 +211,22 @@ class MemoryDirectory(Directory):
 
     async def peers(self) -> dict[bytes, PeerRecord]:
         await asyncio.sleep(2 * self._network.link.latency_s)
-        now = self._network.hub.now()
-        for node in self._network.hub.others(self._identity.key):
-            for owner, entry in node.directory.table.entries(now):
-                self.table.accept(owner, entry.envelope, now, local=True)
+        now = self._network.wall_time()
+        there = self._network.hub.others(self._identity.key)
+        for node in there:
+            self._take(node.directory.table, node.key, now)
+        direct = {node.key for node in there} | {self._identity.key}
+        for node in there:
+            for owner in node.directory.table.owners:
+                if owner not in direct:
+                    self._take(node.directory.table, owner, now)
         return self.table.peers(now)
+
+    def _take(self, table: RecordTable, owner: bytes, now: float) -> None:
+        """What another node's table says of an owner, if it is news."""
+        envelope, known = table.envelope_of(owner), self.table.envelope_of(owner)
+        if envelope is not None and (known is None or records.newer(envelope, known)):
+            self.table.accept(owner, envelope, now, local=True)
 
 
 class MemoryNetwork(Network):
@@ -170,13 +243,20 @@ class MemoryNetwork(Network):
         self.events = Events()
         self.hub = hub
         self.link = link
-        self.upload_free_at = 0.0  # loop time at which the link has sent all that it was given
+        self.wall_offset_s = 0.0
+        """How wrong this node's wall clock is."""
+        self.upload_free_at = 0.0  # time of the hub's clock at which the link has sent all that it was given
         self.download_free_at = 0.0
         self.directory = MemoryDirectory(self, identity, swarm)
         self._identity = identity
         self._services = Services()
         self._limits = limits
         self._tasks: asyncio.TaskGroup | None = None
+        self._context: Context | None = None
+
+    def wall_time(self) -> float:
+        """What this node's wall clock shows."""
+        return self.hub.now() + self.wall_offset_s
 
     def serve(self, spec: ProtocolSpec, handler: Handler) -> None:
         if self._tasks is not None:
@@ -188,6 +268,7 @@ class MemoryNetwork(Network):
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
+                self._context = copy_context()
                 self.hub.enter(self)
                 started()
                 await asyncio.Event().wait()
@@ -201,8 +282,7 @@ class MemoryNetwork(Network):
         try:
             async with asyncio.timeout(timeout_s):
                 await asyncio.sleep(2 * self.link.latency_s)
-                if self.hub.held(self.key, peer) or self.hub.held(peer, self.key):
-                    await asyncio.Event().wait()  # nobody answers
+                await self.hub.until_heard(self.key, peer)
                 return self._open(peer, protocol)
         except TimeoutError:
             self.events.dial_failures["timeout"] += 1
@@ -237,7 +317,9 @@ class MemoryNetwork(Network):
             channel.end("busy")
             return
         assert self._tasks is not None
-        self._tasks.create_task(self._serve(channel, service), name="channel")
+        assert self._context is not None
+        # We may be running on behalf of whoever dialled.
+        self._tasks.create_task(self._serve(channel, service), name="channel", context=self._context.copy())
 
     async def _serve(self, channel: MemoryChannel, service: Service) -> None:
         try:

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from talkoot.dht.errors import ChannelClosed, RemoteError
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 _MAX_QUEUED_FRAMES = 16
 _MAX_QUEUED_BYTES = 1024 * 1024
 # As in the real channel, plus what the buffers below it hold.
+RESEND_S = 0.3
+"""Until a lost frame is sent again the first time."""
+RESENDS = 6
+"""After so many losses of one frame in a row the connection breaks."""
+SCATTER_S = 2.0
+"""Longest delay of a duplicate, and of a frame that others overtake."""
+
 _numbers = itertools.count()
 
 
@@ -42,6 +49,7 @@ class MemoryChannel(Channel):
         self._other: MemoryChannel = self
         self._queue: deque[_Arrival] = deque()
         self._queued_bytes = 0
+        self._in_order_at = 0.0  # when the last frame that keeps its place arrives
         self._failure: RemoteError | None = None
         self._closed = False
         self._changed = asyncio.Event()
@@ -59,28 +67,36 @@ class MemoryChannel(Channel):
         data = bytes(payload)
         if len(header) > self._spec.max_header or len(data) > self._spec.max_payload:
             raise ValueError(f"frame of {len(header)} + {len(data)} bytes is above the limits")
-        async with asyncio.timeout(timeout_s):
+        self._check_sendable()
+        if self._other._is_full():
+            async with asyncio.timeout(timeout_s):
+                while self._other._is_full():
+                    self._changed.clear()
+                    await self._changed.wait()
+                    self._check_sendable()
+        link, random = self._network.link, self._network.hub.random
+        if link.breaks and random.random() < link.breaks:
+            self.cut()
             self._check_sendable()
-            while self._other._is_full():
-                self._changed.clear()
-                await self._changed.wait()
-                self._check_sendable()
-            link = self._network.link
-            if link.loss and self._network.hub.random.random() < link.loss:
-                self.cut()
-                self._check_sendable()
-            await self._transmit(Frame(bytes(header), data))
+        await self._transmit(Frame(bytes(header), data), timeout_s)
 
     async def receive(self, *, timeout_s: float | None = None) -> Frame:
-        async with asyncio.timeout(timeout_s):
-            while (arrival := self._arrived()) is None:
-                if self._failure is not None and not self._queue:
-                    raise type(self._failure)(self.peer, self._failure.reason, self._failure.detail)
-                await self._wait()
+        if timeout_s is None:
+            arrival = await self._next()
+        else:
+            async with asyncio.timeout(timeout_s):
+                arrival = await self._next()
         if isinstance(arrival.what, str):
             self._failure = ChannelClosed(self.peer, arrival.what)
             raise ChannelClosed(self.peer, arrival.what)
         return self._take(arrival.what)
+
+    async def _next(self) -> _Arrival:
+        while (arrival := self._arrived()) is None:
+            if self._failure is not None and not self._queue:
+                raise type(self._failure)(self.peer, self._failure.reason, self._failure.detail)
+            await self._wait()
+        return arrival
 
     async def close(self) -> None:
         self.end("ended")
@@ -92,7 +108,8 @@ class MemoryChannel(Channel):
             return
         self._closed = True
         if self._failure is None:
-            self._other._put(_Arrival(self._arrival_time(PREFIX_BYTES), reason))
+            last = max((arrival.time for arrival in self._other._queue), default=0.0)
+            self._other._put(_Arrival(max(last, self._arrival_time(PREFIX_BYTES) or 0.0), reason))
         self._failure = ChannelClosed(self.peer, "closed")
         self._queue.clear()
         self.wake()
@@ -106,30 +123,78 @@ class MemoryChannel(Channel):
             end.wake()
 
     def _drop_under_way(self) -> None:
-        now = asyncio.get_running_loop().time()
+        now = self._network.hub.clock.time()
         while self._queue and self._queue[-1].time > now:
             dropped = self._queue.pop().what
             self._queued_bytes -= len(dropped.payload) if isinstance(dropped, Frame) else 0
 
-    async def _transmit(self, frame: Frame) -> None:
+    async def _transmit(self, frame: Frame, timeout_s: float) -> None:
         """Occupy the link for as long as the frame takes."""
         size = PREFIX_BYTES + len(frame.header) + len(frame.payload)
         arrival_time = self._arrival_time(size)
-        self._other._put(_Arrival(arrival_time, frame))
+        if arrival_time is None:
+            self.cut()
+            self._check_sendable()
+            return
+        link = self._network.link
+        scrambled = (link.duplicates or link.reorders) and link.scrambled in self.protocol
+        if scrambled:
+            self._scatter(_Arrival(arrival_time, frame))
+        else:
+            self._other._put(_Arrival(arrival_time, frame))
         self.bytes_sent += size
         self._network.traffic.sent[self.protocol] += size
-        await asyncio.sleep(max(0.0, self._network.upload_free_at - asyncio.get_running_loop().time()))
+        busy_s = self._network.upload_free_at - self._network.hub.clock.time()
+        async with asyncio.timeout(timeout_s if busy_s > timeout_s else None):
+            await asyncio.sleep(max(0.0, busy_s))
 
-    def _arrival_time(self, size: int) -> float:
-        """When `size` more bytes have gone through both links."""
+    def _scatter(self, arrival: _Arrival) -> None:
+        """Let a message come late, or twice."""
+        random, link = self._network.hub.random, self._network.link
+        late = replace(arrival, time=arrival.time + random.uniform(0.0, SCATTER_S))
+        if random.random() < link.reorders:
+            self._other._insert(late)
+            return
+        self._other._put(arrival)
+        if random.random() < link.duplicates:
+            self._other._insert(late)
+
+    def _arrival_time(self, size: int) -> float | None:
+        """When `size` more bytes have gone through both links; None when the connection breaks over it."""
         ours, theirs = self._network, self._other._network
-        begin = max(asyncio.get_running_loop().time(), ours.upload_free_at)
+        delay_s = ours.link.latency_s + theirs.link.latency_s
+        if ours.link.jitter_s or theirs.link.jitter_s:
+            delay_s += ours.hub.random.uniform(0.0, ours.link.jitter_s + theirs.link.jitter_s)
+        if ours.link.loss or theirs.link.loss:
+            resent_s = self._resent_s(1 - (1 - ours.link.loss) * (1 - theirs.link.loss))
+            if resent_s is None:
+                return None
+            delay_s += resent_s
+        begin = max(ours.hub.clock.time(), ours.upload_free_at)
         ours.upload_free_at = begin + size / ours.link.upload
-        latency_s = ours.link.latency_s + theirs.link.latency_s
-        begin = max(begin + latency_s, theirs.download_free_at)
+        begin = max(begin + delay_s, theirs.download_free_at)
         theirs.download_free_at = begin + size / theirs.link.download
-        arrival = max(ours.upload_free_at + latency_s, theirs.download_free_at)
-        return max(arrival, self._other._queue[-1].time) if self._other._queue else arrival
+        arrival = max(ours.upload_free_at + delay_s, theirs.download_free_at)
+        self._other._in_order_at = max(arrival, self._other._in_order_at)
+        return self._other._in_order_at
+
+    def _resent_s(self, probability: float) -> float | None:
+        """What the losses of one frame cost."""
+        pause_s, lost_s = RESEND_S, 0.0
+        for _ in range(RESENDS):
+            if self._network.hub.random.random() >= probability:
+                return lost_s
+            lost_s += pause_s
+            pause_s *= 2
+        return None
+
+    def _insert(self, arrival: _Arrival) -> None:
+        """As `_put`, before what arrives later."""
+        after = []
+        while self._queue and self._queue[-1].time > arrival.time:
+            after.append(self._queue.pop())
+        self._put(arrival)
+        self._queue.extend(reversed(after))
 
     def _put(self, arrival: _Arrival) -> None:
         if self._closed or self._failure is not None:
@@ -147,7 +212,7 @@ class MemoryChannel(Channel):
     def _arrived(self) -> _Arrival | None:
         if self._network.hub.held(self.peer, self.owner):
             return None
-        if self._queue and self._queue[0].time <= asyncio.get_running_loop().time():
+        if self._queue and self._queue[0].time <= self._network.hub.clock.time():
             return self._queue.popleft()
         return None
 
@@ -155,13 +220,14 @@ class MemoryChannel(Channel):
         """Until the first frame is there, or something else changed."""
         self._changed.clear()
         held = self._network.hub.held(self.peer, self.owner)
-        due = self._queue[0].time if self._queue and not held else None
-        delay = None if due is None else due - asyncio.get_running_loop().time()
+        if held or not self._queue:
+            await self._changed.wait()
+            return
+        timer = self._network.hub.clock.call_at(self._queue[0].time, self._changed.set)
         try:
-            async with asyncio.timeout(delay):
-                await self._changed.wait()
-        except TimeoutError:
-            pass
+            await self._changed.wait()
+        finally:
+            timer.cancel()
 
     def _take(self, frame: Frame) -> Frame:
         self._queued_bytes -= len(frame.payload)
@@ -176,7 +242,7 @@ class MemoryChannel(Channel):
             raise ChannelClosed(self.peer, "closed")
         if self._failure is not None:
             raise ChannelClosed(self.peer, self._failure.reason, self._failure.detail)
-        now = asyncio.get_running_loop().time()
+        now = self._network.hub.clock.time()
         if self._queue and isinstance(self._queue[-1].what, str) and self._queue[-1].time <= now:
             raise ChannelClosed(self.peer, self._queue[-1].what)
 

@@ -140,6 +140,11 @@ def parse(envelope: bytes, *, owner: bytes, swarm: bytes) -> SignedRecord:
     return SignedRecord(record, issued, expires)
 
 
+def newer(envelope: bytes, known: bytes) -> bool:
+    """Whether an envelope was issued after a known one, by its own word; both as `seal` makes them."""
+    return envelope is not known and _HEAD.unpack_from(envelope)[1] > _HEAD.unpack_from(known)[1]
+
+
 def open_envelope(envelope: bytes, *, owner: bytes, swarm: bytes, now: float) -> SignedRecord:
     """A received record in full: parsed, in time, and signed by `owner`.
 

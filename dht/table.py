@@ -66,6 +66,16 @@ class RecordTable:
         self._expire(now)
         return iter(list(self._entries.items()))
 
+    @property
+    def owners(self) -> list[bytes]:
+        """Of all records that are held."""
+        return list(self._entries)
+
+    def envelope_of(self, owner: bytes) -> bytes | None:
+        """The record of an owner as it came, expired or not."""
+        entry = self._entries.get(owner)
+        return entry.envelope if entry is not None else None
+
     def latest_expiration(self) -> float | None:
         """When the last of the records expires; None if there is none."""
         return max((entry.signed.expires for entry in self._entries.values()), default=None)

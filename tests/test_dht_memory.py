@@ -97,13 +97,13 @@ def test_partition_and_crash() -> None:
     rig.run(main())
 
 
-def lossy_course(seed: int) -> list[int]:
-    """How many frames went through each of ten lossy channels."""
+def breaking_course(seed: int) -> list[int]:
+    """How many frames went through each of ten channels that break."""
     counts: list[int] = []
 
     async def main() -> None:
         async with asyncio.TaskGroup() as tasks:
-            nodes = await two(MemoryHub(seed=seed), tasks, Link(), Link(loss=0.1))
+            nodes = await two(MemoryHub(seed=seed), tasks, Link(), Link(breaks=0.1))
             for _ in range(10):
                 ours, theirs = await pair(nodes)
                 with contextlib.suppress(ChannelClosed):
@@ -125,9 +125,9 @@ async def send_and_receive(ours: Channel, theirs: Channel) -> None:
         await theirs.receive(timeout_s=1)
 
 
-def test_losses_repeat_with_the_seed() -> None:
-    first = lossy_course(1)
-    assert first == lossy_course(1) != lossy_course(2)
+def test_breaks_repeat_with_the_seed() -> None:
+    first = breaking_course(1)
+    assert first == breaking_course(1) != breaking_course(2)
     assert 2 < sum(first) / len(first) < 30
 
 
