@@ -2,21 +2,25 @@
 
 import json as json_module
 import sys
+import time
 from typing import Annotated, Any
 
 import typer
 
 from talkoot.cli.options import JsonOption
 from talkoot.dht.errors import ConfigError
+from talkoot.peer.simulation.kinds import KINDS
 
 
 def simulate(
-    peers: Annotated[int, typer.Option(min=1, max=64, help="Peers in the swarm.")] = 5,
+    peers: Annotated[
+        int, typer.Option(min=0, max=64, help="Peers in the swarm; 0: 4 to 6, by the seed.")
+    ] = 5,
     seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to run, from --seed on.")] = 1,
     faults: Annotated[
         str,
-        typer.Option(metavar="KINDS", help="all, none, or some of crash,freeze,hole,partition,cut,slow."),
+        typer.Option(metavar="KINDS", help="all, none, or some of " + ", ".join(KINDS) + "."),
     ] = "all",
     rounds: Annotated[int, typer.Option(min=1, max=10000, help="Rounds, roughly, under faults.")] = 6,
     jobs: Annotated[int, typer.Option(min=1, max=256, help="Processes at once.")] = 2,
@@ -27,10 +31,9 @@ def simulate(
     Exit code 1 when something was violated; the command that repeats it is printed.
     """
     from talkoot.peer.simulation.batch import run_batch
-    from talkoot.peer.simulation.kinds import KINDS
 
     kinds = _kinds(faults, KINDS)
-    results = []
+    results, began = [], time.monotonic()
     numbers = list(range(seed, seed + seeds))
     for result in run_batch(numbers, peers=peers, rounds=rounds, kinds=kinds, jobs=jobs):
         results.append(result)
@@ -41,10 +44,7 @@ def simulate(
     if json:
         typer.echo(json_module.dumps(results[0] if len(results) == 1 else results, indent=2))
     else:
-        rate = sum(r["peer_rounds_per_s"] * r["seconds"] for r in results) / sum(
-            r["seconds"] for r in results
-        )
-        typer.echo(f"{len(results)} seeds, {len(failed)} with violations; {rate:.0f} peer-rounds/s a process")
+        typer.echo(_sum(results, failed, time.monotonic() - began))
     for result in failed if json else ():
         typer.echo(_replay(result, rounds, faults), err=True)
     raise typer.Exit(1 if failed else 0)
@@ -73,6 +73,16 @@ def _tell(result: dict[str, Any], rounds: int, faults: str) -> None:
             typer.echo(f"    {line}")
         typer.echo("  repeat it: " + _replay(result, rounds, faults))
     sys.stdout.flush()
+
+
+def _sum(results: list[dict[str, Any]], failed: list[dict[str, Any]], seconds: float) -> str:
+    rounds, faults, lost = (
+        sum(result[name] for result in results) for name in ("peer_rounds", "faults", "rounds_aborted")
+    )
+    return (
+        f"{len(results)} seeds in {seconds:.0f} s, {len(failed)} with violations; {rounds} peer-rounds, "
+        f"{rounds / seconds:.0f} a second; {faults} faults, {lost} attempts given up"
+    )
 
 
 def _replay(result: dict[str, Any], rounds: int, faults: str) -> str:

@@ -163,6 +163,13 @@ class Links:
             if name == "bulk":
                 lane.queue.clear()
 
+    def waiting(self) -> dict[str, int]:
+        """Frames in the longest queue of each kind of lane."""
+        longest = dict.fromkeys(self._specs, 0)
+        for (_, name), lane in self._lanes.items():
+            longest[name] = max(longest[name], len(lane.queue))
+        return longest
+
     # -- sending -------------------------------------------------------------------------------------
 
     def _lane(self, peer: bytes, name: str) -> _Lane:

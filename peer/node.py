@@ -49,6 +49,8 @@ from talkoot.peer.transfer import StateServer
 
 log = logging.getLogger("talkoot.node")
 
+_VERSION = version("talkoot")
+
 FIRST_CONTACT_S = 60.0
 """How long a newcomer looks for anybody of its swarm before it says that nobody can be reached."""
 
@@ -461,7 +463,7 @@ class Node:
             swarm=self.membership.swarm,
             key=self.identity.key,
             protocol=PROTOCOL_VERSION,
-            version=version("talkoot"),
+            version=_VERSION,
             addresses=self.network.addresses[:8],
             role="full",
             round=self.swarming.ledger.round,

@@ -120,6 +120,11 @@ class Runner:
             return set()
         return {peer for peer in self._links.connected if self._workshop.takes_part(peer)}
 
+    @property
+    def backlog(self) -> int:
+        """Outputs that wait to be carried out."""
+        return self._outputs.qsize()
+
     def feed(self, machine: Round, outs: list[outputs.Output]) -> None:
         """Queue what a call of the round returned."""
         for output in outs:

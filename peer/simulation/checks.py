@@ -1,8 +1,9 @@
 """What must hold in a simulated swarm at every step, whatever the faults.
 
 Safety: no two final certificates of one round; no honest voter signs two values in one phase of one
-attempt; no peer offers two contributions for one state; no peer leaves a final round behind. Liveness is
-for the script to see.
+attempt; no peer offers two contributions for one state, and no contribution is counted in two rounds of one
+chain; no peer leaves a final round behind; what a peer holds after a commit is what its certificate says.
+Liveness is for the script to see, memory for `bounds`.
 """
 
 from collections.abc import Callable
@@ -27,11 +28,13 @@ class Safety:
         self._votes: dict[tuple[object, ...], bytes] = {}
         self._contributions: dict[tuple[bytes, bytes], bytes] = {}
         self._finals: dict[int, bytes] = {}
+        self._counted: dict[tuple[bytes, bytes], bytes] = {}
         self._last_final: dict[int, Certificate] = {}
         self.max_final = -1
         self.commits = 0
 
-    def _violated(self, what: str) -> None:
+    def violated(self, what: str) -> None:
+        """Something must not have happened."""
         self.violations.append(what)
         self._fail(what)
 
@@ -41,11 +44,11 @@ class Safety:
             _, number, prior, attempt, phase, _weak, value = msgspec.msgpack.decode(message[len(_VOTE) :])
             place = (key, number, prior, attempt, phase)
             if self._votes.setdefault(place, value) != value:
-                self._violated(f"{key.hex()[:8]} {phase}s two values in round {number} attempt {attempt}")
+                self.violated(f"{key.hex()[:8]} {phase}s two values in round {number} attempt {attempt}")
         elif message.startswith(_CONTRIBUTION):
             header = msgspec.msgpack.decode(message[len(_CONTRIBUTION) :], type=Contribution)
             if self._contributions.setdefault((key, header.prior), header.root) != header.root:
-                self._violated(f"{key.hex()[:8]} contributes twice to round {header.round}")
+                self.violated(f"{key.hex()[:8]} contributes twice to round {header.round}")
 
     def head(self, number: int, holdings: Holdings | None, certificate: Certificate) -> None:
         """A peer has a new head."""
@@ -53,18 +56,23 @@ class Safety:
         self.commits += 1
         if certificate.kind == "final":
             if self._finals.setdefault(value.round, value.digest) != value.digest:
-                self._violated(f"two final certificates of round {value.round}")
+                self.violated(f"two final certificates of round {value.round}")
             self.max_final = max(self.max_final, value.round)
+        for item in value.cut:
+            if self._counted.setdefault((item.key, item.root), value.prior) != value.prior:
+                self.violated(f"{item.key.hex()[:8]} is counted again in round {value.round}")
+        if holdings is not None:
+            self._state(number, holdings)
         last = self._last_final.get(number)
         if last is not None and holdings is not None:
             data = holdings.log.read(number_of(last))
             if data is None or decode_certificate(data).value.hash != last.value.hash:
-                self._violated(f"peer {number} left its final round {last.value.round} behind")
+                self.violated(f"peer {number} left its final round {last.value.round} behind")
         if certificate.kind == "final":
             self._last_final[number] = certificate
 
-    def state(self, number: int, holdings: Holdings) -> None:
-        """At the end: the bytes on disk are what the certificate says."""
+    def _state(self, number: int, holdings: Holdings) -> None:
+        """The bytes on disk are what the certificate says."""
         tree = state_tree(holdings.store.theta, holdings.store.momentum, holdings.ledger.encode())
         if tree.digest != holdings.head.value.digest:
-            self._violated(f"peer {number} holds other bytes than its certificate says")
+            self.violated(f"peer {number} holds other bytes than its certificate says")

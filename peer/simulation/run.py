@@ -3,17 +3,20 @@
 import asyncio
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from talkoot.averaging.certificate import Certificate
-from talkoot.peer import clock
+from talkoot.peer.simulation.bounds import exceeded
 from talkoot.peer.simulation.checks import Safety
+from talkoot.peer.simulation.disks import simulated_disks
 from talkoot.peer.simulation.faults import Faults
-from talkoot.peer.simulation.virtual_time import DeadlockError, run_virtual
-from talkoot.peer.simulation.world import SimPeer, World
+from talkoot.peer.simulation.peers import SimPeer
+from talkoot.peer.simulation.signatures import stand_in_signatures
+from talkoot.peer.simulation.virtual_time import DeadlockError, run_virtual, virtual_loop
+from talkoot.peer.simulation.world import World
 
 HEAL_S = 240.0
 """Virtual time within which every peer must have committed `HEAL_ROUNDS` more once the faults have ended."""
@@ -23,7 +26,17 @@ HEAL_ROUNDS = 3
 MAX_CONTROL_BYTES = 4_000
 """Control messages that a peer may send in a round, on average, for each peer of the swarm."""
 
-MEAN_GAP_S = 8.0
+MEAN_GAP_S = 5.0
+"""Between two faults, on average."""
+
+ROUND_S = 8.0
+"""Faults go on for so many seconds for each round that is asked for."""
+
+REAL_SIGNATURES = 16
+"""One seed of so many signs with Ed25519."""
+
+SOME_PEERS = (4, 5, 6)
+"""Peers of a seed that is asked to choose for itself."""
 
 
 @dataclass(slots=True)
@@ -43,6 +56,8 @@ class Result:
     """Bytes of control messages that one peer sent in one round, on average."""
     virtual_s: float
     seconds: float
+    peer_rounds: int
+    """Commits of all peers together."""
     peer_rounds_per_s: float
 
     @property
@@ -61,10 +76,21 @@ class _Simulation:
         self.liveness: list[str] = []
         self.failed = False
         self.safety = Safety(self._fail)
-        self.world = World(peers, seed, folder, witness=self.safety.signed, on_head=self._head)
+        self.real = seed % REAL_SIGNATURES == 0
+        self.world = World(
+            peers,
+            seed,
+            folder,
+            witness=self.safety.signed,
+            on_head=self._head,
+            on_trouble=self.safety.violated,
+            real_signatures=self.real,
+            wrong_clocks=bool(kinds),
+        )
         self.faults = Faults(self.world, seed, kinds, MEAN_GAP_S)
         self.aborted = 0
         self.sent = 0
+        self._moved = asyncio.Event()
 
     def _fail(self, what: str) -> None:
         self.failed = True
@@ -73,11 +99,19 @@ class _Simulation:
     def _head(self, peer: SimPeer, certificate: Certificate) -> None:
         holdings = peer.node.holdings if peer.node is not None else None
         self.safety.head(peer.number, holdings, certificate)
+        self.check_bounds(peer)
+        self._moved.set()
+
+    def check_bounds(self, peer: SimPeer) -> None:
+        """Nothing of this peer grows without limit."""
+        if peer.node is not None:
+            for what in exceeded(peer.node):
+                self.safety.violated(f"peer {peer.number}: {what}")
 
     async def play(self) -> None:
         """Faults until enough rounds are committed, then peace until everybody is together again."""
         await self._until(lambda: self._slowest() >= 1, HEAL_S, "nobody finished the first round")
-        await self.faults.run(clock.now() + 10.0 * self.rounds)
+        await self.faults.run(ROUND_S * self.rounds)
         self.world.hub.heal()
         self.world.hub.release()
         await self._heal()
@@ -97,6 +131,11 @@ class _Simulation:
         )
         rounds = sum(node.swarming.history.committed for node in nodes if node.swarming is not None)
         return sent // max(1, rounds)
+
+    def all_sent(self) -> int:
+        """Bytes that all nodes sent since they were started."""
+        networks = [peer.network for peer in self.world.peers if peer.network is not None]
+        return sum(network.traffic.bytes_sent for network in networks)
 
     def _slowest(self) -> int:
         return min((peer.round for peer in self.world.peers), default=-1)
@@ -118,34 +157,35 @@ class _Simulation:
         return len(heads) == 1
 
     async def _until(self, reached: Any, limit_s: float, otherwise: str) -> None:
-        deadline = clock.now() + limit_s
-        while not reached():
-            if clock.now() > deadline or self.failed:
-                where = ", ".join(f"{peer.number}:{peer.round}" for peer in self.world.peers)
-                if not self.failed:
-                    self.liveness.append(f"{otherwise} ({where})")
-                    self.failed = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while not reached() and not self.failed:
+                    self._moved.clear()
+                    await self._moved.wait()
                 return
-            await asyncio.sleep(0.1)
+        where = ", ".join(f"{peer.number}:{peer.round}" for peer in self.world.peers)
+        self.liveness.append(f"{otherwise} ({where})")
+        self.failed = True
 
     def _count(self) -> None:
         for peer in self.world.peers:
             node = peer.node
             if node is not None and node.swarming is not None:
                 self.aborted = max(self.aborted, node.swarming.history.aborted)
-            if node is not None and node.holdings is not None:
-                self.safety.state(peer.number, node.holdings)
+            self.check_bounds(peer)
 
 
 def run_seed(*, peers: int, seed: int, kinds: tuple[str, ...], rounds: int) -> tuple[Result, list[str]]:
-    """Simulate one seed; returns the result and the lines of what happened."""
+    """Simulate one seed; returns the result and the lines of what happened. `peers` 0: the seed chooses."""
+    peers = peers or SOME_PEERS[seed % len(SOME_PEERS)]
     shared_memory = Path("/dev/shm")  # noqa: S108 - a file system in memory, where there is one
     where = str(shared_memory) if shared_memory.is_dir() else None
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="talkoot-sim-", dir=where) as folder:
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="talkoot-sim-", dir=where) as folder, simulated_disks():
         simulation = _Simulation(peers, seed, kinds, rounds, Path(folder))
-        virtual_s = _run(simulation)
-    seconds = time.monotonic() - began
+        with nullcontext() if simulation.real else stand_in_signatures():
+            virtual_s = _run(simulation)
+    seconds = time.perf_counter() - began
     commits = simulation.safety.commits
     result = Result(
         seed=seed,
@@ -159,6 +199,7 @@ def run_seed(*, peers: int, seed: int, kinds: tuple[str, ...], rounds: int) -> t
         control_bytes=simulation.sent,
         virtual_s=round(virtual_s, 3),
         seconds=round(seconds, 3),
+        peer_rounds=commits,
         peer_rounds_per_s=round(commits / seconds, 1),
     )
     return result, simulation.world.trace.lines
@@ -166,8 +207,19 @@ def run_seed(*, peers: int, seed: int, kinds: tuple[str, ...], rounds: int) -> t
 
 def _run(simulation: _Simulation) -> float:
     async def main() -> float:
-        with suppress(DeadlockError):
-            await simulation.world.run(simulation.play)
-        return clock.now()
+        loop = virtual_loop()
+        loop.set_exception_handler(lambda _loop, context: simulation.safety.violated(_words(context)))
+        await simulation.world.run(simulation.play)
+        simulation.world.trace.add(f"events {loop.num_events} sent {simulation.all_sent()}")
+        return loop.now
 
-    return run_virtual(main())
+    try:
+        return run_virtual(main())
+    except DeadlockError as error:
+        simulation.liveness.append(f"deadlock: {error}")
+        return 0.0
+
+
+def _words(context: dict[str, Any]) -> str:
+    """What asyncio tells an exception handler."""
+    return f"{context['message']}: {context.get('exception')!r}"

@@ -25,7 +25,7 @@ from talkoot.peer.trainer.protocol import (
 )
 
 TOKENS_A_STEP = 100
-REPORT_S = 0.5
+REPORT_S = 1.0
 BOUNDARY_S = 0.05
 """How long a request waits for the end of a step."""
 
@@ -53,6 +53,7 @@ class SimTrainer:
         self._local = torch.zeros(numel)
         self._base = torch.zeros(numel)
         self._since = 0.0
+        self._done = 0  # steps before `_since`, when the speed changed
         self._moved_at = 0.0
         self._total = 0
         self._snapshots = 0
@@ -81,7 +82,15 @@ class SimTrainer:
             self._pid = None
 
     def _steps(self) -> int:
-        return int((clock.now() - self._since) * self._speed) if self._training else 0
+        return self._done + int((clock.now() - self._since) * self._speed) if self._training else 0
+
+    def _restart_steps(self, done: int) -> None:
+        self._done, self._since = done, clock.now()
+
+    def change_speed(self, speed: float) -> None:
+        """Inner steps a second from now on."""
+        self._restart_steps(self._steps())
+        self._speed = speed
 
     def _progress(self) -> Progress:
         steps = self._steps()
@@ -124,7 +133,8 @@ class SimTrainer:
             self._local = new + (self._local - self._base)
         else:
             self._local = new.clone()
-            self._since = self._moved_at = clock.now()
+            self._restart_steps(0)
+            self._moved_at = clock.now()
         self._base = new
         self._training = True
         return Adopted(steps=self._steps(), eval_loss=None)
@@ -139,7 +149,7 @@ class SimTrainer:
         path.write_bytes(self._local.numpy().tobytes())
         self._base = self._local.clone()
         self._total += steps
-        self._since = clock.now()
+        self._restart_steps(0)
         return Snapshot(path=path, steps=steps, tokens=steps * TOKENS_A_STEP, loss=None, seconds=1.0)
 
     async def stop(self, *, save: bool, timeout_s: float) -> None:

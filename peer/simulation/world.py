@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
+from traceback import extract_tb
 
 import torch
 from blake3 import blake3
@@ -16,18 +17,22 @@ from blake3 import blake3
 from talkoot.averaging.certificate import Certificate, genesis
 from talkoot.averaging.digest import state_tree
 from talkoot.averaging.rules import Rules
-from talkoot.dht.identity import Identity
 from talkoot.dht.memory import Link, MemoryHub
-from talkoot.peer import clock
 from talkoot.peer.founding import first_ledger
 from talkoot.peer.manifest import Manifest, Model, Outer, Round, Swarm
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.node import Membership, Node
 from talkoot.peer.options import RunOptions
 from talkoot.peer.rules_of import rules_of
+from talkoot.peer.simulation.disks import PowerCutError
+from talkoot.peer.simulation.hosts import Host
+from talkoot.peer.simulation.peers import SimPeer
+from talkoot.peer.simulation.signatures import SimIdentity
 from talkoot.peer.simulation.sim_trainer import SimTrainer
+from talkoot.peer.simulation.virtual_time import TrueClock, virtual_loop
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
+from talkoot.peer.swarming import NodeFailed
 from talkoot.peer.trainer.protocol import TrainerEvent, TrainerSpec
 
 CHUNK_SIZE = 256
@@ -35,55 +40,16 @@ NUMEL = 4 * CHUNK_SIZE - 100
 INNER_STEPS = 30
 
 
-class SimIdentity(Identity):
-    """An identity that tells a witness what it signs."""
-
-    __slots__ = ("_witness",)
-
-    def __init__(self, seed: bytes, witness: Callable[[bytes, bytes], None]) -> None:
-        super().__init__(seed)
-        self._witness = witness
-
-    def sign(self, message: bytes) -> bytes:
-        """As `Identity.sign`."""
-        self._witness(self.key, message)
-        return super().sign(message)
-
-
-@dataclass(slots=True)
-class SimPeer:
-    """One simulated computer: its disk outlives its crashes."""
-
-    number: int
-    identity: SimIdentity
-    folder: Path
-    link: Link
-    speed: float
-    node: Node | None = None
-    task: asyncio.Task[None] | None = None
-    lives: int = 0
-
-    @property
-    def key(self) -> bytes:
-        """Its key."""
-        return self.identity.key
-
-    @property
-    def round(self) -> int:
-        """Rounds in its outer state; -1 while it has none open."""
-        holdings = self.node.holdings if self.node is not None else None
-        return holdings.ledger.round if holdings is not None else -1
-
-
 @dataclass(slots=True)
 class Trace:
     """What happened, in order: the same for the same seed."""
 
+    clock: TrueClock
     lines: list[str] = field(default_factory=list)
 
     def add(self, line: str) -> None:
         """Note one event with its virtual time."""
-        self.lines.append(f"{clock.now():.6f} {line}")
+        self.lines.append(f"{self.clock.time():.6f} {line}")
 
     @property
     def hash(self) -> str:
@@ -102,31 +68,42 @@ class World:
         *,
         witness: Callable[[bytes, bytes], None],
         on_head: Callable[[SimPeer, Certificate], None],
+        on_trouble: Callable[[str], None] = lambda _what: None,
+        real_signatures: bool = False,
+        wrong_clocks: bool = False,
     ) -> None:
-        """`witness` hears all that is signed; `on_head` is told of every new head of every peer."""
+        """`witness` hears all that is signed, `on_head` of every new head of every peer, `on_trouble` of
+        nodes that end by themselves.
+        """
         self.random = Random(f"world {seed}")  # noqa: S311 - a simulation is to be repeatable
-        self.hub = MemoryHub(seed=seed)
-        self.trace = Trace()
+        self.clock = TrueClock()
+        self.hub = MemoryHub(seed=seed, clock=self.clock)
+        self.trace = Trace(self.clock)
         self.folder = folder
         self._on_head = on_head
+        self.trouble = on_trouble
+        self._wrong_clocks = wrong_clocks
         self._metrics = Metrics()
         identities = [
-            SimIdentity(blake3(f"{seed} {number}".encode()).digest(), witness) for number in range(num_peers)
+            SimIdentity(blake3(f"{seed} {number}".encode()).digest(), witness, real=real_signatures)
+            for number in range(num_peers)
         ]
         self.manifest = _manifest(identities)
         self.rules = replace(rules_of(self.manifest), chunk_size=CHUNK_SIZE)
-        self.peers = [
-            SimPeer(number, identity, folder / f"peer-{number}", self._link(), self._speed())
-            for number, identity in enumerate(identities)
-        ]
+        self.peers = [self._peer(number, identity) for number, identity in enumerate(identities)]
         self._group: asyncio.TaskGroup | None = None
         self._found()
 
-    def _link(self) -> Link:
-        return Link(latency_s=self.random.uniform(0.002, 0.05), upload=1e6, download=1e7)
-
-    def _speed(self) -> float:
-        return self.random.uniform(2.0, 8.0)
+    def _peer(self, number: int, identity: SimIdentity) -> SimPeer:
+        random = self.random
+        host = Host(Random(random.getrandbits(64)))  # noqa: S311 - a simulation is to be repeatable
+        if self._wrong_clocks:
+            host.offset = random.uniform(0.0, 1e5)
+            host.rate = random.uniform(0.99, 1.01)
+            host.wall_offset_s = random.uniform(-1.0, 1.0)
+        link = Link(latency_s=random.uniform(0.002, 0.05), upload=1e6, download=1e7)
+        folder = self.folder / f"peer-{number}"
+        return SimPeer(number, identity, folder, link, random.uniform(2.0, 8.0), host)
 
     def _found(self) -> None:
         """Give every peer the first state, as if all had been there when the swarm was founded."""
@@ -159,9 +136,39 @@ class World:
     def start(self, peer: SimPeer) -> None:
         """Switch a peer on."""
         assert self._group is not None
+        assert peer.task is None
         peer.lives += 1
+        self.trace.add(f"start {peer.number}")
+        peer.task = self._group.create_task(self._life(peer, peer.lives), context=peer.context())
+
+    async def _life(self, peer: SimPeer, life: int) -> None:
+        """A node, as long as it runs. Runs on the peer's computer."""
+        node = self._node(peer)
+        peer.host.on_power_cut = lambda: self.crash(peer)
+        ended = ""
+        try:
+            await node.run()
+        except* PowerCutError:
+            self.crash(peer)
+        except* (NodeFailed, OSError) as failure:
+            ended = str(_first_of(failure))  # a daemon says why and exits
+        except* Exception as failure:  # noqa: BLE001 - a daemon would have died of it: that is a finding
+            ended = "unexpected"
+            self.trouble(f"peer {peer.number} died: {_with_place(_first_of(failure))}")
+        finally:
+            if node.holdings is not None:
+                node.holdings.close()
+        if peer.lives == life and peer.node is node:
+            self.trace.add(f"end {peer.number} {ended}")
+            self.hub.crash(peer.key)
+            self._off(peer)
+            if ended and not peer.host.full:
+                self.trouble(f"peer {peer.number} ended: {ended}")
+
+    def _node(self, peer: SimPeer) -> Node:
         paths = StateDir(peer.folder)
         network = self.hub.node(peer.identity, swarm=self.manifest.swarm_id, link=peer.link)
+        peer.network = network
         membership = Membership(
             swarm=self.manifest.swarm_id,
             manifest=self.manifest,
@@ -172,14 +179,15 @@ class World:
         )
 
         def make_trainer(spec: TrainerSpec, on_event: Callable[[TrainerEvent], None]) -> SimTrainer:
-            return SimTrainer(
+            peer.trainer = SimTrainer(
                 spec,
                 on_event,
                 numel=NUMEL,
-                speed=peer.speed,
+                speed=peer.speed * peer.slowness,
                 seed=1000 * peer.number + peer.lives,
                 start_s=self.random.uniform(0.5, 3.0),
             )
+            return peer.trainer
 
         def make_rules(_manifest: Manifest) -> Rules:
             return self.rules
@@ -195,8 +203,8 @@ class World:
             make_rules=make_rules,
             on_head=lambda certificate: self._head(peer, certificate),
         )
-        peer.task = self._group.create_task(peer.node.run())
-        self.trace.add(f"start {peer.number}")
+        peer.adjust()
+        return peer.node
 
     def _head(self, peer: SimPeer, certificate: Certificate) -> None:
         value = certificate.value
@@ -204,12 +212,29 @@ class World:
         self._on_head(peer, certificate)
 
     def crash(self, peer: SimPeer) -> None:
-        """Pull the plug: nothing is said and nothing saved."""
+        """Kill the process: nothing is said and nothing saved."""
         if peer.task is not None:
             self.hub.crash(peer.key)
+            virtual_loop().thaw(peer.host)
             peer.task.cancel()
             self.trace.add(f"crash {peer.number}")
-        peer.task = peer.node = None
+        self._off(peer)
+
+    def _off(self, peer: SimPeer) -> None:
+        peer.task = peer.node = peer.network = peer.trainer = None
+        peer.host.fuse = None
+
+    async def stop(self, peer: SimPeer, limit_s: float) -> bool:
+        """Stop a peer in order; False when it takes longer, and it is killed then."""
+        node, task = peer.node, peer.task
+        assert node is not None
+        assert task is not None
+        self.trace.add(f"stop {peer.number}")
+        node.stopping.set()
+        await asyncio.wait([task], timeout=limit_s)
+        if peer.task is task:
+            self.crash(peer)
+        return task.done()
 
     @property
     def living(self) -> list[SimPeer]:
@@ -219,6 +244,26 @@ class World:
     def remove(self) -> None:
         """Delete the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _first_of(failure: BaseException) -> BaseException:
+    """What is inside of groups."""
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure
+
+
+def _with_place(error: BaseException) -> str:
+    """An error with where it happened."""
+    place = next(
+        (
+            f"{f.name} {f.lineno}"
+            for f in reversed(extract_tb(error.__traceback__))
+            if "peer/" in f.filename and "simulation" not in f.filename
+        ),
+        "",
+    )
+    return f"{error!r} in {place}"
 
 
 def _manifest(identities: list[SimIdentity]) -> Manifest:
