@@ -12,6 +12,7 @@ from talkoot.averaging.certificate import Certificate, Value, weakly
 from talkoot.averaging.certification import Certification
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import LocalContribution
+from talkoot.averaging.deadlines import Limit, Phase, ceiling, limit
 from talkoot.averaging.exchange import Exchange
 from talkoot.averaging.leader import Leader
 from talkoot.averaging.ledger import Ledger
@@ -30,6 +31,8 @@ from talkoot.averaging.messages import (
     Vote,
 )
 from talkoot.averaging.outputs import LeftOut, Output, Refused, Send
+from talkoot.averaging.parts import Part
+from talkoot.averaging.slices import Slices
 from talkoot.averaging.voting import Voter
 
 GRACE = 1.5
@@ -62,8 +65,11 @@ class Attempt:
         *,
         reachable: AbstractSet[bytes],
         suspects: AbstractSet[bytes],
+        slices: Slices,
+        parts: tuple[Part, ...],
         now: float,
     ) -> None:
+        """`slices` and `parts` are what is left of the attempt before."""
         self.number = number
         self.phase: AttemptPhase = "forming"
         self.roster: Roster | None = None
@@ -71,13 +77,25 @@ class Attempt:
         """Set when we led the attempt to its end."""
         self.joined = False
         """Whether our own join was sent."""
+        self.limits: dict[Phase, Limit] = {}
+        """How long each phase may take, and what that was made of."""
+        self.took_s: dict[Phase, float] = {}
+        """How long each phase took, by the leader's clock where it said so."""
         self._context = context
         self._voter = voter
         leading = context.leader(number) == context.key
-        self._leader = Leader(context, number, set(reachable), set(suspects)) if leading else None
+        self._leader = Leader(context, number, set(reachable), set(suspects), parts) if leading else None
+        self._slices = slices
         self._exchange: Exchange | None = None
         self._certification: Certification | None = None
-        self.deadline = self._until(now, context.timing.form_s)
+        self._began = now
+        """When the running phase began."""
+        self._last_s = 0.0
+        """As leader: when in this phase the last awaited message came."""
+        self.limits["form"] = limit(context.timing, context.pace, "form", number)
+        self.deadline = self._until(now, self.limits["form"].seconds)
+        if not leading:
+            self.deadline += context.timing.slack_s
 
     @property
     def leader(self) -> bytes:
@@ -94,9 +112,14 @@ class Attempt:
         """Members of the roster, once there is one."""
         return tuple(join.key for join in self.roster.members) if self.roster else ()
 
-    def _until(self, now: float, base_s: float) -> float:
-        length_s = self._context.timing.scaled(base_s, self.number)
+    def _until(self, now: float, length_s: float) -> float:
         return now + (length_s if self._leader is not None else GRACE * length_s)
+
+    def called(self, call: Call, now: float) -> None:
+        """The leader says how long it will wait for joins. Raises MessageError."""
+        if not 0 < call.form_s <= ceiling(self._context.timing, "form", self.number):
+            raise MessageError("malformed", f"a call for {call.form_s} s")
+        self.deadline = max(self.deadline, self._until(now, call.form_s))
 
     # -- forming -------------------------------------------------------------------------------------
 
@@ -106,14 +129,20 @@ class Attempt:
             return []
         self._leader.expected |= peers
         ledger = self._context.ledger
-        message = Call(round=ledger.round, attempt=self.number, prior=self._context.prior)
+        message = Call(
+            round=ledger.round,
+            attempt=self.number,
+            prior=self._context.prior,
+            form_s=self.limits["form"].seconds,
+        )
         return [Send(peer, message) for peer in sorted(peers)]
 
-    def join(self, join: Join) -> list[Output]:
+    def join(self, join: Join, now: float) -> list[Output]:
         """As leader: take a join."""
         if self._leader is None:
             raise MessageError("not_the_leader", "a join for an attempt that we do not lead")
         refusal = self._leader.join(join)
+        self._last_s = now - self._began
         refused: list[Output] = [] if refusal is None else [Refused(join.key, refusal)]
         return refused + self._form_if_complete()
 
@@ -123,7 +152,7 @@ class Attempt:
 
     def _form(self) -> list[Output]:
         assert self._leader is not None
-        roster = self._leader.form()
+        roster = self._leader.form(self._last_s)
         if isinstance(roster, str):
             raise AttemptFailed(roster)
         return [Send(join.key, roster) for join in roster.members]
@@ -138,18 +167,23 @@ class Attempt:
         if self._context.key not in {join.key for join in roster.members}:
             raise MessageError("left_out", "the roster was closed without us")
         self.roster = roster
+        self._began, self._last_s = now, 0.0
+        self.took_s["form"] = roster.took_s
+        self.limits["exchange"] = Limit(roster.exchange_s, "recent")
+        self.limits["certify"] = Limit(roster.certify_s, "recent")
+        if self._leader is not None:
+            self.limits |= self._leader.limits
         self._certification = Certification(self._context, self._voter, roster, self._leader, staged)
-        timing = self._context.timing
         if roster.locked is not None:
-            self.phase, self.deadline = "certifying", self._until(now, timing.certify_s)
+            self.phase, self.deadline = "certifying", self._until(now, roster.certify_s)
             if self._leader is None:
                 return []
             if roster.weak:
                 self.certificate = weakly(roster.locked)
                 return []
             return self._certification.propose(roster.locked.value, roster.locked)
-        self.phase, self.deadline = "exchanging", self._until(now, timing.exchange_s)
-        self._exchange = Exchange(self._context, roster)
+        self.phase, self.deadline = "exchanging", self._until(now, roster.exchange_s)
+        self._exchange = Exchange(self._context, roster, self._slices)
         return self._exchange.start(local) + self._cut_if_done()
 
     # -- what goes wrong -----------------------------------------------------------------------------
@@ -158,7 +192,7 @@ class Attempt:
         """The deadline of the running phase has passed."""
         leading = self._leader
         if leading is None:
-            raise AttemptFailed(f"{self.phase}_timeout")
+            raise AttemptFailed(f"{self.phase}_timeout", {self.leader})
         if self.phase == "forming":
             return self._form()
         if self.phase == "exchanging" and leading.cut is None:
@@ -173,7 +207,7 @@ class Attempt:
         leading = self._leader
         if leading is None:
             if peer == self.leader:
-                raise AttemptFailed("leader_lost")
+                raise AttemptFailed("leader_lost", {peer})
             return []
         leading.lost(peer)
         if self.phase == "forming":
@@ -207,13 +241,13 @@ class Attempt:
     ) -> list[Output]:
         """A message of this attempt; `local` is our contribution, `staged` the value that we hold."""
         if isinstance(message, Join):
-            return self.join(message)
+            return self.join(message, now)
         if isinstance(message, Roster):
             return self._enter(message, local, staged, now)
         if self.roster is None or self._certification is None:
             raise MessageError("out_of_order", f"{type(message).__name__} before the roster")
         if isinstance(message, Receipt):
-            return self._on_receipt(message)
+            return self._on_receipt(message, now)
         if isinstance(message, Vote):
             out, self.certificate = self._certification.vote(message)
             return out
@@ -231,10 +265,11 @@ class Attempt:
             case _:
                 raise MessageError("unasked", f"{type(message).__name__} outside its place")
 
-    def _on_receipt(self, receipt: Receipt) -> list[Output]:
+    def _on_receipt(self, receipt: Receipt, now: float) -> list[Output]:
         if self._leader is None:
             raise MessageError("not_the_leader")
         self._leader.receipt(receipt)
+        self._last_s = now - self._began
         return self._cut_if_done()
 
     def _cut_if_done(self) -> list[Output]:
@@ -244,7 +279,7 @@ class Attempt:
 
     def _fix_cut(self) -> list[Output]:
         assert self._leader is not None
-        cut = self._leader.fix_cut()
+        cut = self._leader.fix_cut(self._last_s)
         if isinstance(cut, str):
             raise AttemptFailed(cut)
         left_out = self._leader.left_out()
@@ -254,11 +289,17 @@ class Attempt:
     def _on_cut(self, cut: Cut, now: float) -> list[Output]:
         if self._exchange is None:
             raise MessageError("unasked", "a cut without an exchange")
+        assert self.roster is not None
         out = self._exchange.cut(cut)
-        timing = self._context.timing
-        self.phase = "certifying"
-        self.deadline = self._until(now, timing.certify_s + timing.exchange_s)
+        self.phase, self._began = "certifying", now
+        self.took_s["exchange"] = cut.took_s
+        self.deadline = self._until(now, self.roster.certify_s)
         return out
+
+    def committed(self, now: float) -> None:
+        """The certificate of this attempt has come."""
+        if "exchange" in self.took_s:
+            self.took_s["certify"] = now - self._began
 
     # -- bulk and jobs -------------------------------------------------------------------------------
 

@@ -26,6 +26,8 @@ class Certification:
         self._held: Proposal | None = None
         self._staged = staged
         """What we computed ourselves, in this attempt or an earlier one."""
+        self._computing = roster.locked is None
+        """Whether this attempt will still give us a value of its own."""
 
     def _to_voters(self, message: Proposal | Lock) -> list[Output]:
         voters = self._context.ledger.voters
@@ -46,7 +48,7 @@ class Certification:
 
     def stage(self, value: Value) -> list[Output]:
         """We computed the round's result: propose it if we lead, vote if it was proposed already."""
-        self._staged = value
+        self._staged, self._computing = value, False
         out = self.propose(value, None) if self._leader is not None else []
         return out + (self.proposal(self._held) if self._held is not None else [])
 
@@ -58,7 +60,7 @@ class Certification:
             self._context.check_lock(proposal.prepared)
         if not self._context.votes:
             return []
-        if self._staged is None:
+        if self._staged is None or (self._staged != proposal.value and self._computing):
             self._held = proposal
             return []
         self._held = None

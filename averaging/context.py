@@ -1,9 +1,10 @@
 """What all parts of one round share: the state before it, the rules, and our own key."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from talkoot.averaging.certificate import CertificateError, Contribution, Prepared, check_votes
+from talkoot.averaging.deadlines import Pace, Phase, ceiling
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.messages import Join, MessageError, Roster, signed_by
 from talkoot.averaging.parts import parts_problem
@@ -27,6 +28,8 @@ class Context:
     """False after losing the journal: silent until a newer final round."""
     door: Door | None = None
     """Whom a leader lets in, beside what the rules say; None: everybody."""
+    pace: Pace = field(default_factory=Pace)
+    """How long the phases of rounds before took."""
 
     @cached_property
     def order(self) -> list[bytes]:
@@ -126,6 +129,10 @@ class Context:
             raise MessageError("malformed", "roster is weak without need, or not weak without a quorum")
         if roster.weak and roster.attempt < self.timing.weak_after:
             raise MessageError("too_early", "weak roster before others had their turn")
+        lengths: dict[Phase, float] = {"exchange": roster.exchange_s, "certify": roster.certify_s}
+        for phase, seconds in lengths.items():
+            if not 0 < seconds <= ceiling(self.timing, phase, roster.attempt):
+                raise MessageError("malformed", f"{phase} of {seconds} s")
         if roster.locked is not None:
             self.check_lock(roster.locked)
             return

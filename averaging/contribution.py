@@ -91,9 +91,7 @@ class Chunks:
     @classmethod
     def allocate(cls, rules: Rules, codec: Codec) -> "Chunks":
         """Room for all chunks in memory."""
-        full = codec.encoded_size(rules.chunk_size)
-        last = codec.encoded_size(rules.chunk_numel(rules.num_chunks - 1))
-        return cls(rules, codec, bytearray(full * (rules.num_chunks - 1) + last))
+        return cls(rules, codec, bytearray(encoded_bytes(rules, codec.name)))
 
     def __getitem__(self, chunk: int) -> memoryview:
         """The bytes of one chunk, writable."""
@@ -104,6 +102,13 @@ class Chunks:
     def nbytes(self) -> int:
         """Bytes of all chunks."""
         return self._view.nbytes
+
+
+def encoded_bytes(rules: Rules, codec_name: str) -> int:
+    """Bytes of all chunks of one vector in a codec."""
+    codec = codecs.get(codec_name)
+    last = codec.encoded_size(rules.chunk_numel(rules.num_chunks - 1))
+    return codec.encoded_size(rules.chunk_size) * (rules.num_chunks - 1) + last
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +174,15 @@ def settle(carry_P: torch.Tensor, chunks: Chunks, *, counted: bool, codec_name: 
         codec.decode_into(chunks[chunk], sent[:numel])
         m = carry_P[start : start + numel]
         torch.sub(m, sent[:numel], out=m)
+
+
+def chunk_error(m_P: torch.Tensor, chunks: Chunks, chunk: int, *, codec_name: str, rules: Rules) -> float:
+    """Relative L2 error of one encoded chunk of `m_P`; 0 for zeros. For people: no consensus arithmetic."""
+    start, numel = chunk * rules.chunk_size, rules.chunk_numel(chunk)
+    m, sent = m_P[start : start + numel], torch.empty(numel)
+    codecs.get(codec_name).decode_into(chunks[chunk], sent)
+    norm = float(torch.linalg.vector_norm(m))
+    return float(torch.linalg.vector_norm(torch.sub(m, sent, out=sent))) / norm if norm else 0.0
 
 
 def sign_contribution(

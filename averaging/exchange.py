@@ -20,39 +20,56 @@ from talkoot.averaging.messages import (
 )
 from talkoot.averaging.outputs import Apply, Output, Send, SendBulk
 from talkoot.averaging.reducer import Reducer
+from talkoot.averaging.slices import Slices
 from talkoot.averaging.succession import next_ledger
 
 
 class Exchange:
     """A member's side of the exchange. Methods return what is to be done; they raise MessageError."""
 
-    def __init__(self, context: Context, roster: Roster) -> None:
+    def __init__(self, context: Context, roster: Roster, slices: Slices) -> None:
+        """`slices` is what we hold as a reducer from earlier attempts of the round."""
         self._context = context
         self._roster = roster
         self._headers = {join.key: join.contribution for join in roster.members if join.contribution}
         mine = next((part for part in roster.parts if part.reducer == context.key), None)
-        self._reducer = Reducer(context, roster, mine) if mine else None
+        self._reducer = Reducer(context, roster, mine, slices) if mine else None
         self._gatherer = Gatherer(context, roster)
         self._cut: Cut | None = None
         self._applying = False
 
     def start(self, local: LocalContribution | None) -> list[Output]:
-        """Send our slices to their reducers."""
+        """Send our slices to their reducers, but for what those hold already."""
         out: list[Output] = []
+        if self._reducer is not None:
+            out += [Send(self._roster.leader, receipt) for receipt in self._reducer.already()]
         if local is None or self._context.key not in self._headers:
             return out
         index = local.index.encode()
+        held = self._held_by_reducers()
         for part in self._roster.parts:
             if part.reducer == self._context.key:
                 assert self._reducer is not None
                 out += self._receipt(self._reducer.own(local))
                 continue
-            out.append(SendBulk(part.reducer, self._header("index", self._context.key, 0), index))
+            there = held.get(part.reducer, range(0))
+            if not there:
+                out.append(SendBulk(part.reducer, self._header("index", self._context.key, 0), index))
             out += [
                 SendBulk(part.reducer, self._header("slice", self._context.key, chunk), local.chunks[chunk])
                 for chunk in part.chunks
+                if chunk not in there
             ]
         return out
+
+    def _held_by_reducers(self) -> dict[bytes, range]:
+        """Chunks of our contribution that reducers say they hold from an earlier attempt."""
+        return {
+            join.key: held.chunks
+            for join in self._roster.members
+            for held in join.holds
+            if held.contributor == self._context.key
+        }
 
     def _header(self, kind: BulkKind, owner: bytes, chunk: int) -> BulkHeader:
         return BulkHeader(kind, self._context.ledger.round, self._roster.attempt, owner, chunk)

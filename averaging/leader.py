@@ -2,6 +2,8 @@
 
 from talkoot.averaging.certificate import Certificate, Contribution, Prepared, Value
 from talkoot.averaging.context import Context
+from talkoot.averaging.contribution import encoded_bytes
+from talkoot.averaging.deadlines import Limit, Phase, limit, slowest
 from talkoot.averaging.messages import (
     MAX_MEMBERS,
     Cut,
@@ -13,7 +15,7 @@ from talkoot.averaging.messages import (
     sign,
     signed_by,
 )
-from talkoot.averaging.parts import Part, assign_parts
+from talkoot.averaging.parts import Part, assign_parts, reassign
 from talkoot.averaging.succession import weigh
 from talkoot.averaging.voting import Tally
 
@@ -21,12 +23,22 @@ from talkoot.averaging.voting import Tally
 class Leader:
     """Leads one attempt. Everything it decides is signed and checked by the others."""
 
-    def __init__(self, context: Context, attempt: int, called: set[bytes], suspects: set[bytes]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        attempt: int,
+        called: set[bytes],
+        suspects: set[bytes],
+        parts: tuple[Part, ...] = (),
+    ) -> None:
+        """Suspects are called but not waited for; `parts` are those of the attempt before, if any."""
         self._context = context
         self.attempt = attempt
-        self.expected = called | {context.key}
-        """Peers that were called and are still reachable."""
+        self.expected = called - suspects | {context.key}
+        """Peers that were called, are still reachable and not suspected of being gone."""
         self._suspects = suspects
+        self._parts_before = parts
+        self.limits: dict[Phase, Limit] = {}
         self._joins: dict[bytes, Join] = {}
         self.roster: Roster | None = None
         self._receipts: dict[bytes, set[bytes]] = {}
@@ -64,8 +76,8 @@ class Leader:
         if self.roster is None:
             self._joins.pop(peer, None)
 
-    def form(self) -> Roster | str:
-        """Close the roster; or the reason why this attempt cannot go on."""
+    def form(self, took_s: float) -> Roster | str:
+        """Close the roster, the last join having come after `took_s`; or why this attempt cannot go on."""
         members = tuple(self._joins[key] for key in sorted(self._joins))
         locked = max(
             (join.lock for join in members if join.lock is not None),
@@ -77,6 +89,7 @@ class Leader:
             return "no_quorum"
         if locked is None and not any(join.contribution for join in members):
             return "nothing_to_average"
+        self.limits = self._limits(members)
         roster = Roster(
             round=self._context.ledger.round,
             attempt=self.attempt,
@@ -86,14 +99,34 @@ class Leader:
             parts=() if locked else self._parts(members),
             weak=weak,
             locked=locked,
+            took_s=took_s,
+            exchange_s=self.limits["exchange"].seconds,
+            certify_s=self.limits["certify"].seconds,
         )
         self.roster = sign(roster, self._context.signer)
         return self.roster
 
+    def _limits(self, members: tuple[Join, ...]) -> dict[Phase, Limit]:
+        """How long we shall wait. In both halves of the exchange a peer sends at most about one vector."""
+        context, rate = self._context, slowest(join.upload for join in members)
+        ledger, rules = context.ledger, context.rules
+        slices, aggregates = (encoded_bytes(rules, name) for name in (ledger.codec, ledger.aggregate_codec))
+        num_bytes: dict[Phase, int] = {"exchange": slices, "certify": aggregates}
+        return {
+            phase: limit(context.timing, context.pace, phase, self.attempt, size / rate if rate else 0.0)
+            for phase, size in num_bytes.items()
+        }
+
     def _parts(self, members: tuple[Join, ...]) -> tuple[Part, ...]:
-        """Parts for the able and unsuspected, in the round's own order, so that odd chunks go round."""
+        """Parts for the able and unsuspected, in the round's own order, so that odd chunks go round.
+
+        A retry keeps the parts of those who are left.
+        """
         able = self._context.reducers(members)
         trusted = able - self._suspects or able
+        again = reassign(self._parts_before, trusted)
+        if again is not None:
+            return again
         uploads = {join.key: join.upload for join in members if join.key in trusted}
         order = [(key, uploads[key]) for key in self._context.order if key in uploads]
         return assign_parts(order, self._context.rules.num_chunks, len(members))
@@ -135,8 +168,8 @@ class Leader:
             silent |= self._reducers - self._receipts.get(key, set())
         return silent
 
-    def fix_cut(self) -> Cut | str:
-        """Fix what counts; or the reason why nothing can."""
+    def fix_cut(self, took_s: float) -> Cut | str:
+        """Fix what counts, the last receipt having come after `took_s`; or the reason why nothing can."""
         assert self.roster is not None
         held = tuple(sorted(self.held_by_all()))
         if not held:
@@ -150,6 +183,7 @@ class Leader:
             attempt=self.attempt,
             roster=self.roster.hash,
             contributors=held,
+            took_s=took_s,
         )
         self.cut = sign(cut, self._context.signer)
         return self.cut

@@ -21,6 +21,7 @@ MAX_BULK_HEADER_BYTES = 64 * 1024
 
 MAX_ATTEMPT = 10**6
 MAX_MEMBERS = 64
+MAX_SECONDS = 7 * 86400.0
 
 Role = Literal["full", "client", "observer"]
 
@@ -46,10 +47,41 @@ class Call(_Message, frozen=True, tag="call"):
     """A leader opens an attempt: join me."""
 
     prior: bytes
+    form_s: float
+    """How long it will wait for joins."""
 
 
 class Ahead(_Message, frozen=True, tag="ahead"):
     """To a leader whose attempt is over: we are at `attempt` by now."""
+
+
+class Leave(_Message, frozen=True, tag="leave"):
+    """The sender is about to stop: nobody should wait for it. Round and attempt say nothing."""
+
+
+class Ping(_Message, frozen=True, tag="ping"):
+    """Are you there? Round and attempt say nothing."""
+
+    nonce: int
+
+
+class Pong(_Message, frozen=True, tag="pong"):
+    """Yes."""
+
+    nonce: int
+
+
+class Held(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Chunks of a contribution that a reducer holds from an earlier attempt."""
+
+    contributor: bytes
+    first_chunk: int
+    num_chunks: int
+
+    @property
+    def chunks(self) -> range:
+        """Their numbers."""
+        return range(self.first_chunk, self.first_chunk + self.num_chunks)
 
 
 class Join(_Message, frozen=True, tag="join"):
@@ -63,6 +95,8 @@ class Join(_Message, frozen=True, tag="join"):
     contribution: Contribution | None
     lock: Prepared | None
     """The voter's highest prepare certificate of this round."""
+    holds: tuple[Held, ...]
+    """What need not be sent to it again, ascending by contributor."""
     signature: bytes = b""
 
     def unsigned(self) -> bytes:
@@ -82,6 +116,12 @@ class Roster(_Message, frozen=True, tag="roster"):
     """True when the voters present are no quorum of all voters."""
     locked: Prepared | None
     """The highest lock among the members: its value is proposed again, nothing is exchanged."""
+    took_s: float
+    """From the call to the last join."""
+    exchange_s: float
+    """How long the leader waits from here to the cut."""
+    certify_s: float
+    """How long it waits from the cut (the proposal, where a value is locked) to the certificate."""
     signature: bytes = b""
 
     def unsigned(self) -> bytes:
@@ -115,6 +155,8 @@ class Cut(_Message, frozen=True, tag="cut"):
     roster: bytes
     contributors: tuple[bytes, ...]
     """Ascending."""
+    took_s: float
+    """From the roster to the last receipt."""
     signature: bytes = b""
 
     def unsigned(self) -> bytes:
@@ -175,7 +217,21 @@ class Abort(_Message, frozen=True, tag="abort"):
 
 
 Message = (
-    Call | Ahead | Join | Roster | Receipt | Cut | Aggregate | Proposal | Vote | Lock | Committed | Abort
+    Call
+    | Ahead
+    | Leave
+    | Ping
+    | Pong
+    | Join
+    | Roster
+    | Receipt
+    | Cut
+    | Aggregate
+    | Proposal
+    | Vote
+    | Lock
+    | Committed
+    | Abort
 )
 
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
@@ -205,19 +261,24 @@ def _problem(message: Message) -> str | None:
     if not (0 <= message.round <= 2**53 and 0 <= message.attempt <= MAX_ATTEMPT):
         return "round or attempt out of range"
     match message:
-        case Call(prior=prior):
-            return None if len(prior) == 32 else "prior digest is not 32 bytes"
+        case Call(prior=prior, form_s=form_s):
+            return _first(len(prior) != 32 and "prior digest is not 32 bytes", _not_a_time(form_s))
+        case Ping(nonce=nonce) | Pong(nonce=nonce):
+            return None if 0 <= nonce < 2**63 else "nonce out of range"
         case Join():
             return _join_problem(message)
         case Roster(members=members, parts=parts):
             if not 1 <= len(members) <= MAX_MEMBERS or len(parts) > MAX_MEMBERS:
                 return "roster of the wrong size"
-            return next((problem for join in members if (problem := _join_problem(join))), None)
+            times = (message.took_s, message.exchange_s, message.certify_s)
+            return _first(*map(_not_a_time, times), *map(_join_problem, members))
         case Proposal(value=value) | Lock(prepared=Prepared(value=value)):
             return _value_problem(value)
         case Committed(certificate=certificate):
             return _value_problem(certificate.value)
-        case Cut(contributors=keys) | Abort(suspects=keys):
+        case Cut(contributors=keys, took_s=took_s):
+            return _first(len(keys) > MAX_MEMBERS and "too many peers", _not_a_time(took_s))
+        case Abort(suspects=keys):
             return None if len(keys) <= MAX_MEMBERS else "too many peers"
         case Aggregate(cut=cut):
             return None if len(cut) <= MAX_MEMBERS else "too many peers"
@@ -225,11 +286,27 @@ def _problem(message: Message) -> str | None:
             return None
 
 
+def _first(*problems: str | Literal[False] | None) -> str | None:
+    """The first problem that there is."""
+    return next((problem for problem in problems if problem), None)
+
+
+def _not_a_time(seconds: float) -> str | None:
+    return None if 0 <= seconds <= MAX_SECONDS else "not a length of time"
+
+
 def _join_problem(join: Join) -> str | None:
     if len(join.key) != 32 or len(join.prior) != 32:
         return "a key or digest is not 32 bytes long"
     if not 0 <= join.upload < float("inf"):
         return "bandwidth is no number"
+    holders = [held.contributor for held in join.holds]
+    if len(holders) > MAX_MEMBERS or holders != sorted(set(holders)):
+        return "what a reducer holds is out of order"
+    if any(len(held.contributor) != 32 for held in join.holds):
+        return "a key is not 32 bytes long"
+    if any(not 0 <= held.first_chunk <= held.first_chunk + held.num_chunks < 2**32 for held in join.holds):
+        return "what a reducer holds is out of range"
     return _value_problem(join.lock.value) if join.lock else None
 
 

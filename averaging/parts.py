@@ -5,7 +5,8 @@ In a butterfly all-reduce of n peers, a peer that reduces the share w of the vec
 w_i = max(0, (xi * b_i - 1) / (n - 2)) with xi chosen so that they sum to 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import pairwise
 
 import msgspec
 
@@ -71,6 +72,23 @@ def assign_parts(
             parts.append(Part(reducer, first, count))
             first += count
     return tuple(parts)
+
+
+def reassign(parts: Sequence[Part], able: Collection[bytes]) -> tuple[Part, ...] | None:
+    """The same parts for reducers that are still able, so that they need only what they do not hold.
+
+    The chunks of one that is not go to its neighbours, half to each. None when fewer than half are able:
+    then new parts are better.
+    """
+    kept = [part for part in parts if part.reducer in able]
+    if not kept or 2 * len(kept) < len(parts):
+        return None
+    ends = [(last.first_chunk + last.num_chunks + part.first_chunk + 1) // 2 for last, part in pairwise(kept)]
+    starts = [0, *ends]
+    ends.append(parts[-1].first_chunk + parts[-1].num_chunks)
+    return tuple(
+        Part(part.reducer, start, end - start) for part, start, end in zip(kept, starts, ends, strict=True)
+    )
 
 
 def parts_problem(parts: Sequence[Part], num_chunks: int, reducers: set[bytes]) -> str | None:

@@ -1,39 +1,27 @@
 """The reducer's part of an attempt: collect verified chunks, give receipts, aggregate exactly the cut."""
 
-from dataclasses import dataclass, field
-
 from talkoot.averaging.aggregate import EncodedPart, Source
-from talkoot.averaging.certificate import Contribution
 from talkoot.averaging.context import Context
-from talkoot.averaging.contribution import Index, LocalContribution, decode_index
+from talkoot.averaging.contribution import LocalContribution, decode_index
 from talkoot.averaging.digest import content_hash
 from talkoot.averaging.messages import Aggregate, BulkHeader, MessageError, Receipt, Roster, sign
 from talkoot.averaging.outputs import AggregatePart
 from talkoot.averaging.parts import Part
+from talkoot.averaging.slices import Slice, Slices
 from talkoot.averaging.succession import weigh
 from talkoot.compression import codec as codecs
-
-
-@dataclass(slots=True)
-class _Slice:
-    """One contributor's chunks of our part, as far as they came."""
-
-    contribution: Contribution
-    index: Index | None = None
-    chunks: dict[int, bytes | memoryview] = field(default_factory=dict)
 
 
 class Reducer:
     """Aggregates one part in one attempt. Holds at most one part of each contribution in the roster."""
 
-    def __init__(self, context: Context, roster: Roster, part: Part) -> None:
+    def __init__(self, context: Context, roster: Roster, part: Part, slices: Slices) -> None:
         self._context = context
         self._roster_hash = roster.hash
         self._attempt = roster.attempt
         self.part = part
-        self._slices = {
-            join.key: _Slice(join.contribution) for join in roster.members if join.contribution is not None
-        }
+        contributions = [join.contribution for join in roster.members if join.contribution is not None]
+        self._slices = slices.enter(contributions, part.chunks)
         codec = codecs.get(context.ledger.codec)
         rules = context.rules
         self._sizes = {chunk: codec.encoded_size(rules.chunk_numel(chunk)) for chunk in part.chunks}
@@ -70,13 +58,18 @@ class Reducer:
         piece.chunks = {chunk: local.chunks[chunk] for chunk in self.part.chunks}
         return self._receipt(piece)
 
-    def _slice_of(self, sender: bytes) -> _Slice:
+    def already(self) -> list[Receipt]:
+        """Receipts for slices that are here from an earlier attempt."""
+        whole = [piece for piece in self._slices.values() if len(piece.chunks) == len(self._sizes)]
+        return [self._receipt(piece) for piece in whole if piece.contribution.key != self._context.key]
+
+    def _slice_of(self, sender: bytes) -> Slice:
         piece = self._slices.get(sender)
         if piece is None:
             raise MessageError("unasked", "a slice of a peer without contribution in the roster")
         return piece
 
-    def _receipt(self, piece: _Slice) -> Receipt:
+    def _receipt(self, piece: Slice) -> Receipt:
         receipt = Receipt(
             round=self._context.ledger.round,
             attempt=self._attempt,

@@ -17,6 +17,7 @@ from talkoot.averaging.attempt import Attempt, AttemptFailed, AttemptPhase
 from talkoot.averaging.certificate import Certificate, CertificateError, Value, check_certificate
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import LocalContribution
+from talkoot.averaging.deadlines import ceiling
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.messages import (
     Ahead,
@@ -41,6 +42,8 @@ from talkoot.averaging.outputs import (
     Refused,
     Send,
 )
+from talkoot.averaging.parts import Part
+from talkoot.averaging.slices import Slices
 from talkoot.averaging.voting import Journal, Voter
 
 MAX_JUMP = 16
@@ -60,8 +63,12 @@ class Round:
         upload: float,
         earliest: float,
         journal: Journal | None = None,
+        suspects: frozenset[bytes] = frozenset(),
     ) -> None:
-        """Start in phase idle. Before `earliest` (on the driver's clock) no leader's call is followed."""
+        """Start in phase idle. Before `earliest` (on the driver's clock) no leader's call is followed.
+
+        `suspects` are those of the round before.
+        """
         self.context = context
         self.almost = False
         """Set by the driver when the round is about to close by its own reckoning: then the first join
@@ -81,7 +88,11 @@ class Round:
         self._certified: Certificate | None = None
         """The certificate of the running attempt, when it came before our own result."""
         self._reachable: set[bytes] = set()
-        self._suspects: frozenset[bytes] = frozenset()
+        self.suspects = suspects
+        """Peers that kept the others waiting and were not heard of since: nobody waits for them."""
+        self._slices = Slices()
+        self._parts: tuple[Part, ...] = ()
+        """Of the last roster that we saw."""
         self._failures = 0
         self._early: dict[bytes, Join] = {}
         self._held_call: tuple[bytes, Call] | None = None
@@ -125,6 +136,11 @@ class Round:
             if running is not None and not self._done:
                 self._try(lambda running=running, peer=peer: running.lost(peer), now)  # type: ignore[misc]
         return self._flush(now)
+
+    @property
+    def last(self) -> Attempt | None:
+        """The running attempt, or the one that ended the round."""
+        return self._running
 
     def tick(self, now: float) -> list[Output]:
         """Time has passed."""
@@ -193,7 +209,7 @@ class Round:
         if running is not None and value is not None:
             self._staged = (value, ledger)
             if self._certified is not None:
-                self._on_committed(self._certified)
+                self._on_committed(self._certified, now)
                 return self._flush(now)
             try:
                 self._try(lambda: running.stage(value), now)
@@ -217,8 +233,9 @@ class Round:
     def _start_attempt(self, attempt: int, now: float) -> None:
         """Enter the forming phase of an attempt, skipping leaders that cannot be reached."""
         self.attempt, self._running = attempt, None
+        able = self._reachable - self.suspects or self._reachable
         while (leader := self.context.leader(self.attempt)) != self.context.key:
-            if leader in self._reachable:
+            if leader in able:
                 break
             if not self._one_more_failure("leaders_unreachable"):
                 return
@@ -228,7 +245,9 @@ class Round:
             self.attempt,
             self._voter,
             reachable=self._reachable,
-            suspects=self._suspects,
+            suspects=self.suspects,
+            slices=self._slices,
+            parts=self._parts,
             now=now,
         )
         self._running = running
@@ -245,7 +264,7 @@ class Round:
     def _take_early(self, running: Attempt, join: Join, now: float) -> None:
         """A join that came before we led its attempt."""
         try:
-            self._try(lambda: running.join(join), now)
+            self._try(lambda: running.join(join, now), now)
         except (MessageError, CertificateError) as error:
             self._out.append(Refused(join.key, error.reason, f"Join: {error}"))
 
@@ -268,16 +287,17 @@ class Round:
             self._done = True
             self._out.append(NeedState(self._certified))
             return
-        self._suspects = failure.suspects
+        self.suspects |= failure.suspects - {self.context.key}
         if self._running is not None:
             self._emit(self._running.abort(failure))
-        self._out.append(AttemptOver(self.attempt, failure.reason, tuple(sorted(self._suspects))))
+        self._out.append(AttemptOver(self.attempt, failure.reason, tuple(sorted(failure.suspects))))
         if self._one_more_failure(failure.reason):
             self._start_attempt(self.attempt + 1, now)
 
     # -- messages ------------------------------------------------------------------------------------
 
     def _receive(self, sender: bytes, message: Message, now: float) -> None:
+        self.suspects -= {sender}
         if message.round > self.context.ledger.round:
             self._out.append(Behind(sender, message.round))
             return
@@ -298,7 +318,7 @@ class Round:
             case Join():
                 self._on_join(sender, message, now)
             case Committed():
-                self._on_committed(message.certificate)
+                self._on_committed(message.certificate, now)
             case _:
                 running = self._running_in(message.attempt)
                 if running is None:
@@ -307,11 +327,14 @@ class Round:
 
     def _receive_in(self, running: Attempt, sender: bytes, message: Message, now: float) -> None:
         """A message of the running attempt."""
+        known = running.roster
         staged = self._staged[0] if self._staged is not None else None
         self._try(lambda: running.receive(sender, message, local=self.local, staged=staged, now=now), now)
+        if running.roster is not known and running.roster is not None and running.roster.parts:
+            self._parts = running.roster.parts
         if running.certificate is not None and not self._done:
             self._announce(running)
-            self._on_committed(running.certificate)
+            self._on_committed(running.certificate, now)
 
     def _on_call(self, sender: bytes, call: Call, now: float) -> None:
         if call.prior != self.context.prior:
@@ -324,9 +347,12 @@ class Round:
             self._held_call = (sender, call)
         elif call.attempt == self.attempt and self.phase == "forming" and self._running is not None:
             self._running.joined = False  # the leader lost what we said when our connection broke
+            self._running.called(call, now)
             self._join()
         elif call.attempt > self.attempt or self.phase == "idle":
             self._jump(call.attempt, now)
+            if self._running is not None and self._running.number == call.attempt:
+                self._running.called(call, now)
 
     def _jump(self, attempt: int, now: float) -> None:
         """Follow others to a later attempt, or out of idleness."""
@@ -376,6 +402,7 @@ class Round:
             upload=self._upload,
             contribution=self.local.header if self.local else None,
             lock=self._voter.lock,
+            holds=self._slices.held(self.context.key) if self.attempt > 0 else (),
         )
         self._send(self.context.leader(self.attempt), sign(join, self.context.signer))
 
@@ -386,7 +413,7 @@ class Round:
         for peer in sorted({*led.members, *self._reachable} - {self.context.key}):
             self._send(peer, message)
 
-    def _on_committed(self, certificate: Certificate) -> None:
+    def _on_committed(self, certificate: Certificate, now: float) -> None:
         value = certificate.value
         if (value.swarm, value.round, value.prior) != (
             self.context.rules.swarm,
@@ -396,6 +423,11 @@ class Round:
             raise MessageError("wrong_branch", "a certificate of another branch")
         check_certificate(certificate, self.context.ledger.voters, self.context.verify)
         running = self._running_in(certificate.attempt)
+        if running is not None and self._certified is None:
+            running.committed(now)
+            for phase, seconds in running.took_s.items():
+                top = ceiling(self.context.timing, phase, running.number)
+                self.context.pace.observe(phase, min(seconds, top), running.number)
         if self._staged is not None and self._staged[0] == value:
             self._done = True
             self._out.append(Commit(certificate, self._staged[1]))

@@ -54,14 +54,21 @@ class Rules:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timing:
-    """How long the phases of an attempt may take, in seconds; all double with each attempt."""
+    """How long the phases of an attempt may take at most, in seconds; all double with each attempt.
+
+    Measured deadlines (`talkoot.averaging.deadlines`) lie between these and the floor.
+    """
 
     form_s: float
     """A leader waits so long for peers to join."""
     exchange_s: float
     """From the roster to the cut."""
     certify_s: float
-    """From the cut to the certificate."""
+    """From the complete aggregates to the certificate."""
+    floor_s: float = 1.0
+    """No phase is cut off earlier."""
+    slack_s: float = 0.0
+    """How much later than ours a leader's own reckoning may close the round."""
     max_doublings: int = 4
     """No phase gets longer than 2 ** max_doublings times its base."""
     max_attempts: int = 6

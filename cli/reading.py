@@ -22,7 +22,9 @@ def rounds(
     state_dir: StateDirOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the last rounds: who was counted, who was left out and why, how long it took."""
+    """Show the last rounds: who was counted, who was left out and why, how long each phase took and might
+    have taken.
+    """
     from talkoot.cli.local_api import LocalApi
 
     records = LocalApi(state_path(state_dir)).rounds()[-number:]
@@ -40,18 +42,30 @@ def _round_line(record: dict[str, Any]) -> str:
     seconds = record.get("seconds")
     left_out = ", ".join(f"{item['peer_id'][-8:]} ({item['reason']})" for item in record.get("left_out", ()))
     own = {True: "ours counted", False: "ours not counted", None: "none of ours"}[record.get("own")]
+    deadlines = record.get("deadlines") or {}
+    phases = [
+        f"{phase} {seconds:.2f}" + (f"/{limit['seconds']:.1f} s" if (limit := deadlines.get(phase)) else " s")
+        for phase, seconds in (record.get("phases") or {}).items()
+    ]
+    error = record.get("codec_error")
     words = [
         f"{record['round']:6}",
         f"{record['kind']:6}",
         f"attempt {record['attempt']}",
         f"{len(record['counted'])} counted",
         own,
-        "fetched" if seconds is None else f"{seconds:.1f} s",
+        "fetched" if seconds is None else f"{seconds:.1f} s" + (f" ({', '.join(phases)})" if phases else ""),
         f"{size(record.get('bytes_sent') or 0)} up",
+        "error -" if error is None else f"error {100 * error:.2f} %",
         f"held out {loss(record.get('eval_loss'))}",
         record["digest"][:12],
     ]
-    return "  ".join(words) + (f"  left out: {left_out}" if left_out else "")
+    failures = ", ".join(record.get("failures") or ())
+    return (
+        "  ".join(words)
+        + (f"  left out: {left_out}" if left_out else "")
+        + (f"  before: {failures}" if failures else "")
+    )
 
 
 def invite(state_dir: StateDirOption = None, json: JsonOption = False) -> None:

@@ -15,6 +15,7 @@ import torch
 from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.contribution import (
     LocalContribution,
+    chunk_error,
     encode_delta,
     settle,
     sign_contribution,
@@ -72,6 +73,8 @@ class Contributor:
         self.ready: Ready | None = None
         self.eval_loss: float | None = None
         self.last_snapshot: Snapshot | None = None
+        self.codec_error: float | None = None
+        """Of the last contribution that was encoded."""
         self._settled = asyncio.Event()
         self._settled.set()
         self._take_up()
@@ -151,6 +154,13 @@ class Contributor:
             local_P,
             self.carry_P,
             scale=step_scale(max(1, snapshot.steps), holdings.ledger.reference_steps),
+            codec_name=holdings.ledger.codec,
+            rules=holdings.rules,
+        )
+        self.codec_error = chunk_error(
+            self.carry_P,
+            chunks,
+            holdings.ledger.round % holdings.rules.num_chunks,
             codec_name=holdings.ledger.codec,
             rules=holdings.rules,
         )

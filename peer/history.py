@@ -4,6 +4,7 @@ from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from talkoot.averaging.attempt import Attempt
 from talkoot.averaging.certificate import Certificate, Kind
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.quorum import leader_of, leader_order
@@ -30,6 +31,15 @@ class RoundRecord:
     seconds: float | None
     """From closing the round to its commit; None when it was fetched."""
     phases: dict[str, float]
+    """Seconds in each phase of the attempt that was certified: form, exchange, certify."""
+    deadlines: dict[str, dict[str, float | str]]
+    """How long each phase might have taken (`seconds`) and what that was made of (`basis`)."""
+    jobs: dict[str, float]
+    """Seconds of work in each kind of job, by its output's name."""
+    failures: list[str]
+    """Why attempts before came to nothing."""
+    codec_error: float | None
+    """Relative L2 error of our own encoded contribution, taken from one chunk; None without one."""
     global_step: int
     tokens: int
     ended_at_s: float
@@ -83,12 +93,16 @@ class History:
         before: tuple[bytes, ...],
         *,
         own: bool | None,
-        phases: dict[str, float],
+        attempt: Attempt | None,
+        jobs: dict[str, float],
+        codec_error: float | None,
         bytes_sent: int,
         fetched: bool,
         loss: float | None,
     ) -> RoundRecord:
-        """A round is committed; `before` are the voters that led it."""
+        """A round is committed; `before` are the voters that led it, `attempt` is ours that ended it."""
+        took_s = attempt.took_s if attempt is not None else {}
+        limits = attempt.limits if attempt is not None else {}
         now, value = clock.now(), certificate.value
         closed = self.running.closed_at_s
         record = RoundRecord(
@@ -101,7 +115,14 @@ class History:
             left_out=self.running.left_out,
             own=own,
             seconds=None if fetched or closed is None else round(now - closed, 3),
-            phases={name: round(seconds, 4) for name, seconds in phases.items()},
+            phases={phase: round(seconds, 4) for phase, seconds in took_s.items()},
+            deadlines={
+                phase: {"seconds": round(limit.seconds, 3), "basis": limit.basis}
+                for phase, limit in limits.items()
+            },
+            jobs={name: round(seconds, 4) for name, seconds in jobs.items()},
+            failures=self.running.failures,
+            codec_error=codec_error,
             global_step=ledger.global_step,
             tokens=ledger.tokens,
             ended_at_s=round(now - self.started_s, 3),

@@ -116,6 +116,8 @@ class Links:
         self._kept: frozenset[bytes] = frozenset()
         self._keepers: dict[bytes, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
+        self._idle = asyncio.Event()
+        """Set whenever a lane has nothing left to send."""
         self.upload = UploadMeter()
         self._known: frozenset[bytes] = frozenset()
         for name, spec in self._specs.items():
@@ -170,6 +172,12 @@ class Links:
             longest[name] = max(longest[name], len(lane.queue))
         return longest
 
+    async def sent_control(self) -> None:
+        """Wait until no control message waits to be sent."""
+        while any(lane.sending for (_, name), lane in self._lanes.items() if name == "control"):
+            self._idle.clear()
+            await self._idle.wait()
+
     # -- sending -------------------------------------------------------------------------------------
 
     def _lane(self, peer: bytes, name: str) -> _Lane:
@@ -212,6 +220,7 @@ class Links:
                     await self._drop(lane, channel)
         finally:
             lane.sending = False
+            self._idle.set()
             if bulk:
                 self.upload.end()
 

@@ -231,11 +231,13 @@ class Round:
     announce_s: float = 10.0
     """Pause between two announcements of a peer's progress."""
     form_s: float = 10.0
-    """How long a leader waits for peers to join an attempt; doubles with each attempt."""
+    """Longest wait of a leader for peers to join an attempt; doubles with each attempt."""
     exchange_s: float = 120.0
-    """How long the exchange may take before the cut; doubles with each attempt."""
+    """Longest time from the roster to the cut; doubles with each attempt."""
     certify_s: float = 30.0
-    """How long collecting signatures may take; doubles with each attempt."""
+    """Longest time for collecting signatures; doubles with each attempt."""
+    floor_s: float = 1.0
+    """Shortest of all these: deadlines are measured and lie between this and the longest."""
     max_absent_rounds: int = 3
     """A voter absent for more rounds than this loses its vote."""
     eval_windows: int = 64
@@ -251,6 +253,8 @@ class Round:
         _require(0.2 <= self.announce_s <= 300, "round.announce_s", "0.2 to 300")
         for name in ("form_s", "exchange_s", "certify_s"):
             _require(0.1 <= getattr(self, name) <= 3600, f"round.{name}", "0.1 to 3600")
+        shortest = min(self.form_s, self.exchange_s, self.certify_s)
+        _require(0.01 <= self.floor_s <= shortest, "round.floor_s", "0.01 to the shortest of the others")
         _require(1 <= self.max_absent_rounds <= 10**6, "round.max_absent_rounds", "1 to 1000000")
         _require(0 <= self.eval_windows <= 10**6, "round.eval_windows", "0 to 1000000")
 

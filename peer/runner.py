@@ -17,7 +17,7 @@ from talkoot.averaging import aggregate, messages, outputs
 from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.contribution import LocalContribution
 from talkoot.averaging.ledger import Ledger
-from talkoot.averaging.messages import BulkHeader, Call, Join, MessageError
+from talkoot.averaging.messages import BulkHeader, Call, Join, Leave, MessageError, Ping, Pong
 from talkoot.averaging.parts import Part
 from talkoot.averaging.round import Round
 from talkoot.compression.codec import CodecError
@@ -26,6 +26,7 @@ from talkoot.dht.identity import peer_id_of
 from talkoot.dht.network import Frame
 from talkoot.peer import clock
 from talkoot.peer.links import Links
+from talkoot.peer.pulse import Pulse
 
 log = logging.getLogger("talkoot.rounds")
 
@@ -78,6 +79,7 @@ class Runner:
         self._group: asyncio.TaskGroup | None = None
         self._links: Links | None = None
         self._moved = asyncio.Event()
+        self.pulse = Pulse(self._say, self.links_changed)
         self._decoding: Counter[tuple[int, int]] = Counter()
         self.round: Round | None = None
         self.seconds: Counter[str] = Counter()
@@ -111,6 +113,8 @@ class Runner:
 
     def links_changed(self, _peers: frozenset[bytes] = frozenset()) -> None:
         """For `Links.on_change`, and when it may have changed who takes part."""
+        if self._links is not None:
+            self.pulse.follow(self._links.connected)
         if self.round is not None:
             self.feed(self.round, self.round.reachable(self._partners(), self._clock()))
 
@@ -118,7 +122,23 @@ class Runner:
         """Connected peers that take part."""
         if self._links is None or self._late_workshop is None:
             return set()
-        return {peer for peer in self._links.connected if self._workshop.takes_part(peer)}
+        return {
+            peer
+            for peer in self._links.connected
+            if self._workshop.takes_part(peer) and not self.pulse.absent(peer)
+        }
+
+    def _say(self, peer: bytes, message: messages.Message) -> None:
+        if self._links is not None:
+            self._links.send(peer, messages.encode(message))
+
+    async def say_goodbye(self, timeout_s: float) -> None:
+        """Tell everybody that we leave. Raises TimeoutError when somebody does not take it."""
+        assert self._links is not None
+        for peer in sorted(self._links.connected):
+            self._say(peer, Leave(round=0, attempt=0))
+        async with asyncio.timeout(timeout_s):
+            await self._links.sent_control()
 
     @property
     def backlog(self) -> int:
@@ -138,6 +158,7 @@ class Runner:
             self._group = group
             group.create_task(self._perform_all())
             group.create_task(self._keep_time())
+            group.create_task(self.pulse.run())
 
     async def _keep_time(self) -> None:
         while True:
@@ -241,6 +262,10 @@ class Runner:
         except MessageError as error:
             raise RemoteError(peer, error.reason, str(error)) from error
         machine = self.round
+        self.pulse.heard(peer)
+        if isinstance(message, Ping | Pong | Leave):
+            self.pulse.receive(peer, message)
+            return
         if self._late_workshop is None:
             return
         if machine is None:
@@ -257,6 +282,7 @@ class Runner:
             header = messages.decode_bulk_header(frame.header)
         except MessageError as error:
             raise RemoteError(peer, error.reason, str(error)) from error
+        self.pulse.heard(peer)
         machine = await self._machine_for(header)
         if machine is not None:
             self.feed(machine, machine.receive_bulk(peer, header, frame.payload, self._clock()))

@@ -16,6 +16,7 @@ from talkoot.averaging import outputs
 from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import LocalContribution
+from talkoot.averaging.deadlines import Pace
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.messages import Committed, Role
 from talkoot.averaging.messages import encode as encode_message
@@ -90,7 +91,10 @@ class Swarming:
             form_s=manifest.round.form_s,
             exchange_s=manifest.round.exchange_s,
             certify_s=manifest.round.certify_s,
+            floor_s=manifest.round.floor_s,
+            slack_s=min(manifest.round.announce_s, manifest.round.form_s),
         )
+        self.pace = Pace()
         self.may_vote = True
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._aggregate = torch.empty(rules.numel)  # a round writes all of it; zeros take long
@@ -144,7 +148,10 @@ class Swarming:
             verify=verify,
             may_vote=self.may_vote,
             door=door_rule(self.rules.swarm, self.rules.founders),
+            pace=self.pace,
         )
+        self.pace.round_trip_s = self.runner.pulse.round_trip_s()
+        before = self.runner.round
         now = clock.now()
         self._began = now
         self.history.begin(self.network.traffic.bytes_sent)
@@ -154,6 +161,7 @@ class Swarming:
             upload=self.links.upload.rate,
             earliest=now + self.manifest.round.min_interval_s,
             journal=self.holdings.voter_journal(),
+            suspects=before.suspects if before is not None else frozenset(),
         )
         self.metrics.round.set(self.ledger.round)
         self.runner.set_round(machine)
@@ -252,6 +260,9 @@ class Swarming:
     ) -> None:
         """The outer state has moved on: settle our contribution, start the next round, move the trainer."""
         self._on_head(certificate)
+        machine = self.runner.round
+        last = machine.last if machine is not None and not fetched else None
+        ended = last if last is not None and last.number == certificate.attempt else None
         own = await self.contributor.settle(certificate)
         progress = self.contributor.progress
         record = self.history.commit(
@@ -259,7 +270,9 @@ class Swarming:
             self.ledger,
             voters,
             own=own,
-            phases=dict(self.runner.seconds),
+            attempt=ended,
+            jobs=dict(self.runner.seconds),
+            codec_error=self.contributor.codec_error if own is not None else None,
             bytes_sent=self.network.traffic.bytes_sent,
             fetched=fetched,
             loss=progress.loss if progress is not None else None,

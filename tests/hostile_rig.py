@@ -96,7 +96,7 @@ class Scene:
         local = node.machine.local
         values: dict[str, Any] = {
             "key": node.key, "prior": node.digest, "role": "full", "upload": 0.0,
-            "contribution": local.header if local is not None else None, "lock": None,
+            "contribution": local.header if local is not None else None, "lock": None, "holds": (),
         }  # fmt: skip
         return sign(Join(**(self.here | values | changes)), node.signer)
 

@@ -160,7 +160,7 @@ def test_more_early_joins_than_a_group_has_places() -> None:
         signer = ToySigner(number)
         join = Join(
             round=0, attempt=0, key=signer.key, prior=leader.digest, role="client", upload=0.0,
-            contribution=None, lock=None,
+            contribution=None, lock=None, holds=(),
         )  # fmt: skip
         assert leader.machine.receive(signer.key, sign(join, signer), 0.0) == []
     outs = leader.machine.close(0.0)
@@ -193,7 +193,7 @@ def test_before_its_time_a_round_follows_no_call() -> None:
 def test_who_was_left_behind_is_told_the_attempt() -> None:
     _, nodes = make(4)
     late = nodes[3].machine
-    call = Call(round=0, attempt=2, prior=nodes[3].digest)
+    call = Call(round=0, attempt=2, prior=nodes[3].digest, form_s=1.0)
     late.reachable({node.key for node in nodes[:3]}, 0.0)
     late.receive(nodes[2].key, call, 0.0)
     assert late.attempt == 2
@@ -202,7 +202,7 @@ def test_who_was_left_behind_is_told_the_attempt() -> None:
 
 
 def replace_attempt(call: Call, attempt: int) -> Call:
-    return Call(round=call.round, attempt=attempt, prior=call.prior)
+    return Call(round=call.round, attempt=attempt, prior=call.prior, form_s=1.0)
 
 
 @pytest.mark.parametrize(("num_peers", "num_dead"), [(2, 1), (3, 2), (4, 2), (4, 3)])

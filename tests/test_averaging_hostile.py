@@ -48,6 +48,7 @@ def roster(made: Scene, signer: Any = None, **changes: Any) -> Roster:
     rules = made.victim.machine.context.rules
     values: dict[str, Any] = {
         "leader": made.order[0], "prior": made.victim.digest, "weak": False, "locked": None,
+        "took_s": 0.1, "exchange_s": 2.0, "certify_s": 2.0,
         "members": tuple(sorted(members, key=lambda join: join.key)),
         "parts": assign_parts([(key, 0.0) for key in made.order], rules.num_chunks, 4),
     }  # fmt: skip
@@ -83,19 +84,22 @@ def contribution(made: Scene, node: Node, **changes: Any) -> Contribution:
 
 TO_A_FOLLOWER: dict[str, tuple[Attack, str]] = {
     "an earlier round": (from_leader(lambda s: Ahead(round=-1, attempt=0)), "stale"),
-    "a call of another branch": (from_leader(lambda s: Call(**s.here, prior=b"x" * 32)), "wrong_branch"),
+    "a call of another branch": (
+        from_leader(lambda s: Call(**s.here, prior=b"x" * 32, form_s=1.0)),
+        "wrong_branch",
+    ),
     "a call by who does not lead": (
-        from_villain(lambda s: Call(**s.here, prior=s.victim.digest)),
+        from_villain(lambda s: Call(**s.here, prior=s.victim.digest, form_s=1.0)),
         "not_the_leader",
     ),
     "a call from outside": (
-        lambda s: (STRANGER.key, Call(**s.here, prior=s.victim.digest)),
+        lambda s: (STRANGER.key, Call(**s.here, prior=s.victim.digest, form_s=1.0)),
         "not_the_leader",
     ),
     "a call to a far attempt": (
         lambda s: (
             s.victim.machine.context.leader(MAX_JUMP + 1),
-            Call(round=0, attempt=MAX_JUMP + 1, prior=s.victim.digest),
+            Call(round=0, attempt=MAX_JUMP + 1, prior=s.victim.digest, form_s=1.0),
         ),
         "too_far",
     ),
@@ -172,7 +176,7 @@ TO_A_FOLLOWER: dict[str, tuple[Attack, str]] = {
         "malformed",
     ),
     "a cut before the roster": (
-        from_leader(lambda s: Cut(**s.here, roster=b"", contributors=())),
+        from_leader(lambda s: Cut(**s.here, roster=b"", contributors=(), took_s=0.1)),
         "out_of_order",
     ),
     "a vote before the roster": (
@@ -316,7 +320,7 @@ def test_a_call_that_was_held_and_is_too_far_is_refused_when_its_time_comes() ->
     swarm.give_round(victim)
     victim.machine._earliest = swarm.now + 1.0
     attempt = MAX_JUMP + 1
-    call = Call(round=0, attempt=attempt, prior=victim.digest)
+    call = Call(round=0, attempt=attempt, prior=victim.digest, form_s=1.0)
     sender = victim.machine.context.leader(attempt)
     assert victim.machine.receive(sender, call, swarm.now) == []
     assert victim.machine.next_tick == swarm.now + 1.0

@@ -214,7 +214,9 @@ def test_two_statements_about_one_part_are_equivocation_and_cost_one_attempt() -
 
 def cut(made: Scene, *contributors: bytes, signer: Any = None, roster: Roster | None = None) -> Cut:
     names = contributors or tuple(sorted(made.order))
-    message = Cut(**made.here, roster=(roster or made.roster).hash, contributors=names)
+    last = made.victim.machine.last
+    took_s = last.took_s.get("exchange", 0.1) if last is not None else 0.1
+    message = Cut(**made.here, roster=(roster or made.roster).hash, contributors=names, took_s=took_s)
     return sign(message, signer or made.leader.signer)
 
 

@@ -217,7 +217,7 @@ def test_messages_after_the_round_are_stale() -> None:
     for message in (
         Abort(round=0, attempt=0, reason="late", suspects=()),
         Ahead(round=0, attempt=3),
-        Call(round=0, attempt=1, prior=made.victim.digest),
+        Call(round=0, attempt=1, prior=made.victim.digest, form_s=1.0),
     ):
         (refused,) = made.receive(made.leader.key, message)
         assert isinstance(refused, outputs.Refused)

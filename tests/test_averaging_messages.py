@@ -22,10 +22,14 @@ from talkoot.averaging.messages import (
     Call,
     Committed,
     Cut,
+    Held,
     Join,
+    Leave,
     Lock,
     Message,
     MessageError,
+    Ping,
+    Pong,
     Proposal,
     Receipt,
     Roster,
@@ -49,7 +53,7 @@ def make_join(number: int = 0, **changes: Any) -> Join:
     signer = FOUR[number]
     values: dict[str, Any] = {
         "key": signer.key, "prior": PRIOR, "role": "full", "upload": 1e6,
-        "contribution": make_contribution(signer), "lock": None,
+        "contribution": make_contribution(signer), "lock": None, "holds": (),
     }  # fmt: skip
     return sign(Join(**(HERE | values | changes)), signer)
 
@@ -58,20 +62,24 @@ def make_roster(**changes: Any) -> Roster:
     values: dict[str, Any] = {
         "leader": FOUR[0].key, "prior": PRIOR, "members": tuple(make_join(n) for n in range(4)),
         "parts": (Part(FOUR[0].key, 0, 1),), "weak": False, "locked": None,
+        "took_s": 0.1, "exchange_s": 2.0, "certify_s": 2.0,
     }  # fmt: skip
     return sign(Roster(**(HERE | values | changes)), FOUR[0])
 
 
 KEY = FOUR[0].key
 EXAMPLES: dict[str, Message] = {
-    "call": Call(**HERE, prior=PRIOR),
+    "call": Call(**HERE, prior=PRIOR, form_s=1.0),
     "ahead": Ahead(**HERE),
     "join": make_join(),
     "join without contribution": make_join(contribution=None, role="client", lock=LOCK),
     "roster": make_roster(),
     "roster with a lock": make_roster(parts=(), locked=LOCK),
     "receipt": sign(Receipt(**HERE, roster=b"h" * 32, reducer=KEY, contributor=KEY, root=b"r"), FOUR[0]),
-    "cut": sign(Cut(**HERE, roster=b"h" * 32, contributors=(KEY,)), FOUR[0]),
+    "leave": Leave(**HERE),
+    "ping": Ping(**HERE, nonce=7),
+    "pong": Pong(**HERE, nonce=7),
+    "cut": sign(Cut(**HERE, roster=b"h" * 32, contributors=(KEY,), took_s=0.1), FOUR[0]),
     "aggregate": sign(
         Aggregate(**HERE, roster=b"h" * 32, cut=(KEY,), reducer=KEY, hashes=(b"c" * 32,) * 3), FOUR[0]
     ),
@@ -126,18 +134,27 @@ BAD_LOCK = msgspec.structs.replace(LOCK, value=BAD_VALUE)
 MANY = tuple(bytes([n]) * 32 for n in range(MAX_MEMBERS + 1))
 
 OUT_OF_BOUNDS: dict[str, Message] = {
-    "call": Call(**HERE, prior=b"short"),
+    "call": Call(**HERE, prior=b"short", form_s=1.0),
     "join key": make_join(key=b"short"),
     "join prior": make_join(prior=b"short"),
     "join upload": make_join(upload=float("nan")),
     "join infinite upload": make_join(upload=float("inf")),
     "join negative upload": make_join(upload=-1.0),
     "join lock": make_join(lock=BAD_LOCK),
+    "join that holds too much": make_join(holds=tuple(Held(key, 0, 1) for key in MANY)),
+    "join that holds one thing twice": make_join(holds=(Held(KEY, 0, 1), Held(KEY, 1, 1))),
+    "join that holds less than nothing": make_join(holds=(Held(KEY, 3, -1),)),
+    "join that holds a short key's": make_join(holds=(Held(b"short", 0, 1),)),
+    "call for ever": Call(**HERE, prior=PRIOR, form_s=float("inf")),
+    "roster for ever": make_roster(exchange_s=float("nan")),
+    "roster that took less than nothing": make_roster(took_s=-1.0),
+    "cut that took for ever": Cut(**HERE, roster=b"h" * 32, contributors=(KEY,), took_s=float("inf")),
+    "ping": Ping(**HERE, nonce=-1),
     "roster of nobody": make_roster(members=()),
     "roster of too many": make_roster(members=(make_join(),) * (MAX_MEMBERS + 1)),
     "roster with too many parts": make_roster(parts=(Part(KEY, 0, 1),) * (MAX_MEMBERS + 1)),
     "roster with a bad join": make_roster(members=(make_join(upload=-1.0),)),
-    "cut": Cut(**HERE, roster=b"h" * 32, contributors=MANY),
+    "cut": Cut(**HERE, roster=b"h" * 32, contributors=MANY, took_s=0.1),
     "abort": Abort(**HERE, reason="r", suspects=MANY),
     "aggregate": Aggregate(**HERE, roster=b"h" * 32, cut=MANY, reducer=KEY, hashes=()),
     "proposal": Proposal(**HERE, value=BAD_VALUE, weak=False, prepared=None),

@@ -340,7 +340,7 @@ def test_a_peer_in_a_later_round_and_one_in_an_earlier_round() -> None:
     async def main(world: World) -> None:
         await one_round(world.benches, 1)
         bench = world.benches[0]
-        call = Call(round=0, attempt=0, prior=bytes(32))
+        call = Call(round=0, attempt=0, prior=bytes(32), form_s=1.0)
         aborts: list[Message] = [Abort(round=n, attempt=0, reason="", suspects=()) for n in (0, 9, 1)]
         frames = [(encode(message), b"") for message in (call, *aborts)]
         await world.stranger("control", frames, bench)
@@ -370,6 +370,8 @@ def test_an_aggregate_that_does_not_decode_costs_an_attempt_not_the_runner() -> 
 
         liar.runner._job = lying_job  # type: ignore[method-assign]
         await one_round(world.benches, 1)
-        assert {bench.commits[0].attempt for bench in world.benches} == {1}
+        assert {bench.commits[0].attempt for bench in world.benches} == {
+            2
+        }  # a suspect's turn to lead is skipped
 
     run(4, main)

@@ -1,0 +1,102 @@
+"""How long the phases of an attempt may take: measured, within the manifest's bounds.
+
+A phase is expected to take as long as lately: twice the median of the last rounds, or a quarter more than
+the second slowest of them, so that neither one outlier nor one liar decides. Where links are slower than
+what was seen (a group grew, a slow peer came), the time that the bytes need on the slowest link counts.
+Lengths of time are compared, never clocks.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median_low
+from typing import Literal
+
+from talkoot.averaging.rules import Timing
+
+Phase = Literal["form", "exchange", "certify"]
+PHASES: tuple[Phase, ...] = ("form", "exchange", "certify")
+
+Basis = Literal["ceiling", "recent", "link", "floor"]
+"""What a limit was made of. `ceiling`: the manifest's, also as long as nothing was measured."""
+
+KEPT = 8
+"""Rounds that are remembered."""
+
+LINK_MARGIN = 1.5
+"""Links are shared with others."""
+
+ROUND_TRIPS = 4
+"""Round trips that a phase takes beside its bytes, generously."""
+
+SLOWEST_CLAIM = 8.0
+"""A claimed bandwidth lengthens a phase no more than one so many times below the median does."""
+
+MAX_EXTRA_DOUBLINGS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A deadline's length and where it comes from."""
+
+    seconds: float
+    basis: Basis
+
+
+class Pace:
+    """How long the phases of the last rounds took. Kept by the driver from round to round."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[Phase, deque[float]] = {phase: deque(maxlen=KEPT) for phase in PHASES}
+        self.round_trip_s = 0.0
+        """The slowest round trip to a peer that takes part; 0 when not measured."""
+
+    def observe(self, phase: Phase, seconds: float, attempt: int) -> None:
+        """A phase of a committed attempt took so long.
+
+        A retry is shorter, since it starts from what is there: it can only show that the phase got slower.
+        """
+        known = self._seconds[phase]
+        if attempt > 0 and known:
+            seconds = max(seconds, median_low(known))
+        known.append(seconds)
+
+    def expected_s(self, phase: Phase) -> float | None:
+        """What the phase will hardly exceed; None when it was never measured."""
+        known = sorted(self._seconds[phase])
+        if not known:
+            return None
+        return max(2 * median_low(known), 1.25 * known[max(0, len(known) - 2)])
+
+
+def ceiling(timing: Timing, phase: Phase, attempt: int) -> float:
+    """The longest that the manifest allows. The votes follow the second half of the exchange."""
+    base = {
+        "form": timing.form_s,
+        "exchange": timing.exchange_s,
+        "certify": timing.certify_s + timing.exchange_s,
+    }[phase]
+    return timing.scaled(base, attempt)
+
+
+def limit(timing: Timing, pace: Pace, phase: Phase, attempt: int, link_s: float = 0.0) -> Limit:
+    """The length of a phase; `link_s` is what its bytes need on the slowest link. Doubles with attempts."""
+    top = ceiling(timing, phase, attempt)
+    expected = pace.expected_s(phase)
+    if expected is None:
+        return Limit(top, "ceiling")
+    on_link = LINK_MARGIN * link_s + ROUND_TRIPS * pace.round_trip_s
+    candidates: list[tuple[float, Basis]] = [
+        (expected, "recent"),
+        (on_link, "link"),
+        (timing.floor_s, "floor"),
+    ]
+    seconds, basis = max(candidates, key=lambda item: item[0])
+    seconds *= float(2 ** min(attempt, MAX_EXTRA_DOUBLINGS))
+    return Limit(seconds, basis) if seconds < top else Limit(top, "ceiling")
+
+
+def slowest(uploads: Iterable[float]) -> float:
+    """The slowest of claimed bandwidths that counts, in bytes/s; 0 when none was measured."""
+    known = sorted(upload for upload in uploads if upload >= 1.0)
+    return max(known[0], median_low(known) / SLOWEST_CLAIM) if known else 0.0
