@@ -16,6 +16,7 @@ from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import LocalContribution, encode_delta, sign_contribution
 from talkoot.averaging.digest import state_tree
+from talkoot.averaging.deadlines import Pace
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.outer import outer_step
 from talkoot.averaging.round import Round
@@ -60,6 +61,8 @@ class _Bench:
         self.aggregate = torch.zeros(numel)
         self.carry = torch.zeros(numel)
         self.theta, self.momentum = torch.zeros(numel), torch.zeros(numel)
+        self.pace = Pace()
+        self.suspects: frozenset[bytes] = frozenset()
         self.times: dict[str, float] = {}
         self.attempts = 0
         self.done = asyncio.Event()
@@ -88,8 +91,9 @@ class _Bench:
             timing=TIMING,
             signer=self.identity,
             verify=verify,
+            pace=self.pace,
         )
-        return Round(self.context, role="full", upload=0.0, earliest=0.0)
+        return Round(self.context, role="full", upload=0.0, earliest=0.0, suspects=self.suspects)
 
     def takes_part(self, peer: bytes) -> bool:
         return peer in self.voters
@@ -226,6 +230,7 @@ async def _round(bench: _Bench, network: P2PNetwork, runner: Runner, number: int
     runner.set_round(bench.begin(number))
     runner.close()
     await bench.done.wait()
+    bench.suspects = runner.round.suspects if runner.round is not None else frozenset()
     cpu = _cpu_seconds() - cpu
     return bench.times | {
         "bytes_sent": network.traffic.bytes_sent - sent,
