@@ -15,8 +15,8 @@ from talkoot.averaging import outputs
 from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import LocalContribution, encode_delta, sign_contribution
-from talkoot.averaging.digest import state_tree
 from talkoot.averaging.deadlines import Pace
+from talkoot.averaging.digest import state_tree
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.outer import outer_step
 from talkoot.averaging.round import Round

@@ -62,9 +62,6 @@ RETRY_PAUSE_S = 1.0
 STOP_S = 30.0
 """How long an orderly stop waits for the running round, and for the trainer to save."""
 
-GOODBYE_S = 2.0
-"""How long it waits for the farewell to be sent."""
-
 TRAINER_NICENESS = 10
 """The volunteer's programs, and our own network, come first."""
 
@@ -212,8 +209,7 @@ class Node:
             with suppress(TimeoutError):
                 async with asyncio.timeout(STOP_S):
                     await swarming.hand_in()
-            with suppress(TimeoutError):
-                await self.runner.say_goodbye(GOODBYE_S)
+            await self.runner.say_goodbye()
             self.runner.set_round(None)
         if self.trainer is not None:
             await self.trainer.stop(save=True, timeout_s=STOP_S)

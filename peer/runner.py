@@ -33,6 +33,9 @@ log = logging.getLogger("talkoot.rounds")
 BULK_WAIT_S = 30.0
 """How long a bulk frame may wait for its roster before it is dropped."""
 
+GOODBYE_S = 2.0
+"""How long a farewell may take to be sent."""
+
 
 class Workshop(Protocol):
     """What the node does for a round."""
@@ -132,13 +135,14 @@ class Runner:
         if self._links is not None:
             self._links.send(peer, messages.encode(message))
 
-    async def say_goodbye(self, timeout_s: float) -> None:
-        """Tell everybody that we leave. Raises TimeoutError when somebody does not take it."""
+    async def say_goodbye(self) -> None:
+        """Tell everybody that we leave; who does not take it in time will notice by itself."""
         assert self._links is not None
         for peer in sorted(self._links.connected):
             self._say(peer, Leave(round=0, attempt=0))
-        async with asyncio.timeout(timeout_s):
-            await self._links.sent_control()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                await self._links.sent_control()
 
     @property
     def backlog(self) -> int:

@@ -3,7 +3,10 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from talkoot.averaging.messages import Leave, Message, Ping, Pong
+from talkoot.peer import clock
 from talkoot.peer.pulse import PING_S, SILENT_S, Pulse
 from talkoot.peer.simulation.virtual_time import run_virtual
 
@@ -118,13 +121,16 @@ def test_who_said_goodbye_is_absent_until_it_connects_again() -> None:
     run(main)
 
 
-def test_after_our_own_sleep_nobody_is_silent() -> None:
+def test_after_our_own_sleep_nobody_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main(world: World) -> None:
         del world.answers[ONE], world.answers[TWO]
         await asyncio.sleep(1)
-        loop = asyncio.get_running_loop()
-        loop._jumping.now += 500.0  # type: ignore[attr-defined]  # as after SIGSTOP and SIGCONT
+        monkeypatch.setattr(
+            clock, "now", lambda: asyncio.get_running_loop().time() + 500.0
+        )  # SIGSTOP, SIGCONT
         await asyncio.sleep(PING_S)
         assert not world.pulse.absent(ONE)
+        await asyncio.sleep(PING_S + SILENT_S)
+        assert world.pulse.absent(ONE)
 
     run(main)
