@@ -13,6 +13,8 @@ from contextlib import ExitStack
 from statistics import median
 from typing import IO, Any
 
+from talkoot.compression.codec import get
+
 START_TIMEOUT_S = 120.0
 
 
@@ -74,9 +76,16 @@ def measure(*, peers: int, numel: int, codec: str, rounds: int) -> dict[str, Any
     return _summary(results[1:], peers=peers, numel=numel, codec=codec)
 
 
+def lower_bound(*, peers: int, numel: int, codec: str) -> float:
+    """Bytes that each peer of an all-reduce sends at least, when all send equally much: 2 (n-1)/n encoded
+    vectors (Patarasuk and Yuan 2009)."""
+    return 2 * (peers - 1) / peers * get(codec).encoded_size(numel)
+
+
 def _summary(results: list[list[dict[str, Any]]], *, peers: int, numel: int, codec: str) -> dict[str, Any]:
     seconds = [max(r["decoded"] for r in row) - min(r["began"] for r in row) for row in results]
     whole = [max(r["committed"] for r in row) - min(r["began"] for r in row) for row in results]
+    sent = max(r["bytes_sent"] for row in results for r in row)
     return {
         "peers": peers,
         "numel": numel,
@@ -87,7 +96,8 @@ def _summary(results: list[list[dict[str, Any]]], *, peers: int, numel: int, cod
         "seconds_max": round(max(seconds), 4),
         "seconds_to_certificate_median": round(median(whole), 4),
         "seconds_apply_median": round(median(r["apply"] for row in results for r in row), 4),
-        "bytes_sent_per_peer": max(r["bytes_sent"] for row in results for r in row),
+        "bytes_sent_per_peer": sent,
+        "ratio_to_lower_bound": round(sent / lower_bound(peers=peers, numel=numel, codec=codec), 4),
         "rel_l2_error": round(max(r["error"] for row in results for r in row if r["error"] is not None), 6),
         "digests_equal": all(len({r["digest"] for r in row}) == 1 for row in results),
         "attempts": max(r["attempts"] for row in results for r in row),

@@ -36,8 +36,11 @@ def pseudo_gradient(number: int, numel: int) -> torch.Tensor:
     return torch.randn(numel, generator=torch.Generator().manual_seed(1000 + number)) * 0.01
 
 
-class _Bench:
+class Bench:
     """A `Workshop` without trainer and disk."""
+
+    make_round: type[Round] = Round
+    """The machine of a round; other benchmarks listen in on it."""
 
     def __init__(self, number: int, peers: int, numel: int, codec: str) -> None:
         self.number, self.peers, self.numel, self.codec = number, peers, numel, codec
@@ -93,7 +96,7 @@ class _Bench:
             verify=verify,
             pace=self.pace,
         )
-        return Round(self.context, role="full", upload=0.0, earliest=0.0, suspects=self.suspects)
+        return self.make_round(self.context, role="full", upload=0.0, earliest=0.0, suspects=self.suspects)
 
     def takes_part(self, peer: bytes) -> bool:
         return peer in self.voters
@@ -178,17 +181,19 @@ def _cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-async def _line() -> Any:
+async def line() -> Any:
+    """The next line of standard input, decoded; None at its end."""
     text = await asyncio.to_thread(sys.stdin.readline)
     return json.loads(text) if text else None
 
 
-def _say(message: Any) -> None:
+def say(message: Any) -> None:
+    """Print one line of JSON."""
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
 
-async def _work(bench: _Bench) -> None:
+async def _work(bench: Bench) -> None:
     network = P2PNetwork(bench.identity, NetworkConfig.test(), swarm=bench.rules.swarm)
     runner = Runner()
     complete = asyncio.Event()
@@ -212,19 +217,19 @@ async def _work(bench: _Bench) -> None:
         services = [group.create_task(network.run(started=started.set))]
         await started.wait()
         services += [group.create_task(links.run()), group.create_task(runner.run())]
-        _say({"key": bench.identity.key.hex(), "addresses": network.addresses})
-        for other in await _line():
+        say({"key": bench.identity.key.hex(), "addresses": network.addresses})
+        for other in await line():
             await network.add_addresses(bytes.fromhex(other["key"]), other["addresses"])
         links.keep(frozenset(bench.voters))
         await complete.wait()
-        _say("connected")
-        while (number := await _line()) is not None:
-            _say(await _round(bench, network, runner, number))
+        say("connected")
+        while (number := await line()) is not None:
+            say(await _round(bench, network, runner, number))
         for service in services:
             service.cancel()
 
 
-async def _round(bench: _Bench, network: P2PNetwork, runner: Runner, number: int) -> dict[str, Any]:
+async def _round(bench: Bench, network: P2PNetwork, runner: Runner, number: int) -> dict[str, Any]:
     runner.seconds.clear()
     sent, cpu = network.traffic.bytes_sent, _cpu_seconds()
     runner.set_round(bench.begin(number))
@@ -248,7 +253,7 @@ def main() -> None:
     torch.set_num_threads(1)
 
     async def work() -> None:
-        await _work(_Bench(number, peers, numel, sys.argv[4]))
+        await _work(Bench(number, peers, numel, sys.argv[4]))
 
     uvloop.run(work())
 

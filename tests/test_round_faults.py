@@ -1,0 +1,27 @@
+"""Bare rounds over real p2pd processes: what they send without a fault."""
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+from talkoot.cli.demo_node import TALKOOT
+
+pytestmark = pytest.mark.processes
+
+
+def figures(*command: str) -> dict[str, Any]:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def test_a_round_sends_hardly_more_than_an_all_reduce_must() -> None:
+    numel = 16 * 2**18  # whole chunks for each peer; what is said besides them weighs little
+    measured = figures(
+        *TALKOOT, "bench", "round", "--peers", "4", "--numel", str(numel), "--rounds", "2", "--json"
+    )
+    assert measured["digests_equal"]
+    assert 1 <= measured["ratio_to_lower_bound"] < 1.05
