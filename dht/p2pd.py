@@ -11,6 +11,7 @@ import fcntl
 import importlib.util
 import logging
 import os
+import re
 import resource
 import shutil
 import signal
@@ -214,8 +215,9 @@ def _limit(pid: int, config: NetworkConfig) -> None:
 def _private_directory() -> Iterator[Path]:
     """A directory for sockets that only we can enter; those that killed processes left are removed."""
     _remove_stale()
+    prefix = f"{_DIRECTORY_PREFIX}{os.getpid()}-"
     with (
-        tempfile.TemporaryDirectory(prefix=_DIRECTORY_PREFIX, ignore_cleanup_errors=True) as name,
+        tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name,
         (Path(name) / "lock").open("wb") as lock,  # held while we live
     ):
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -224,11 +226,45 @@ def _private_directory() -> Iterator[Path]:
 
 def _remove_stale() -> None:
     for directory in Path(tempfile.gettempdir()).glob(_DIRECTORY_PREFIX + "*"):
-        # Suppressed: another user's, in use, or just removed. A young one may not be locked yet.
-        with contextlib.suppress(OSError), (directory / "lock").open("rb") as lock:
-            if time.time() - os.fstat(lock.fileno()).st_mtime > _YOUNG_S:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Suppressed: another user's, in use, or just removed.
+        with contextlib.suppress(OSError), _unlocked(directory):
+            if _owner_is_gone(directory.name) or _age_s(directory) > _YOUNG_S:
                 shutil.rmtree(directory)
+
+
+@contextlib.contextmanager
+def _unlocked(directory: Path) -> Iterator[None]:
+    """Holds the directory's lock, if its owner lived to make one. Raises OSError when somebody has it, or
+    when the directory is not ours to look into."""
+    if directory.lstat().st_uid != os.getuid():
+        raise PermissionError(directory)
+    try:
+        lock = (directory / "lock").open("rb")
+    except FileNotFoundError:
+        yield
+        return
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def _owner_is_gone(name: str) -> bool:
+    """Whether no process has the id that the directory's name tells. One that has it may be another."""
+    pid = name.removeprefix(_DIRECTORY_PREFIX).partition("-")[0]
+    if not re.fullmatch("[1-9][0-9]{0,8}", pid):
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+def _age_s(directory: Path) -> float:
+    """Since the directory was made or last written to: a young one may not be locked yet."""
+    return time.time() - directory.stat().st_mtime
 
 
 def _write_private(path: Path, data: bytes) -> None:

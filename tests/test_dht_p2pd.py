@@ -239,19 +239,25 @@ def test_p2pd_dies_with_us() -> None:
 
 def test_leftovers_of_killed_processes_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    stale = tmp_path / "talkoot-p2pd-stale"
-    young = tmp_path / "talkoot-p2pd-young"
-    for directory in (stale, young):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    old, gone, early, young, alive = (
+        tmp_path / f"talkoot-p2pd-{rest}"
+        for rest in ("x", f"{dead.pid}-x", f"{dead.pid}-unlocked", "y", f"{os.getppid()}-x")
+    )
+    for directory in (old, gone, early, young, alive):
         directory.mkdir()
-        (directory / "lock").touch()
         (directory / "control.sock").touch()
-    os.utime(stale / "lock", (0, 0))
+        if directory is not early:  # killed before it had made its lock
+            (directory / "lock").touch()
+    os.utime(old, (0, 0))
     with p2pd._private_directory() as ours:
-        os.utime(ours / "lock", (0, 0))
+        os.utime(ours, (0, 0))
         p2pd._remove_stale()
         assert ours.stat().st_mode & 0o777 == 0o700
-        assert sorted(tmp_path.iterdir()) == sorted([ours, young])
-    assert list(tmp_path.iterdir()) == [young]
+        assert ours.name.startswith(f"talkoot-p2pd-{os.getpid()}-")
+        assert sorted(tmp_path.iterdir()) == sorted([ours, young, alive])
+    assert sorted(tmp_path.iterdir()) == sorted([young, alive])
 
 
 def test_each_switch_is_set_on_purpose() -> None:
