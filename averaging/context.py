@@ -141,5 +141,6 @@ class Context:
             raise MessageError("malformed", problem)
 
     def reducers(self, members: tuple[Join, ...]) -> set[bytes]:
-        """Members that may aggregate: voters that can be reached."""
-        return {join.key for join in members if join.role == "full" and join.key in self.ledger.voters}
+        """Members that may aggregate: voters in the role `full`; all voters where there is none."""
+        voters = {join.key: join.role for join in members if join.key in self.ledger.voters}
+        return {key for key, role in voters.items() if role == "full"} or set(voters)

@@ -35,6 +35,9 @@ def run(
         list[str] | None, typer.Option(metavar="PATH", help="Files or globs instead of the manifest's.")
     ] = None,
     profile: Annotated[str, typer.Option(help="home, lan or test: which addresses are used.")] = "home",
+    role: Annotated[
+        str, typer.Option(help="full, or client: never reduces (slow uplink, nobody can dial it).")
+    ] = "full",
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log more.")] = False,
 ) -> None:
     """Train in a swarm until stopped: found it (MANIFEST), join it (--join), or go on where this peer was.
@@ -56,6 +59,7 @@ def run(
             memory_limit_bytes=parse_bytes(memory_limit),
             data_paths=tuple(data or ()),
             profile=profile,  # type: ignore[arg-type]  # checked by RunOptions
+            role=role,  # type: ignore[arg-type]  # checked by RunOptions
             verbose=verbose,
         )
     except ConfigError:

@@ -178,6 +178,7 @@ class Node:
             holdings=holdings,
             contributor=self.contributor,
             metrics=self.metrics,
+            role=self.options.role,
             on_head=self._on_head,
         )
         self._on_head(holdings.head)
@@ -466,7 +467,7 @@ class Node:
             protocol=PROTOCOL_VERSION,
             version=_VERSION,
             addresses=self.network.addresses[:8],
-            role="full",
+            role=self.options.role,
             round=self.swarming.ledger.round,
             digest=self.swarming.holdings.digest,
             steps=progress.steps if progress is not None else 0,

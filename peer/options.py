@@ -8,6 +8,10 @@ Profile = Literal["test", "home", "lan"]
 
 PROFILES: tuple[Profile, ...] = ("test", "home", "lan")
 
+Role = Literal["full", "client"]
+
+ROLES: tuple[Role, ...] = ("full", "client")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOptions:
@@ -39,6 +43,8 @@ class RunOptions:
     """Files or globs read instead of the manifest's `data.paths`."""
     profile: Profile = "home"
     """`home`: NAT traversal, all addresses. `lan`: private addresses only. `test`: loopback only."""
+    role: Role = "full"
+    """`full`: sends, receives and reduces. `client`: does not reduce (a slow uplink, nobody can dial it)."""
     verbose: bool = False
     """Log what is of use to developers only."""
 
@@ -53,5 +59,7 @@ class RunOptions:
             raise ValueError("threads must be 0 or more")
         if self.memory_limit_bytes < 0:
             raise ValueError("memory_limit_bytes must be 0 or more")
+        if self.role not in ROLES:
+            raise ValueError("role must be one of " + ", ".join(ROLES))
         if self.profile not in PROFILES:
             raise ValueError("profile must be one of " + ", ".join(PROFILES))

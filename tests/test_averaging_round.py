@@ -192,3 +192,27 @@ def test_a_certificate_that_overtakes_a_slow_peers_own_result_does_not_make_it_f
     assert slow.commits
     assert not any(isinstance(note, outputs.NeedState) for note in slow.notes)
     assert len(committed(swarm)) == 1
+
+
+def test_a_client_sends_and_receives_but_never_reduces() -> None:
+    swarm = Swarm(4)
+    client = next(iter(swarm.nodes.values()))
+    client.role = "client"
+    swarm.start_round()
+    swarm.close()
+    swarm.run(20.0)
+    value = client.commits[0].value
+    assert client.key in {item.key for item in value.cut}
+    assert client.key not in {part.reducer for part in value.parts}
+    assert len({node.digest for node in swarm.nodes.values()}) == 1
+
+
+def test_where_all_voters_are_clients_they_reduce_all_the_same() -> None:
+    swarm = Swarm(3)
+    for node in swarm.nodes.values():
+        node.role = "client"
+    swarm.start_round()
+    swarm.close()
+    swarm.run(20.0)
+    assert len({node.digest for node in swarm.nodes.values() if node.commits}) == 1
+    assert all(node.commits for node in swarm.nodes.values())

@@ -163,6 +163,7 @@ def test_a_tokenizer_that_is_not_there(capsys: Capsys, tmp_path: Path) -> None:
         (["--device", "banana"], "--device banana: write auto, cpu, cuda, cuda:N or mps"),
         (["--device", "cuda"], "--device cuda: there is none here; --device auto"),
         (["--profile", "moon"], "profile must be one of test, home, lan"),
+        (["--role", "boss"], "role must be one of full, client"),
         (["--port", "70000"], "port must be 0 to 65535"),
         (["--bootstrap", "nowhere"], "bootstrap: 'nowhere' is not an address of a peer"),
         (["--bootstrap", "/ip4/10.0.0.1/tcp/4001"], "does not end in /p2p/<peer id>"),
