@@ -5,7 +5,7 @@ part without the rest. The index lists for each chunk its content hash and the s
 values; the root over the index is in the signed header.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import fsum
 
@@ -163,9 +163,33 @@ def settle(carry_P: torch.Tensor, chunks: Chunks, *, counted: bool, codec_name: 
     """
     if not counted:
         return
-    if not rules.error_feedback:
+    if rules.error_feedback:
+        take_out(carry_P, chunks, codec_name=codec_name, rules=rules)
+    else:
         carry_P.zero_()
-        return
+
+
+def take_out(carry_P: torch.Tensor, chunks: Chunks, *, codec_name: str, rules: Rules) -> None:
+    """carry - decode(sent), in place: others have it now."""
+    _combine(torch.sub, carry_P, chunks, codec_name, rules)
+
+
+def give_back(carry_P: torch.Tensor, chunks: Chunks, *, codec_name: str, rules: Rules) -> None:
+    """carry + decode(sent), in place: what others had is not part of the chain any more.
+
+    Undoes `take_out` bit for bit where m and decode(sent) were within a factor of 2 of each other or
+    decode(sent) was 0 (Sterbenz), as they are with an int8 codec.
+    """
+    _combine(torch.add, carry_P, chunks, codec_name, rules)
+
+
+def _combine(
+    operation: Callable[..., torch.Tensor],
+    carry_P: torch.Tensor,
+    chunks: Chunks,
+    codec_name: str,
+    rules: Rules,
+) -> None:
     codec = codecs.get(codec_name)
     sent = torch.empty(rules.chunk_size)
     for chunk in range(rules.num_chunks):
@@ -173,7 +197,7 @@ def settle(carry_P: torch.Tensor, chunks: Chunks, *, counted: bool, codec_name: 
         numel = rules.chunk_numel(chunk)
         codec.decode_into(chunks[chunk], sent[:numel])
         m = carry_P[start : start + numel]
-        torch.sub(m, sent[:numel], out=m)
+        operation(m, sent[:numel], out=m)
 
 
 def chunk_error(m_P: torch.Tensor, chunks: Chunks, chunk: int, *, codec_name: str, rules: Rules) -> float:

@@ -28,7 +28,10 @@ VOTER = "voter"
 """Key of the voter's entry in the journal."""
 
 CONTRIBUTED = "contributed"
-"""Key under which the prior digest is remembered for which we sent a contribution."""
+"""Key under which the outer states are remembered for which we sent a contribution: 32 bytes each."""
+
+MAX_CONTRIBUTED = 64
+"""Outer states after a final round that are remembered so."""
 
 
 def number_of(certificate: Certificate) -> int:
@@ -132,6 +135,11 @@ class Holdings:
                     self.log.append(number_of(link), link.encode())
         self._install(staged, tree, certificate, ledger)
 
+    def certificate_of(self, round_number: int) -> Certificate | None:
+        """The certificate of a round of the chain that we hold, if it is in the log."""
+        data = self.log.read(round_number + 1)
+        return decode_certificate(data) if data is not None else None
+
     def certificates(self, first: int) -> list[Certificate]:
         """Certificates from log number `first` on, as many as one answer may hold."""
         records = self.log.read_range(first, max_records=256, max_bytes=2 << 20)
@@ -169,12 +177,17 @@ class Holdings:
         self.journal.write(VOTER, entry)
 
     def contributed(self) -> bool:
-        """Whether a contribution for the running round left this peer before a restart."""
-        return self.journal.read(CONTRIBUTED) == self.digest
+        """Whether a contribution for the running round left this peer, perhaps before a restart."""
+        return self.digest in self._contributed()
+
+    def _contributed(self) -> list[bytes]:
+        data = self.journal.read(CONTRIBUTED) or b""
+        return [data[start : start + 32] for start in range(0, len(data), 32)]
 
     def remember_contribution(self) -> None:
         """Durable on return: no second, different contribution for this prior digest. Raises OSError."""
-        self.journal.write(CONTRIBUTED, self.digest)
+        before = self._contributed() if self.head.kind == "weak" else []  # to others we never come back
+        self.journal.write(CONTRIBUTED, b"".join([*before, self.digest][-MAX_CONTRIBUTED:]))
 
     def close(self) -> None:
         """Close the log."""

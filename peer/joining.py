@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.rules import Rules
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import peer_id_of
@@ -18,7 +17,8 @@ from talkoot.peer.invite import Anchor
 from talkoot.peer.manifest import Manifest
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
-from talkoot.peer.sync import Branch, SyncProgress, download, fetch_branch, prefers
+from talkoot.peer.sync import Branch, SyncProgress, download, fetch_branch, prefers, ways_apart
+from talkoot.peer.trainer.protocol import Mode
 from talkoot.peer.transfer import Gone, StateClient
 
 log = logging.getLogger("talkoot.sync")
@@ -34,17 +34,24 @@ class _Overtaken(Exception):  # noqa: N818 - internal signal
     """Our own round was committed while we looked at somebody else's."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Installed:
     """An outer state that was just installed."""
 
-    before: Certificate | None
     branch: Branch
+    missed: int
+    """Rounds of the branch that our own chain did not have."""
+    left: int
+    """Rounds of our own chain that are not part of the branch; all of them were weak."""
 
     @property
-    def next_round_only(self) -> bool:
-        """Whether it is exactly the round after ours: local work can be kept."""
-        return self.before is not None and self.branch.head.value.prior == self.before.value.digest
+    def mode(self) -> Mode:
+        """How the trainer takes it up: local work is kept; after more than one round AdamW starts cold."""
+        return "rebase" if max(self.missed, self.left) <= 1 else "rewarm"
+
+
+async def _nothing() -> None:
+    """Nothing is to be done before the download: no round is running."""
 
 
 class Joiner:
@@ -108,7 +115,7 @@ class Joiner:
         for peer in self._usable(peers):
             try:
                 staged = await asyncio.to_thread(store.stage)
-                branch = await self._fetch(peer, None, founders, lambda: None, staged)
+                branch = await self._fetch(peer, None, founders, _nothing, staged)
             except (RemoteError, TimeoutError) as error:
                 self._blame(peer, error)
                 continue
@@ -124,8 +131,8 @@ class Joiner:
         holdings: Holdings,
         founders: tuple[bytes, ...],
         *,
-        before_download: Callable[[], None],
-        still_wanted: Callable[[], bool],
+        before_download: Callable[[], Awaitable[None]] = _nothing,
+        still_wanted: Callable[[], bool] = lambda: True,
     ) -> Installed | None:
         """Fetch a branch that is to be preferred to ours, if one of the peers has it.
 
@@ -133,19 +140,19 @@ class Joiner:
         `still_wanted` says whether our own head is still the one that the branch was compared with.
         """
         for peer in self._usable(peers):
-            before = holdings.head
             try:
                 staged: list[Generation] = []
 
-                def stage(staged: list[Generation] = staged) -> None:
+                async def stage(staged: list[Generation] = staged) -> None:
                     if not still_wanted():
                         raise _Overtaken
-                    before_download()
+                    await before_download()
                     staged.append(holdings.stage_download())
 
                 branch = await self._fetch(peer, holdings, founders, stage, None, staged)
                 if branch is None:
                     continue
+                ours, theirs = await asyncio.to_thread(ways_apart, holdings, branch)
                 await asyncio.to_thread(
                     holdings.install_download, staged[-1], branch.head, branch.ledger, list(branch.chain)
                 )
@@ -156,7 +163,7 @@ class Joiner:
                 continue
             finally:
                 self.progress = None
-            return Installed(before, branch)
+            return Installed(branch=branch, missed=len(theirs), left=len(ours))
         return None
 
     async def _fetch(
@@ -164,7 +171,7 @@ class Joiner:
         peer: bytes,
         holdings: Holdings | None,
         founders: tuple[bytes, ...],
-        stage: Callable[[], None],
+        stage: Callable[[], Awaitable[None]],
         target: Generation | None,
         staged: list[Generation] | None = None,
     ) -> Branch | None:
@@ -186,7 +193,7 @@ class Joiner:
                             return None
                         log.info("following %s: %s", peer_id_of(peer)[-8:], reason)
                     if target is None:
-                        stage()
+                        await stage()
                         assert staged
                         target = staged[-1]
                     self.progress = SyncProgress()

@@ -165,7 +165,7 @@ class Node:
         holdings = await self._obtain_state(manifest)
         self.holdings = holdings
         self.contributor = await asyncio.to_thread(
-            Contributor, self.paths, holdings, self.identity, self.membership.admission, rules.numel
+            Contributor, self.paths, holdings, self.identity, self.membership.admission
         )
         self.swarming = Swarming(
             manifest,
@@ -216,7 +216,7 @@ class Node:
             await self.trainer.stop(save=True, timeout_s=STOP_S)
         if contributor is not None:
             with suppress(OSError):
-                await asyncio.to_thread(contributor.save)
+                await contributor.save()
         with suppress(TimeoutError):
             async with asyncio.timeout(3.0):
                 await self._publish()
@@ -328,8 +328,6 @@ class Node:
                 others,
                 holdings,
                 holdings.rules.founders,
-                before_download=lambda: None,
-                still_wanted=lambda: True,
             )
             break
         if not self.joiner.heard and (holdings.ledger.round or self.membership.bootstrap):

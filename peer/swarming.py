@@ -200,7 +200,7 @@ class Swarming:
     async def hand_in(self) -> None:
         """Wait until a contribution that is under way has been settled; close no further round."""
         self._hold_off_until = math.inf
-        while self.exchanging and self.contributor.pending is not None:
+        while self.exchanging and self.contributor.pending:
             self._committed.clear()
             await self._committed.wait()
 
@@ -244,7 +244,7 @@ class Swarming:
     async def commit(self, certificate: Certificate, ledger: Ledger) -> None:
         """See `Workshop`."""
         voters = self.ledger.voters
-        self.contributor.begin_change()
+        await self.contributor.begin_change()
         async with self._applying:
             await self._on_disk(self.holdings.commit, certificate, ledger)
         if certificate.kind == "final":
@@ -263,7 +263,7 @@ class Swarming:
         machine = self.runner.round
         last = machine.last if machine is not None and not fetched else None
         ended = last if last is not None and last.number == certificate.attempt else None
-        own = await self.contributor.settle(certificate)
+        own = await self.contributor.settle(certificate.value.prior)
         progress = self.contributor.progress
         record = self.history.commit(
             certificate,
@@ -377,11 +377,11 @@ class Swarming:
             voters = self.ledger.voters
             stopped = False
 
-            def stop_round() -> None:
+            async def stop_round() -> None:
                 nonlocal stopped
                 stopped = True
-                self.contributor.begin_change()
                 self.runner.set_round(None)
+                await self.contributor.begin_change()
 
             await self.contributor.followed.wait()
             number = self.ledger.round
@@ -399,9 +399,6 @@ class Swarming:
                     if self.ledger.round == number:
                         self.begin_round()
                 return False
-            if not installed.next_round_only:
-                await self.contributor.forget()
             self.metrics.rounds_skipped.inc(max(0, self.ledger.round - number))
-            mode: Mode = "rebase" if installed.next_round_only else "replace"
-            await self._after(installed.branch.head, voters, mode=mode, fetched=True)
+            await self._after(installed.branch.head, voters, mode=installed.mode, fetched=True)
             return True

@@ -125,12 +125,24 @@ def _check_start(
 
 def prefers(holdings: Holdings, branch: Branch) -> tuple[bool, str]:
     """Whether a verified branch is to be preferred to ours, and why. It starts at our last final round."""
+    choice, reason = choose(_ours_from(holdings, branch), branch.chain, branch.start.value.voters)
+    return choice == "theirs", reason
+
+
+def _ours_from(holdings: Holdings, branch: Branch) -> list[Certificate]:
+    """Our own certificates after the branch's start, up to our head."""
     ours: list[Certificate] = []
     while batch := holdings.certificates(number_of(ours[-1] if ours else branch.start) + 1):
         ours += batch  # a peer that was alone for long has more weak rounds than one batch
-    upto_head = [certificate for certificate in ours if number_of(certificate) <= number_of(holdings.head)]
-    choice, reason = choose(upto_head, branch.chain, branch.start.value.voters)
-    return choice == "theirs", reason
+    return [certificate for certificate in ours if number_of(certificate) <= number_of(holdings.head)]
+
+
+def ways_apart(holdings: Holdings, branch: Branch) -> tuple[list[Certificate], list[Certificate]]:
+    """What comes after the last common round: on our own chain, and on the branch."""
+    ours, theirs = _ours_from(holdings, branch), list(branch.chain)
+    while ours and theirs and ours[0].value.hash == theirs[0].value.hash:
+        del ours[0], theirs[0]
+    return ours, theirs
 
 
 async def download(

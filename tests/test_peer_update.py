@@ -46,7 +46,7 @@ class Update:
             advance(self.ours)
             advance(self.theirs)
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         self.stopped += 1
 
     def run(self, lie: Lie | None = None) -> Installed | None:
@@ -76,7 +76,7 @@ def test_the_next_round_of_others_is_installed(tmp_path: Path) -> None:
     advance(update.theirs)
     installed = update.run()
     assert installed is not None
-    assert installed.next_round_only
+    assert (installed.missed, installed.left, installed.mode) == (1, 0, "rebase")
     assert same_state(update.ours, update.theirs)
     assert update.stopped == 1
     assert [number_of(item) for item in update.ours.certificates(0)] == [0, 1, 2]
@@ -91,7 +91,7 @@ def test_several_rounds_are_caught_up_with(tmp_path: Path) -> None:
         advance(update.theirs)
     installed = update.run()
     assert installed is not None
-    assert not installed.next_round_only
+    assert (installed.missed, installed.left, installed.mode) == (3, 0, "rewarm")
     assert same_state(update.ours, update.theirs)
     assert [number_of(item) for item in update.ours.certificates(0)] == [0, 1, 2, 3, 4]
 
@@ -111,6 +111,7 @@ def test_a_final_round_beats_our_weak_ones(tmp_path: Path) -> None:
     advance(update.theirs)
     installed = update.run()
     assert installed is not None
+    assert (installed.missed, installed.left, installed.mode) == (1, 2, "rewarm")
     assert same_state(update.ours, update.theirs)
     assert [number_of(item) for item in update.ours.certificates(0)] == [0, 1, 2]
 

@@ -128,7 +128,7 @@ class SimTrainer:
         """See `TrainerProcess.adopt`."""
         await self._boundary()
         new = map_file(outer, self._numel).clone()
-        if mode == "rebase" and self._training:
+        if mode in ("rebase", "rewarm") and self._training:
             self._move()
             self._local = new + (self._local - self._base)
         else:

@@ -161,8 +161,9 @@ class TrainerProcess:
 
         `start`: local = outer, unless saved local work belongs to `digest` and `round`: then that goes on.
         `rebase`: local = outer + (local - base), where base is the latest snapshot, or the parameters adopted
-        before when there was none; the optimiser goes on. `replace`: local = outer, AdamW starts cold and its
-        rate comes back over 50 steps. `evaluate`: held-out windows on which `outer` is measured.
+        before when there was none; the optimiser goes on. `rewarm`: the same, but AdamW starts cold and its
+        rate comes back over 50 steps. `replace`: local = outer, and AdamW starts cold.
+        `evaluate`: held-out windows on which `outer` is measured.
         The file must not be changed in place while it is adopted; renaming over it is fine.
         Raises TrainerGone, TrainerRefused.
         """

@@ -17,7 +17,7 @@ MAX_MESSAGE_BYTES = 64 * 1024
 
 PREFIX = struct.Struct("<I")
 
-Mode = Literal["start", "rebase", "replace"]
+Mode = Literal["start", "rebase", "rewarm", "replace"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -54,8 +54,11 @@ class Session:
         outer = map_vector(path, self.engine.layout.numel)
         eval_loss = self._evaluate(outer, evaluate)
         resumed = False
-        if mode == "rebase" and self.work is not None and self._base is not None:
+        if mode in ("rebase", "rewarm") and self.work is not None and self._base is not None:
             self._rebase(outer, path, round_, digest, global_step)
+            if mode == "rewarm":
+                self.engine.reset()
+                self.work.since_reset = 0 if global_step else None
         else:
             self._load(outer, path, round_, digest, global_step)
             resumed = mode == "start" and self._resume(digest, round_)

@@ -1,0 +1,229 @@
+"""The residual: what this peer has made and the chain that it follows does not count.
+
+Books are kept so that at any time, on whatever branch,
+
+    everything made  ==  decode(what is counted on the chain)  +  carry_P
+
+where `carry_P` holds the residual and, while a round runs, all that our contribution to it is made of: if
+that is not counted nothing needs to be done. The residual is a function of the chain and of the log of our
+own contributions (`talkoot.peer.contribution_log`), so a move to another branch settles every entry anew.
+Without error feedback a counted contribution takes with it what its encoding lost.
+
+What is lost is lost openly: when the process is killed, when the fate of a contribution is not to be known
+or its bytes are gone, the residual begins again at zero. It is never guessed, so nothing counts twice.
+Calls compute for long and block on the disk: worker threads, one at a time.
+"""
+
+import logging
+import os
+
+import msgspec
+import torch
+
+from talkoot.averaging.certificate import Certificate, Contribution
+from talkoot.averaging.contribution import (
+    LocalContribution,
+    encode_delta,
+    give_back,
+    sign_contribution,
+    step_scale,
+    take_out,
+)
+from talkoot.averaging.fate import fate_of
+from talkoot.averaging.ledger import Ledger
+from talkoot.averaging.rules import Rules
+from talkoot.averaging.signing import Signer
+from talkoot.compression.codec import CodecError
+from talkoot.peer.contribution_log import CertificateOf, ContributionLog, Dropped, Entry
+from talkoot.peer.files import atomic_write, fsync_directory
+from talkoot.peer.generation import map_file
+from talkoot.peer.statedir import StateDir
+
+log = logging.getLogger("talkoot.work")
+
+
+class _Saved(msgspec.Struct, forbid_unknown_fields=True):
+    """One entry of the log at an orderly stop."""
+
+    header: Contribution
+    on_disk: bool
+    counted: bool
+    live: bool
+
+
+class _Note(msgspec.Struct, forbid_unknown_fields=True):
+    """What an orderly stop writes down. A process that is killed leaves none."""
+
+    rounds: int
+    entries: list[_Saved]
+    dropped: Dropped | None
+
+
+class Residual:
+    """The books of one peer. See the module."""
+
+    def __init__(self, paths: StateDir, rules: Rules) -> None:
+        """Takes up what an orderly stop left. Raises OSError when the disk cannot hold it."""
+        self._rules = rules
+        self._note_file = paths.path / "residual.note"
+        self._file = paths.path / "residual.f32"
+        self.carry_P: torch.Tensor = map_file(self._file, rules.numel)
+        self.rounds = 0
+        """Rounds whose work is in `carry_P`, a contribution that is under way included."""
+        self.log = ContributionLog(paths.path / "contributions", rules)
+        self._latest: Entry | None = None
+        """The contribution that was made of all of `carry_P`, as long as nothing else has changed it."""
+        self._take_up()
+
+    # -- making --------------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        start_P: torch.Tensor,
+        local_P: torch.Tensor,
+        *,
+        steps: int,
+        tokens: int,
+        ledger: Ledger,
+        prior: bytes,
+        admission: bytes,
+        signer: Signer,
+    ) -> LocalContribution | None:
+        """Add `start_P - local_P`, the work of `steps` inner steps, to the books and make our contribution.
+
+        None when it stands for too few steps: then the next one carries it. Raises CodecError when the work
+        is not finite: it is thrown away, the books are as before.
+        """
+        assert self.log.find(prior) is None  # one contribution for each outer state
+        if not bool(torch.isfinite(local_P).all()):
+            raise CodecError("not_finite", "the local parameters are not finite")
+        self._latest = None
+        try:
+            index, chunks = encode_delta(
+                start_P,
+                local_P,
+                self.carry_P,
+                scale=step_scale(max(1, steps), ledger.reference_steps),
+                codec_name=ledger.codec,
+                rules=self._rules,
+            )
+        except CodecError:
+            self.void("the sum of what was carried and the new work is not finite")
+            raise
+        self.rounds += 1
+        if steps * 8 < self._rules.inner_steps:
+            return None
+        header = sign_contribution(
+            index,
+            ledger=ledger,
+            prior=prior,
+            steps=max(1, steps),
+            tokens=tokens,
+            carried=self.rounds - 1,
+            admission=admission,
+            rules=self._rules,
+            signer=signer,
+        )
+        local = LocalContribution(header, index, chunks)
+        self._latest = self.log.add(local)
+        return local
+
+    def made_for(self, prior: bytes) -> Entry | None:
+        """Our contribution for an outer state, if we made one."""
+        return self.log.find(prior)
+
+    # -- following the chain -------------------------------------------------------------------------
+
+    def follow(self, head: Certificate, certificate_of: CertificateOf) -> None:
+        """Settle every contribution by the chain that ends with `head`."""
+        if self.log.is_gone(certificate_of):
+            self.void("the branches part further back than contributions are remembered")
+        for entry in self.log.entries:
+            fate = fate_of(entry.header, head, certificate_of)
+            if fate == "unknown":
+                if entry.live:
+                    self.void(f"whether round {entry.header.round} counted our work is not known")
+                continue
+            if (fate == "counted") != entry.counted:
+                self._turn(entry)
+            if fate != "open" and head.kind == "weak":
+                self.log.put_away(entry)
+        if head.kind != "weak":  # what lies before is for good
+            prior = head.value.digest
+            self.log.drop(lambda entry: entry.header.prior != prior)
+        self.log.trim(certificate_of)
+
+    def _turn(self, entry: Entry) -> None:
+        """The entry is counted now, and was not; or the other way round."""
+        entry.counted = not entry.counted
+        if not entry.live:
+            return
+        whole = self._latest is entry
+        self._latest = None
+        if entry.counted and whole and not self._rules.error_feedback:
+            self.carry_P.zero_()
+            self.rounds = 0
+            return
+        local = self.log.local(entry)
+        if local is None:
+            self._turn_without_bytes(entry)
+            return
+        move, sign = (take_out, -1) if entry.counted else (give_back, 1)
+        move(self.carry_P, local.chunks, codec_name=entry.header.codec, rules=self._rules)
+        self.rounds = max(0, self.rounds + sign * (1 + entry.header.carried))
+
+    def _turn_without_bytes(self, entry: Entry) -> None:
+        number = entry.header.round
+        if entry.counted:
+            self.void(f"round {number} counts our contribution after all, and its bytes are gone")
+            return
+        log.warning("round %d does not count our work any more, and its bytes are gone: it is lost", number)
+        entry.live = False
+
+    def void(self, reason: str) -> None:
+        """Begin again at zero: what is not counted is lost."""
+        log.warning("what was carried over from earlier rounds is lost: %s", reason)
+        self.carry_P.zero_()
+        self.rounds = 0
+        self._latest = None
+        self.log.void()
+
+    # -- the end of a process ------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Orderly stop: keep everything for the next start. Raises OSError."""
+        self.log.save()
+        descriptor = os.open(self._file, os.O_RDWR)
+        try:
+            os.fsync(descriptor)  # the mapped pages, too
+        finally:
+            os.close(descriptor)
+        entries = [
+            _Saved(entry.header, entry.on_disk, entry.counted, entry.live) for entry in self.log.entries
+        ]
+        note = _Note(self.rounds, entries, self.log.dropped)
+        atomic_write(self._note_file, msgspec.msgpack.encode(note))
+
+    def _take_up(self) -> None:
+        note = self._read_note()
+        if self._note_file.exists():
+            self._note_file.unlink()
+            fsync_directory(self._note_file.parent)  # it must not come back once `carry_P` has changed
+        if note is None:
+            self.carry_P.zero_()
+            self.log.restore([], None)
+            return
+        self.rounds = note.rounds
+        entries = [
+            Entry(saved.header, None, saved.on_disk, saved.counted, saved.live) for saved in note.entries
+        ]
+        self.log.restore(entries, note.dropped)
+
+    def _read_note(self) -> _Note | None:
+        try:
+            return msgspec.msgpack.decode(self._note_file.read_bytes(), type=_Note)
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            log.warning("%s is damaged; what was carried over is lost", self._note_file)
+            return None

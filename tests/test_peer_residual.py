@@ -1,0 +1,265 @@
+"""The ledger of error feedback: whatever is certified on whatever branch, nothing is lost or counts twice."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from fuzzing import examples
+from hypothesis import given
+from hypothesis import strategies as st
+from ledger_rig import Op, Peer, data_of, dyadic
+
+from talkoot.compression.codec import CodecError
+from talkoot.peer import contribution_log
+
+NUMEL = 300
+"""Two chunks, the last one short."""
+
+NUMBERS = st.integers(0, 2**16)
+CALM = ("work", "work", "count", "count", "omit", "branch", "branch", "switch", "again", "restart")
+
+
+def ops(kinds: tuple[str, ...]) -> st.SearchStrategy[list[Op]]:
+    return st.lists(st.tuples(st.sampled_from(kinds), NUMBERS), max_size=40)
+
+
+def play(peer: Peer, kind: str, number: int, delta: torch.Tensor) -> None:
+    """One thing that happens to a peer."""
+    weak = number % 4 != 0
+    match kind:
+        case "work":
+            peer.work(delta, steps=5 if number % 9 == 0 else 80)
+        case "count" | "omit":
+            peer.follow(peer.certify(peer.head, count=kind == "count", weak=weak))
+        case "branch":
+            places = peer.reachable()
+            parent = places[number % len(places)]
+            peer.certify(parent, count=number // 4 % 2 == 0, weak=weak)
+        case "switch":
+            places = peer.reachable()
+            peer.follow(places[number % len(places)])
+        case "again":
+            peer.follow(peer.head)
+        case "restart":
+            peer.restart()
+            places = peer.reachable()
+            peer.follow(places[number % len(places)] if number % 2 else peer.head)
+        case "kill":
+            peer.kill()
+            peer.follow(peer.head)
+
+
+@given(ops(CALM))
+@examples(150)
+def test_what_was_made_is_counted_or_carried_bit_for_bit(happens: list[Op]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        peer = Peer(Path(folder), NUMEL)
+        for kind, number in happens:
+            play(peer, kind, number, dyadic(number, NUMEL))
+            assert torch.equal(peer.made, peer.accounted()), kind
+            units = sum(1 + item.carried for item in peer.counted_headers())
+            assert peer.books.rounds == peer.units - units, kind
+
+
+@given(ops((*CALM, "kill")), st.booleans(), st.booleans())
+@examples(150)
+def test_no_piece_of_work_counts_twice_whatever_is_lost(
+    happens: list[Op], error_feedback: bool, crowded: bool
+) -> None:
+    """Each piece of work has an element of its own: on every chain it is there once, or lost."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        if crowded:
+            patch.setattr(contribution_log, "MAX_KEPT", 2)
+            patch.setattr(contribution_log, "MAX_HEADERS", 3)
+        peer = Peer(Path(folder), NUMEL, codec="fp32", error_feedback=error_feedback)
+        for kind, number in happens:
+            piece = torch.zeros(NUMEL)
+            piece[peer.units] = 1.0
+            play(peer, kind, number, piece)
+            there = peer.accounted() / torch.where(peer.made > 0, peer.made, 1.0)
+            assert bool(((there == 0) | (there == 1)).all()), kind
+
+
+def test_an_uncounted_contribution_stays_bit_for_bit(tmp_path: Path) -> None:
+    peer = Peer(tmp_path, NUMEL)
+    delta = torch.randn(NUMEL, generator=torch.Generator().manual_seed(3))
+    peer.work(delta)
+    peer.follow(peer.certify(peer.head, count=False, weak=False))
+    assert torch.equal(peer.books.carry_P.view(torch.int32), delta.view(torch.int32))
+    local = peer.work(torch.zeros(NUMEL))
+    assert local is not None
+    assert local.header.carried == 1
+
+
+@given(NUMBERS)
+@examples(30)
+def test_with_int8_a_return_to_the_old_branch_is_exact_for_any_numbers(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    delta = torch.randn(NUMEL, generator=generator) * torch.rand(NUMEL, generator=generator) ** 8
+    with tempfile.TemporaryDirectory() as folder:
+        peer = Peer(Path(folder), NUMEL)
+        peer.work(delta)
+        without = peer.certify(peer.head, count=False, weak=True)
+        peer.follow(peer.certify(peer.head, count=True, weak=True))
+        left = peer.books.carry_P.clone()
+        there = peer.head
+        peer.follow(without)
+        assert torch.equal(peer.books.carry_P.view(torch.int32), delta.view(torch.int32))
+        peer.follow(there)
+        assert torch.equal(peer.books.carry_P.view(torch.int32), left.view(torch.int32))
+
+
+def test_a_contribution_survives_an_orderly_stop_and_is_sent_again_unchanged(tmp_path: Path) -> None:
+    peer = Peer(tmp_path, NUMEL)
+    first = peer.work(dyadic(1, NUMEL))
+    peer.restart()
+    peer.follow(peer.head)
+    again = peer.work(dyadic(2, NUMEL))
+    assert first is not None
+    assert again is not None
+    assert again is not first
+    assert (again.header, data_of(again)) == (first.header, data_of(first))
+
+
+def test_a_killed_process_leaves_nothing_to_the_next(tmp_path: Path) -> None:
+    peer = Peer(tmp_path, NUMEL)
+    peer.work(dyadic(1, NUMEL))
+    peer.follow(peer.certify(peer.head, count=False, weak=True))
+    peer.restart()
+    peer.follow(peer.head)
+    assert list((tmp_path / "contributions").iterdir())
+    peer.kill()
+    assert not peer.books.carry_P.any()
+    assert not peer.books.log.entries
+    assert not list((tmp_path / "contributions").iterdir())
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_damaged_bytes_are_not_given_back(tmp_path: Path, damage: str) -> None:
+    peer = Peer(tmp_path, NUMEL)
+    peer.work(dyadic(1, NUMEL))
+    without = peer.certify(peer.head, count=False, weak=True)
+    peer.follow(peer.certify(peer.head, count=True, weak=True))
+    left = peer.books.carry_P.clone()
+    (path,) = (tmp_path / "contributions").iterdir()
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data if damage == "flip" else data[:-1])
+    if damage == "remove":
+        path.unlink()
+    peer.follow(without)
+    assert torch.equal(peer.books.carry_P, left)  # lost, and said so; not guessed
+    peer.follow(peer.places[2])
+    assert torch.equal(peer.books.carry_P, left)
+
+
+def test_an_unknown_history_voids_the_books(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    peer = Peer(tmp_path, NUMEL)
+    peer.work(dyadic(1, NUMEL))
+    later = peer.certify(peer.certify(peer.head, count=True, weak=False), count=True, weak=False)
+    peer.head = later
+    peer.books.follow(later.certificate, lambda number: None)
+    assert not peer.books.carry_P.any()
+    assert "whether round 1 counted our work is not known" in caplog.text
+
+
+def test_work_that_is_not_finite_is_thrown_away_alone(tmp_path: Path) -> None:
+    peer = Peer(tmp_path, NUMEL)
+    peer.work(dyadic(1, NUMEL))
+    peer.follow(peer.certify(peer.head, count=False, weak=False))
+    kept = peer.books.carry_P.clone()
+    with pytest.raises(CodecError):
+        peer.work(torch.full((NUMEL,), float("nan")))
+    assert torch.equal(peer.books.carry_P, kept)
+    peer.work(dyadic(2, NUMEL))
+    assert torch.equal(peer.made, peer.accounted())
+
+
+def test_what_is_kept_is_bounded(tmp_path: Path) -> None:
+    peer = Peer(tmp_path, NUMEL)
+    for number in range(2 * contribution_log.MAX_KEPT):
+        peer.work(dyadic(number, NUMEL))
+        peer.follow(peer.certify(peer.head, count=True, weak=True))
+    assert len(list((tmp_path / "contributions").iterdir())) == contribution_log.MAX_KEPT
+    assert all(entry.local is None for entry in peer.books.log.entries)
+    peer.follow(peer.certify(peer.head, count=True, weak=False))
+    assert not peer.books.log.entries
+    assert not list((tmp_path / "contributions").iterdir())
+
+
+def test_fp32_contributions_are_bounded_by_their_bytes(tmp_path: Path) -> None:
+    peer = Peer(tmp_path, NUMEL, codec="fp32")
+    for number in range(4):
+        peer.work(dyadic(number, NUMEL))
+        peer.follow(peer.certify(peer.head, count=True, weak=True))
+    size = sum(path.stat().st_size for path in (tmp_path / "contributions").iterdir())
+    assert 0 < size <= contribution_log.MAX_BYTES_PER_ELEMENT * NUMEL + 200
+
+
+def test_a_damaged_note_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    peer = Peer(tmp_path, NUMEL)
+    peer.work(dyadic(1, NUMEL))
+    peer.books.save()
+    note = tmp_path / "residual.note"
+    note.write_bytes(note.read_bytes()[:-1])
+    peer.kill()
+    assert not peer.books.carry_P.any()
+    assert "what was carried over is lost" in caplog.text
+
+
+def piece_of(number: int) -> torch.Tensor:
+    piece = torch.zeros(NUMEL)
+    piece[number] = 1.0
+    return piece
+
+
+def test_a_late_count_without_bytes_voids_what_was_carried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contribution_log, "MAX_KEPT", 1)
+    peer = Peer(tmp_path, NUMEL, codec="fp32")
+    peer.work(piece_of(0))
+    counted = peer.certify(peer.head, count=True, weak=True)
+    peer.follow(peer.certify(peer.head, count=False, weak=True))
+    peer.work(piece_of(1))  # the bytes of the first are forgotten now
+    peer.follow(counted)
+    assert not peer.books.carry_P.any()
+    assert peer.accounted()[:2].tolist() == [1, 0]
+
+
+def test_a_fork_further_back_than_the_log_voids_what_was_carried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contribution_log, "MAX_HEADERS", 2)
+    peer = Peer(tmp_path, NUMEL, codec="fp32")
+    peer.work(piece_of(0))
+    counted = peer.certify(peer.head, count=True, weak=True)
+    for number in range(1, 5):
+        peer.follow(peer.certify(peer.head, count=False, weak=True))
+        peer.work(piece_of(number))
+    peer.follow(peer.certify(peer.head, count=False, weak=True))
+    assert len(peer.books.log.entries) == 2
+    assert peer.accounted()[:5].tolist() == [1] * 5
+    peer.restart()
+    peer.follow(counted)
+    assert peer.accounted()[:5].tolist() == [1, 0, 0, 0, 0]
+
+
+def test_without_feedback_a_late_count_takes_only_what_it_had(tmp_path: Path) -> None:
+    peer = Peer(tmp_path, NUMEL, codec="fp32", error_feedback=False)
+    peer.work(piece_of(0))
+    counted = peer.certify(peer.head, count=True, weak=True)
+    peer.follow(peer.certify(peer.head, count=False, weak=True))
+    peer.work(piece_of(1))
+    peer.follow(counted)
+    assert peer.accounted()[:2].tolist() == [1, 1]
+    assert peer.books.rounds == 1
+
+
+def test_without_feedback_a_count_takes_all(tmp_path: Path) -> None:
+    peer = Peer(tmp_path, NUMEL, error_feedback=False)
+    peer.work(torch.randn(NUMEL, generator=torch.Generator().manual_seed(1)))
+    peer.follow(peer.certify(peer.head, count=True, weak=True))
+    assert not peer.books.carry_P.any()
+    assert peer.books.rounds == 0
