@@ -80,14 +80,30 @@ def aggregate_part(
     chunks = []
     for offset, chunk in enumerate(part.chunks):
         numel = rules.chunk_numel(chunk)
-        acc, update = total[:numel].zero_(), scratch[:numel]
-        for source in sources:
-            if source.coefficient == 0 or not _decode_checked(codec, source, offset, update):
-                continue
-            torch.mul(update, source.coefficient, out=update)
-            torch.add(acc, update, out=acc)
+        acc = total[:numel]
+        _add_up(codec, sources, offset, acc, scratch[:numel])
         chunks.append(out_codec.encode(acc))
     return EncodedPart(tuple(chunks), tuple(content_hash(chunk) for chunk in chunks))
+
+
+def combine(sources: Sequence[Source], *, codec_name: str, rules: Rules, out_P: torch.Tensor) -> None:
+    """Aggregate whole contributions into `out_P`, by the same rule as `aggregate_part` but unquantised."""
+    codec, scratch = codecs.get(codec_name), torch.empty(rules.chunk_size)
+    for chunk in range(rules.num_chunks):
+        start, numel = chunk * rules.chunk_size, rules.chunk_numel(chunk)
+        _add_up(codec, sources, chunk, out_P[start : start + numel], scratch[:numel])
+
+
+def _add_up(
+    codec: Codec, sources: Sequence[Source], offset: int, acc: torch.Tensor, scratch: torch.Tensor
+) -> None:
+    """Sum of one chunk over all sources, in their order, into `acc`."""
+    acc.zero_()
+    for source in sources:
+        if source.coefficient == 0 or not _decode_checked(codec, source, offset, scratch):
+            continue
+        torch.mul(scratch, source.coefficient, out=scratch)
+        torch.add(acc, scratch, out=acc)
 
 
 def _decode_checked(codec: Codec, source: Source, offset: int, out: torch.Tensor) -> bool:

@@ -8,19 +8,25 @@ from collections.abc import Set as AbstractSet
 from typing import Literal
 
 from talkoot.averaging.aggregate import EncodedPart
+from talkoot.averaging.blobs import BlobStore
 from talkoot.averaging.certificate import Certificate, Value, weakly
 from talkoot.averaging.certification import Certification
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import LocalContribution
 from talkoot.averaging.deadlines import Limit, Phase, ceiling, limit
 from talkoot.averaging.exchange import Exchange
+from talkoot.averaging.holdings import SparseLeader
 from talkoot.averaging.leader import Leader
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.messages import (
+    MAX_MEMBERS,
     Abort,
     BulkHeader,
     Call,
     Cut,
+    Fetching,
+    Have,
+    Holding,
     Join,
     Lock,
     Message,
@@ -33,10 +39,14 @@ from talkoot.averaging.messages import (
 from talkoot.averaging.outputs import LeftOut, Output, Refused, Send
 from talkoot.averaging.parts import Part
 from talkoot.averaging.slices import Slices
+from talkoot.averaging.sparse import SparseExchange
 from talkoot.averaging.voting import Voter
 
 GRACE = 1.5
 """Followers wait so many times longer than their leader, so that its decision comes first."""
+
+MAX_EARLY = 16
+"""Announcements of one member that are kept until the roster comes."""
 
 AttemptPhase = Literal["forming", "exchanging", "certifying"]
 
@@ -67,6 +77,7 @@ class Attempt:
         suspects: AbstractSet[bytes],
         slices: Slices,
         parts: tuple[Part, ...],
+        blobs: BlobStore,
         now: float,
     ) -> None:
         """`slices` and `parts` are what is left of the attempt before."""
@@ -84,9 +95,14 @@ class Attempt:
         self._context = context
         self._voter = voter
         leading = context.leader(number) == context.key
-        self._leader = Leader(context, number, set(reachable), set(suspects), parts) if leading else None
+        sparse = context.rules.exchange == "sparse"
+        make_leader = SparseLeader if sparse else Leader
+        self._leader = make_leader(context, number, set(reachable), set(suspects), parts) if leading else None
         self._slices = slices
-        self._exchange: Exchange | None = None
+        self._blobs = blobs
+        self._exchange: Exchange | SparseExchange | None = None
+        self._early: dict[bytes, list[Have]] = {}
+        """Announcements that overtook the roster."""
         self._certification: Certification | None = None
         self._began = now
         """When the running phase began."""
@@ -106,6 +122,11 @@ class Attempt:
     def exchanges(self) -> bool:
         """Whether bulk frames can be taken."""
         return self._exchange is not None
+
+    @property
+    def serves(self) -> bool:
+        """Whether other members fetch from us."""
+        return isinstance(self._exchange, SparseExchange)
 
     @property
     def members(self) -> tuple[bytes, ...]:
@@ -173,7 +194,8 @@ class Attempt:
         self.limits["certify"] = Limit(roster.certify_s, "recent")
         if self._leader is not None:
             self.limits |= self._leader.limits
-        self._certification = Certification(self._context, self._voter, roster, self._leader, staged)
+        again = staged if roster.locked is not None else None  # or the exchange gives another value
+        self._certification = Certification(self._context, self._voter, roster, self._leader, again)
         if roster.locked is not None:
             self.phase, self.deadline = "certifying", self._until(now, roster.certify_s)
             if self._leader is None:
@@ -183,8 +205,23 @@ class Attempt:
                 return []
             return self._certification.propose(roster.locked.value, roster.locked)
         self.phase, self.deadline = "exchanging", self._until(now, roster.exchange_s)
-        self._exchange = Exchange(self._context, roster, self._slices)
-        return self._exchange.start(local) + self._cut_if_done()
+        if self._context.rules.exchange == "dense":
+            self._exchange = Exchange(self._context, roster, self._slices)
+        else:
+            self._exchange = SparseExchange(self._context, roster, self._blobs)
+        out = self._exchange.start(local, now)
+        return out + self._take_early(now) + self._cut_if_done()
+
+    def _take_early(self, now: float) -> list[Output]:
+        early, self._early = self._early, {}
+        out: list[Output] = []
+        for sender, messages in early.items():
+            for message in messages:
+                try:
+                    out += self.fetching(sender, message, now)
+                except MessageError as error:
+                    out.append(Refused(sender, error.reason, str(error)))
+        return out
 
     # -- what goes wrong -----------------------------------------------------------------------------
 
@@ -198,17 +235,20 @@ class Attempt:
         if self.phase == "exchanging" and leading.cut is None:
             if leading.held_by_all():
                 return self._fix_cut()
-            raise AttemptFailed("reducer_silent", leading.silent_reducers())
+            raise AttemptFailed(*leading.stuck())
         missing = self._exchange.missing if self._exchange is not None else ()
         raise AttemptFailed(f"{self.phase}_timeout", set(missing))
 
-    def lost(self, peer: bytes) -> list[Output]:
+    def lost(self, peer: bytes, now: float) -> list[Output]:
         """A peer is gone."""
         leading = self._leader
-        if leading is None:
-            if peer == self.leader:
-                raise AttemptFailed("leader_lost", {peer})
-            return []
+        if leading is None and peer == self.leader:
+            raise AttemptFailed("leader_lost", {peer})
+        sparse = self._exchange if isinstance(self._exchange, SparseExchange) else None
+        out = sparse.lost(peer, now) if sparse is not None else []
+        return out + (self._lost_as_leader(leading, peer) if leading is not None else [])
+
+    def _lost_as_leader(self, leading: Leader, peer: bytes) -> list[Output]:
         leading.lost(peer)
         if self.phase == "forming":
             return self._form_if_complete()
@@ -244,10 +284,14 @@ class Attempt:
             return self.join(message, now)
         if isinstance(message, Roster):
             return self._enter(message, local, staged, now)
+        if isinstance(message, Have) and self.roster is None:
+            return self._keep_early(sender, message)
         if self.roster is None or self._certification is None:
             raise MessageError("out_of_order", f"{type(message).__name__} before the roster")
-        if isinstance(message, Receipt):
+        if isinstance(message, Receipt | Holding):
             return self._on_receipt(message, now)
+        if isinstance(message, Fetching):
+            return self.fetching(sender, message, now)
         if isinstance(message, Vote):
             out, self.certificate = self._certification.vote(message)
             return out
@@ -265,10 +309,26 @@ class Attempt:
             case _:
                 raise MessageError("unasked", f"{type(message).__name__} outside its place")
 
-    def _on_receipt(self, receipt: Receipt, now: float) -> list[Output]:
+    def _keep_early(self, sender: bytes, message: Have) -> list[Output]:
+        kept = self._early.get(sender, [])
+        if len(kept) >= MAX_EARLY or (not kept and len(self._early) >= MAX_MEMBERS):
+            raise MessageError("full", "too many announcements before the roster")
+        self._early[sender] = [*kept, message]
+        return []
+
+    def fetching(self, sender: bytes, message: Fetching, now: float) -> list[Output]:
+        """A member of a sparse exchange announces, asks or answers; also after the round is over."""
+        if not isinstance(self._exchange, SparseExchange):
+            raise MessageError("unasked", f"{type(message).__name__} outside a sparse exchange")
+        return self._exchange.fetching(sender, message, now)
+
+    def _on_receipt(self, receipt: Receipt | Holding, now: float) -> list[Output]:
         if self._leader is None:
             raise MessageError("not_the_leader")
-        self._leader.receipt(receipt)
+        if isinstance(receipt, Holding):
+            self._leader.holding(receipt)
+        else:
+            self._leader.receipt(receipt)
         self._last_s = now - self._began
         return self._cut_if_done()
 
@@ -290,7 +350,7 @@ class Attempt:
         if self._exchange is None:
             raise MessageError("unasked", "a cut without an exchange")
         assert self.roster is not None
-        out = self._exchange.cut(cut)
+        out = self._exchange.cut(cut, now)
         self.phase, self._began = "certifying", now
         self.took_s["exchange"] = cut.took_s
         self.deadline = self._until(now, self.roster.certify_s)
@@ -303,13 +363,23 @@ class Attempt:
 
     # -- bulk and jobs -------------------------------------------------------------------------------
 
-    def bulk(self, sender: bytes, header: BulkHeader, payload: bytes | memoryview) -> list[Output]:
+    @property
+    def next_tick(self) -> float:
+        """When `tick` or, at the deadline, `time_out` is due."""
+        due = self._exchange.next_tick if isinstance(self._exchange, SparseExchange) else None
+        return self.deadline if due is None else min(self.deadline, due)
+
+    def tick(self, now: float) -> list[Output]:
+        """Time has passed, but not the deadline."""
+        return self._exchange.tick(now) if isinstance(self._exchange, SparseExchange) else []
+
+    def bulk(
+        self, sender: bytes, header: BulkHeader, payload: bytes | memoryview, now: float
+    ) -> list[Output]:
         """A bulk frame of this attempt."""
         if self._exchange is None:
             raise MessageError("out_of_order", "a bulk frame before the roster")
-        if header.owner != sender:
-            raise MessageError("unasked", "a bulk frame on behalf of another peer")
-        return self._exchange.bulk(sender, header, payload)
+        return self._exchange.bulk(sender, header, payload, now)
 
     def aggregated(self, encoded: EncodedPart) -> list[Output]:
         """Our part is aggregated."""

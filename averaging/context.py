@@ -136,6 +136,10 @@ class Context:
         if roster.locked is not None:
             self.check_lock(roster.locked)
             return
+        if self.rules.exchange == "sparse":
+            if roster.parts:
+                raise MessageError("malformed", "parts in a sparse exchange")
+            return
         problem = parts_problem(roster.parts, self.rules.num_chunks, self.reducers(roster.members))
         if problem:
             raise MessageError("malformed", problem)

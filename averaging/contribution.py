@@ -98,6 +98,10 @@ class Chunks:
         size = self._last if chunk == self._rules.num_chunks - 1 else self._full
         return self._view[chunk * self._full : chunk * self._full + size]
 
+    def run(self, first: int, count: int) -> memoryview:
+        """The bytes of consecutive chunks."""
+        return self._view[first * self._full : (first + count) * self._full]
+
     @property
     def nbytes(self) -> int:
         """Bytes of all chunks."""

@@ -38,7 +38,7 @@ class Exchange:
         self._cut: Cut | None = None
         self._applying = False
 
-    def start(self, local: LocalContribution | None) -> list[Output]:
+    def start(self, local: LocalContribution | None, now: float) -> list[Output]:
         """Send our slices to their reducers, but for what those hold already."""
         out: list[Output] = []
         if self._reducer is not None:
@@ -77,8 +77,12 @@ class Exchange:
     def _receipt(self, receipt: Receipt | None) -> list[Output]:
         return [Send(self._roster.leader, receipt)] if receipt else []
 
-    def bulk(self, sender: bytes, header: BulkHeader, payload: bytes | memoryview) -> list[Output]:
+    def bulk(
+        self, sender: bytes, header: BulkHeader, payload: bytes | memoryview, now: float
+    ) -> list[Output]:
         """Take a bulk frame of this attempt."""
+        if header.owner != sender:
+            raise MessageError("unasked", "a bulk frame on behalf of another peer")
         if header.kind in ("index", "slice"):
             if self._reducer is None:
                 raise MessageError("unasked", "a slice, but we do not reduce")
@@ -95,12 +99,12 @@ class Exchange:
         job = self._gatherer.chunk(sender, header, payload)
         return [job] if job else []
 
-    def cut(self, cut: Cut) -> list[Output]:
+    def cut(self, cut: Cut, now: float) -> list[Output]:
         """The leader fixed what counts."""
         if self._cut is not None:
             raise MessageError("equivocation" if cut != self._cut else "stale", "a second cut")
         keys = cut.contributors
-        if cut.roster != self._roster.hash or list(keys) != sorted(set(keys)):
+        if cut.roster != self._roster.hash or cut.holdings or list(keys) != sorted(set(keys)):
             raise MessageError("malformed", "a cut for another roster, or out of order")
         if not keys or not set(keys) <= set(self._headers):
             raise MessageError("malformed", "a cut with peers that have no contribution in the roster")

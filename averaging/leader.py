@@ -7,6 +7,7 @@ from talkoot.averaging.deadlines import Limit, Phase, limit, slowest
 from talkoot.averaging.messages import (
     MAX_MEMBERS,
     Cut,
+    Holding,
     Join,
     MessageError,
     Receipt,
@@ -42,6 +43,7 @@ class Leader:
         self._joins: dict[bytes, Join] = {}
         self.roster: Roster | None = None
         self._receipts: dict[bytes, set[bytes]] = {}
+        self._holdings: dict[bytes, Holding] = {}
         self.cut: Cut | None = None
         self.value: Value | None = None
         self._prepares: Tally | None = None
@@ -111,10 +113,15 @@ class Leader:
         context, rate = self._context, slowest(join.upload for join in members)
         ledger, rules = context.ledger, context.rules
         slices, aggregates = (encoded_bytes(rules, name) for name in (ledger.codec, ledger.aggregate_codec))
-        num_bytes: dict[Phase, int] = {"exchange": slices, "certify": aggregates}
+        return self._within(slices / rate if rate else 0.0, aggregates / rate if rate else 0.0)
+
+    def _within(self, exchange_s: float, certify_s: float) -> dict[Phase, Limit]:
+        """Limits where the bytes of a phase need so long on the links."""
+        link_s: dict[Phase, float] = {"exchange": exchange_s, "certify": certify_s}
+        context = self._context
         return {
-            phase: limit(context.timing, context.pace, phase, self.attempt, size / rate if rate else 0.0)
-            for phase, size in num_bytes.items()
+            phase: limit(context.timing, context.pace, phase, self.attempt, seconds)
+            for phase, seconds in link_s.items()
         }
 
     def _parts(self, members: tuple[Join, ...]) -> tuple[Part, ...]:
@@ -168,6 +175,18 @@ class Leader:
             silent |= self._reducers - self._receipts.get(key, set())
         return silent
 
+    def stuck(self) -> tuple[str, set[bytes]]:
+        """Why there is no cut at the deadline, and who is to blame."""
+        return "reducer_silent", self.silent_reducers()
+
+    def holding(self, holding: Holding) -> None:
+        """Take a voter's statement in a sparse exchange."""
+        raise MessageError("unasked", "a holding in a dense exchange")
+
+    def _evidence(self) -> tuple[Holding, ...]:
+        """What a cut of a sparse exchange follows from."""
+        return ()
+
     def fix_cut(self, took_s: float) -> Cut | str:
         """Fix what counts, the last receipt having come after `took_s`; or the reason why nothing can."""
         assert self.roster is not None
@@ -184,6 +203,7 @@ class Leader:
             roster=self.roster.hash,
             contributors=held,
             took_s=took_s,
+            holdings=self._evidence(),
         )
         self.cut = sign(cut, self._context.signer)
         return self.cut

@@ -23,6 +23,15 @@ MAX_ATTEMPT = 10**6
 MAX_MEMBERS = 64
 MAX_SECONDS = 7 * 86400.0
 
+MAX_PIECES = 1 << 14
+"""Most pieces that a blob of the sparse exchange is cut into."""
+
+MAX_RUNS = 1024
+"""Most runs of pieces in one message."""
+
+MAX_ASKED = 2
+"""Most pieces that a peer may ask of another at once."""
+
 Role = Literal["full", "client", "observer"]
 
 
@@ -149,6 +158,56 @@ class Receipt(_Message, frozen=True, tag="receipt"):
         return b"talkoot receipt\0" + msgspec.msgpack.encode(msgspec.structs.replace(self, signature=b""))
 
 
+class Run(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Consecutive pieces of one blob; blobs are numbered as the roster lists their contributors."""
+
+    blob: int
+    first: int
+    count: int
+
+
+class Have(_Message, frozen=True, tag="have"):
+    """To all members: the sender is in the attempt and holds these pieces, beside those named before."""
+
+    runs: tuple[Run, ...]
+
+
+class Asked(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One piece that is asked for."""
+
+    blob: int
+    piece: int
+    index: bool
+    """Whether the blob's index is lacking, too."""
+
+
+class Want(_Message, frozen=True, tag="want"):
+    """Send me these pieces, in this order. Replaces what was asked for before and is not under way."""
+
+    pieces: tuple[Asked, ...]
+
+
+class Wait(_Message, frozen=True, tag="wait"):
+    """The answer to a `Want` that is not served at once: look elsewhere, or wait."""
+
+    blob: int
+    piece: int
+
+
+class Holding(_Message, frozen=True, tag="holding"):
+    """A voter's statement, to the leader: which contributions of the roster it holds whole."""
+
+    roster: bytes
+    voter: bytes
+    blobs: bytes
+    """Bit i of byte j: contribution 8 j + i in the roster's order."""
+    signature: bytes = b""
+
+    def unsigned(self) -> bytes:
+        """The bytes that the voter signs."""
+        return b"talkoot holding\0" + msgspec.msgpack.encode(msgspec.structs.replace(self, signature=b""))
+
+
 class Cut(_Message, frozen=True, tag="cut"):
     """The contributions that count, fixed by the leader before anything is aggregated."""
 
@@ -157,6 +216,8 @@ class Cut(_Message, frozen=True, tag="cut"):
     """Ascending."""
     took_s: float
     """From the roster to the last receipt."""
+    holdings: tuple[Holding, ...]
+    """Sparse exchange: the statements that it follows from, ascending by voter."""
     signature: bytes = b""
 
     def unsigned(self) -> bytes:
@@ -216,6 +277,9 @@ class Abort(_Message, frozen=True, tag="abort"):
     """Peers that should not reduce in the next attempt."""
 
 
+Fetching = Have | Want | Wait
+"""What members of a sparse exchange say to each other."""
+
 Message = (
     Call
     | Ahead
@@ -225,6 +289,10 @@ Message = (
     | Join
     | Roster
     | Receipt
+    | Have
+    | Want
+    | Wait
+    | Holding
     | Cut
     | Aggregate
     | Proposal
@@ -276,10 +344,16 @@ def _problem(message: Message) -> str | None:
             return _value_problem(value)
         case Committed(certificate=certificate):
             return _value_problem(certificate.value)
-        case Cut(contributors=keys, took_s=took_s):
-            return _first(len(keys) > MAX_MEMBERS and "too many peers", _not_a_time(took_s))
+        case Cut(contributors=keys, holdings=holdings, took_s=took_s):
+            many = len(keys) > MAX_MEMBERS or len(holdings) > MAX_MEMBERS
+            return _first(many and "too many peers", _not_a_time(took_s), *map(_problem, holdings))
         case Abort(suspects=keys):
             return None if len(keys) <= MAX_MEMBERS else "too many peers"
+        case Have() | Want() | Wait():
+            return _fetching_problem(message)
+        case Holding(roster=roster, voter=voter, blobs=blobs):
+            sizes_ok = len(roster) == 32 and len(voter) == 32 and len(blobs) <= MAX_MEMBERS // 8
+            return None if sizes_ok else "a holding with a field of the wrong size"
         case Aggregate(cut=cut):
             return None if len(cut) <= MAX_MEMBERS else "too many peers"
         case _:
@@ -310,6 +384,24 @@ def _join_problem(join: Join) -> str | None:
     return _value_problem(join.lock.value) if join.lock else None
 
 
+def _fetching_problem(message: Fetching) -> str | None:
+    match message:
+        case Have(runs=runs):
+            if len(runs) > MAX_RUNS:
+                return "too many runs"
+            sound = all(_is_piece(run.blob, run.first + run.count - 1) for run in runs)
+            sound = sound and all(run.first >= 0 and run.count >= 1 for run in runs)
+        case Want(pieces=pieces):
+            sound = len(pieces) <= MAX_ASKED and all(_is_piece(item.blob, item.piece) for item in pieces)
+        case Wait(blob=blob, piece=piece):
+            sound = _is_piece(blob, piece)
+    return None if sound else "a piece that there cannot be"
+
+
+def _is_piece(blob: int, piece: int) -> bool:
+    return 0 <= blob < MAX_MEMBERS and 0 <= piece < MAX_PIECES
+
+
 def _value_problem(value: Value) -> str | None:
     try:
         check_value(value)
@@ -318,7 +410,7 @@ def _value_problem(value: Value) -> str | None:
     return None
 
 
-SignedT = TypeVar("SignedT", Join, Roster, Receipt, Cut, Aggregate)
+SignedT = TypeVar("SignedT", Join, Roster, Receipt, Holding, Cut, Aggregate)
 
 
 def sign(message: SignedT, signer: Signer) -> SignedT:
@@ -326,12 +418,14 @@ def sign(message: SignedT, signer: Signer) -> SignedT:
     return msgspec.structs.replace(message, signature=signer.sign(message.unsigned()))
 
 
-def signed_by(message: Join | Roster | Receipt | Cut | Aggregate, key: bytes, verify: Verify) -> bool:
+def signed_by(
+    message: Join | Roster | Receipt | Holding | Cut | Aggregate, key: bytes, verify: Verify
+) -> bool:
     """Whether `key` signed this message."""
     return verify(key, message.unsigned(), message.signature)
 
 
-BulkKind = Literal["index", "slice", "statement", "aggregate"]
+BulkKind = Literal["index", "slice", "statement", "aggregate", "piece"]
 
 
 class BulkHeader(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -341,8 +435,9 @@ class BulkHeader(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     round: int
     attempt: int
     owner: bytes
-    """Contributor of an index or slice; reducer of a statement or aggregate."""
+    """Contributor of an index, slice or piece; reducer of a statement or aggregate."""
     chunk: int
+    """Number of a chunk, or of a piece of the sparse exchange."""
 
 
 def decode_bulk_header(data: bytes) -> BulkHeader:

@@ -1,8 +1,8 @@
 """What a round asks its driver to do. The round itself performs nothing.
 
 Outputs are to be carried out in order; a `Persist` must be on disk before anything after it is sent. Jobs
-(`Encode`, `AggregatePart`, `DecodePart`, `Apply`) may run in worker threads; their results come back by
-the method of `Round` that each names.
+(`Encode`, `AggregatePart`, `DecodePart`, `Combine`, `Apply`) may run in worker threads; their results come
+back by the method of `Round` that each names.
 """
 
 from collections.abc import Sequence
@@ -53,6 +53,14 @@ class DecodePart:
     attempt: int
     part: Part
     chunks: Sequence[bytes | memoryview]
+
+
+@dataclass(frozen=True, slots=True)
+class Combine:
+    """Run `aggregate.combine` into the driver's aggregate vector; answer with `Round.decoded` and our key."""
+
+    attempt: int
+    sources: Sequence[Source]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +141,7 @@ Output = (
     | Encode
     | AggregatePart
     | DecodePart
+    | Combine
     | Apply
     | Persist
     | Commit

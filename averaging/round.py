@@ -10,10 +10,12 @@ lost, the next voter leads the next attempt with the same contributions.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal
 
 from talkoot.averaging.aggregate import EncodedPart
 from talkoot.averaging.attempt import Attempt, AttemptFailed, AttemptPhase
+from talkoot.averaging.blobs import BlobStore
 from talkoot.averaging.certificate import Certificate, CertificateError, Value, check_certificate
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import LocalContribution
@@ -24,6 +26,7 @@ from talkoot.averaging.messages import (
     BulkHeader,
     Call,
     Committed,
+    Fetching,
     Join,
     Message,
     MessageError,
@@ -96,6 +99,7 @@ class Round:
         self._failures = 0
         self._early: dict[bytes, Join] = {}
         self._held_call: tuple[bytes, Call] | None = None
+        self._blobs = BlobStore()
         self._out: list[Output] = []
         self._inbox: list[Message] = []
 
@@ -114,8 +118,13 @@ class Round:
         if self._done:
             return None
         if self._running is not None:
-            return self._running.deadline
+            return self._running.next_tick
         return self._earliest if self._held_call else None
+
+    @property
+    def lingers(self) -> bool:
+        """Whether others may want something of this round after it is over here."""
+        return self._done and self._running is not None and self._running.serves
 
     def close(self, now: float) -> list[Output]:
         """The round is to close, by our own reckoning."""
@@ -134,7 +143,7 @@ class Round:
             self._early.pop(peer, None)
             running = self._running
             if running is not None and not self._done:
-                self._try(lambda running=running, peer=peer: running.lost(peer), now)  # type: ignore[misc]
+                self._try(lambda running=running, peer=peer: running.lost(peer, now), now)  # type: ignore[misc]
         return self._flush(now)
 
     @property
@@ -148,6 +157,8 @@ class Round:
         if running is not None:
             if not self._done and now >= running.deadline:
                 self._try(running.time_out, now)
+            elif not self._done and now >= running.next_tick:
+                self._emit(running.tick(now))
         elif self._held_call and now >= self._earliest:
             (sender, call), self._held_call = self._held_call, None
             self._receive(sender, call, now)
@@ -176,7 +187,7 @@ class Round:
             self._out.append(Refused(sender, "unasked", "bulk for another attempt"))
         else:
             try:
-                self._emit(running.bulk(sender, header, payload))
+                self._emit(running.bulk(sender, header, payload, now))
             except (MessageError, CertificateError) as error:
                 self._out.append(Refused(sender, error.reason, str(error)))
         return self._flush(now)
@@ -248,6 +259,7 @@ class Round:
             suspects=self.suspects,
             slices=self._slices,
             parts=self._parts,
+            blobs=self._blobs,
             now=now,
         )
         self._running = running
@@ -301,6 +313,9 @@ class Round:
         if message.round > self.context.ledger.round:
             self._out.append(Behind(sender, message.round))
             return
+        if self.phase == "done" and isinstance(message, Fetching):
+            self._serve(sender, message, now)
+            return
         if message.round < self.context.ledger.round or self.phase == "done":
             self._out.append(Refused(sender, "stale", f"round {message.round}"))
             return
@@ -308,6 +323,16 @@ class Round:
             self._dispatch(sender, message, now)
         except (MessageError, CertificateError) as error:
             self._out.append(Refused(sender, error.reason, f"{type(message).__name__}: {error}"))
+
+    def _serve(self, sender: bytes, message: Fetching, now: float) -> None:
+        """Others may still lack pieces of a round that is over here."""
+        running = self._running
+        if running is not None and (message.round, message.attempt) == (
+            self.context.ledger.round,
+            self.attempt,
+        ):
+            with suppress(MessageError):
+                self._emit(running.fetching(sender, message, now))
 
     def _dispatch(self, sender: bytes, message: Message, now: float) -> None:
         match message:

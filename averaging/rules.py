@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 Admit = Callable[[bytes, bytes], bytes | None]
 """(peer key, admission proof) -> the invite key that admits this peer, or None."""
@@ -38,6 +39,9 @@ class Rules:
     """A voter absent for more rounds in a row may be removed by a majority of the voters."""
     probation_rounds: int = 3
     """Counted rounds after which a newcomer of an open swarm weighs."""
+
+    exchange: Literal["dense", "sparse"] = "dense"
+    """dense: parts of the vector have reducers. sparse: every peer fetches every contribution whole."""
 
     chunk_size: int = CHUNK_NUMEL
     """Elements in one chunk; simulations of small vectors have smaller ones."""

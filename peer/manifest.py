@@ -209,7 +209,7 @@ class Compression:
     codec: str = "int8"
     """Codec of contributions: `int8` (absmax in blocks), `fp16`, `bf16` or `fp32`."""
     aggregate_codec: str = "int8"
-    """Codec of the aggregate that reducers send back."""
+    """Codec of the aggregate that reducers send back (`exchange = "dense"`)."""
     error_feedback: bool = False
     """Add what quantisation lost to the next contribution."""
 
@@ -218,6 +218,10 @@ class Compression:
             _require(
                 bool(_CODEC_NAME.fullmatch(getattr(self, name))), f"compression.{name}", "a codec's name"
             )
+
+
+Exchange = Literal["dense", "sparse"]
+"""How contributions are brought together in a round."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -242,6 +246,11 @@ class Round:
     """A voter absent for more rounds than this loses its vote."""
     eval_windows: int = 64
     """Held-out windows on which each peer measures the outer parameters after a round; 0: never."""
+    exchange: Exchange = "dense"
+    """`dense`: each voter averages a part of the vector and sends it to everybody; a peer sends two encoded
+    vectors, however many peers there are. `sparse`: every peer fetches every contribution whole, from whoever
+    has it, and averages by itself without `aggregate_codec`; a slow uplink sends its contribution about
+    once, the others up to one for each peer. For small contributions."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.min_interval_s <= 86400, "round.min_interval_s", "0 to 86400")
@@ -257,6 +266,7 @@ class Round:
         _require(0.01 <= self.floor_s <= shortest, "round.floor_s", "0.01 to the shortest of the others")
         _require(1 <= self.max_absent_rounds <= 10**6, "round.max_absent_rounds", "1 to 1000000")
         _require(0 <= self.eval_windows <= 10**6, "round.eval_windows", "0 to 1000000")
+        _require(self.exchange in ("dense", "sparse"), "round.exchange", '"dense" or "sparse"')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

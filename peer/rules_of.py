@@ -31,4 +31,5 @@ def rules_of(manifest: Manifest) -> Rules:
         outer_momentum=manifest.outer.momentum,
         error_feedback=manifest.compression.error_feedback,
         max_absent_rounds=manifest.round.max_absent_rounds,
+        exchange=manifest.round.exchange,
     )

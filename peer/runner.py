@@ -7,8 +7,8 @@ same runner serves the daemon and the benchmark of a bare round.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
 import torch
@@ -17,7 +17,17 @@ from talkoot.averaging import aggregate, messages, outputs
 from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.contribution import LocalContribution
 from talkoot.averaging.ledger import Ledger
-from talkoot.averaging.messages import BulkHeader, Call, Join, Leave, MessageError, Ping, Pong
+from talkoot.averaging.messages import (
+    BulkHeader,
+    Call,
+    Fetching,
+    Join,
+    Leave,
+    Message,
+    MessageError,
+    Ping,
+    Pong,
+)
 from talkoot.averaging.parts import Part
 from talkoot.averaging.round import Round
 from talkoot.compression.codec import CodecError
@@ -29,6 +39,9 @@ from talkoot.peer.links import Links
 from talkoot.peer.pulse import Pulse
 
 log = logging.getLogger("talkoot.rounds")
+
+LINGER_S = 30.0
+"""How long a round that is over here goes on to serve blobs to those who still fetch them."""
 
 BULK_WAIT_S = 30.0
 """How long a bulk frame may wait for its roster before it is dropped."""
@@ -85,6 +98,8 @@ class Runner:
         self.pulse = Pulse(self._say, self.links_changed)
         self._decoding: Counter[tuple[int, int]] = Counter()
         self.round: Round | None = None
+        self._past: Round | None = None
+        """The round before, as long as others may want blobs of it."""
         self.seconds: Counter[str] = Counter()
         """Time spent in each kind of job."""
 
@@ -103,11 +118,19 @@ class Runner:
 
     def set_round(self, machine: Round | None) -> None:
         """Go on with another round (None: none for now); outputs of the one before are void."""
+        if self.round is not None and self.round.lingers and self._group is not None:
+            self._past = self.round
+            self._group.create_task(self._linger(self.round))
         self.round = machine
         if machine is not None and self._links is not None:
             self.feed(machine, machine.reachable(self._partners(), self._clock()))
         self._changed.set()
         self._move()
+
+    async def _linger(self, machine: Round) -> None:
+        await asyncio.sleep(LINGER_S)
+        if self._past is machine:
+            self._past = None
 
     def close(self) -> None:
         """The round is to close by our own reckoning."""
@@ -180,7 +203,8 @@ class Runner:
     async def _perform_all(self) -> None:
         while True:
             machine, output = await self._outputs.get()
-            if machine is self.round:
+            serving = machine is self._past and isinstance(output, outputs.Send | outputs.SendBulk)
+            if machine is self.round or serving:
                 await self._perform(machine, output)
 
     async def _perform(self, machine: Round, output: outputs.Output) -> None:
@@ -225,6 +249,8 @@ class Runner:
                 outs = machine.aggregated(attempt, encoded, self._clock())
             case outputs.DecodePart(attempt=attempt, part=part, chunks=chunks):
                 outs = await self._decode(machine, attempt, part, chunks)
+            case outputs.Combine(attempt=attempt, sources=sources):
+                outs = await self._combine(machine, attempt, sources)
             case outputs.Apply(attempt=attempt, ledger=ledger):
                 digest = await self._workshop.apply(ledger)
                 outs = machine.applied(attempt, digest, ledger, self._clock())
@@ -236,26 +262,46 @@ class Runner:
     async def _decode(
         self, machine: Round, attempt: int, part: Part, chunks: Sequence[bytes | memoryview]
     ) -> list[outputs.Output]:
-        this = (machine.context.ledger.round, attempt)
-        while any(count for other, count in self._decoding.items() if other != this):
-            await self._moved.wait()  # an attempt before still writes into the aggregate vector
-        self._decoding[this] += 1
         try:
-            await asyncio.to_thread(
-                aggregate.decode_part,
-                part,
-                chunks,
-                aggregate_codec=machine.context.ledger.aggregate_codec,
-                rules=machine.context.rules,
-                out_P=self._workshop.aggregate_vector(),
-            )
+            async with self._writing(machine, attempt):
+                await asyncio.to_thread(
+                    aggregate.decode_part,
+                    part,
+                    chunks,
+                    aggregate_codec=machine.context.ledger.aggregate_codec,
+                    rules=machine.context.rules,
+                    out_P=self._workshop.aggregate_vector(),
+                )
         except CodecError as error:
             log.warning("aggregate of %s does not decode: %s", peer_id_of(part.reducer), error)
             return []
+        return machine.decoded(attempt, part.reducer, self._clock())
+
+    async def _combine(
+        self, machine: Round, attempt: int, sources: Sequence[aggregate.Source]
+    ) -> list[outputs.Output]:
+        async with self._writing(machine, attempt):
+            await asyncio.to_thread(
+                aggregate.combine,
+                sources,
+                codec_name=machine.context.ledger.codec,
+                rules=machine.context.rules,
+                out_P=self._workshop.aggregate_vector(),
+            )
+        return machine.decoded(attempt, machine.context.key, self._clock())
+
+    @asynccontextmanager
+    async def _writing(self, machine: Round, attempt: int) -> AsyncIterator[None]:
+        """Write into the aggregate vector, once no attempt before does so any more."""
+        this = (machine.context.ledger.round, attempt)
+        while any(count for other, count in self._decoding.items() if other != this):
+            await self._moved.wait()
+        self._decoding[this] += 1
+        try:
+            yield
         finally:
             self._decoding[this] -= 1
             self._move()
-        return machine.decoded(attempt, part.reducer, self._clock())
 
     # -- from the links --------------------------------------------------------------------------------
 
@@ -272,6 +318,8 @@ class Runner:
             return
         if self._late_workshop is None:
             return
+        if self._serve_past(peer, message):
+            return
         if machine is None:
             self._workshop.behind(peer, message.round)
         elif message.round < machine.context.ledger.round:
@@ -279,6 +327,14 @@ class Runner:
                 self._workshop.answer_stale(peer, message.round)
         else:
             self.feed(machine, machine.receive(peer, message, self._clock()))
+
+    def _serve_past(self, peer: bytes, message: Message) -> bool:
+        """Whether the message is one about blobs of the round before, which has taken it."""
+        past = self._past
+        if past is None or not isinstance(message, Fetching) or message.round != past.context.ledger.round:
+            return False
+        self.feed(past, past.receive(peer, message, self._clock()))
+        return True
 
     async def on_bulk(self, peer: bytes, frame: Frame) -> None:
         """A bulk frame: waits until its roster is known here; meanwhile its sender is not read."""

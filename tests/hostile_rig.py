@@ -82,7 +82,7 @@ class Scene:
 
     @property
     def exchange(self) -> Exchange:
-        assert self.attempt._exchange is not None
+        assert isinstance(self.attempt._exchange, Exchange)
         return self.attempt._exchange
 
     @property

@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
+from typing import Literal
 
 import torch
 from blake3 import blake3
@@ -103,6 +104,7 @@ class Swarm:
         codec: str = "int8",
         error_feedback: bool = False,
         timing: Timing | None = None,
+        exchange: Literal["dense", "sparse"] = "dense",
     ) -> None:
         self.random = Random(seed)
         generator = torch.Generator().manual_seed(seed)
@@ -120,6 +122,7 @@ class Swarm:
             error_feedback=error_feedback,
             max_absent_rounds=2,
             chunk_size=chunk_size,
+            exchange=exchange,
         )
         self.timing = timing or Timing(form_s=2.0, exchange_s=4.0, certify_s=2.0)
         theta = torch.randn(numel, generator=generator)
@@ -158,6 +161,8 @@ class Swarm:
         self._waiting: dict[tuple[bytes, bytes], deque[tuple[BulkHeader, bytes]]] = {}
         self.slow_jobs: dict[bytes, float] = {}
         """Seconds that each job of a node takes, where it is not the usual millisecond."""
+        self.slow_links: dict[bytes, float] = {}
+        """Seconds between two bulk frames that a node receives, where they come as fast as they are sent."""
         self.delivered = 0
         self.on_delivery: Callable[[int], None] = lambda count: None
         self.counted: Counter[str] = Counter()
@@ -274,6 +279,11 @@ class Swarm:
                     out_P=node.aggregate,
                 )
                 self._job(node, lambda: machine.decoded(attempt, part.reducer, self.now))
+            case outputs.Combine(attempt=attempt, sources=sources):
+                aggregate.combine(
+                    sources, codec_name=node.ledger.codec, rules=self.rules, out_P=node.aggregate
+                )
+                self._job(node, lambda: machine.decoded(attempt, node.key, self.now))
             case outputs.Apply(attempt=attempt, ledger=ledger):
                 digest = self._apply(node, ledger)
                 self._job(node, lambda: machine.applied(attempt, digest, ledger, self.now))
@@ -355,7 +365,8 @@ class Swarm:
     def _deliver(self, sender: bytes, to: bytes, lane: str, action: Callable[[], None]) -> None:
         """In order on each lane between two peers, like a stream."""
         when = self.now + self.latency_s * (0.5 + self.random.random())
-        when = max(when, self._arrivals.get((sender, to, lane), 0.0) + 1e-9)
+        gap_s = self.slow_links.get(to, 0.0) if lane == "bulk" else 0.0
+        when = max(when, self._arrivals.get((sender, to, lane), 0.0) + max(gap_s, 1e-9))
         self._arrivals[sender, to, lane] = when
 
         def arrive() -> None:

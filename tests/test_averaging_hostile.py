@@ -176,7 +176,7 @@ TO_A_FOLLOWER: dict[str, tuple[Attack, str]] = {
         "malformed",
     ),
     "a cut before the roster": (
-        from_leader(lambda s: Cut(**s.here, roster=b"", contributors=(), took_s=0.1)),
+        from_leader(lambda s: Cut(**s.here, roster=b"", contributors=(), holdings=(), took_s=0.1)),
         "out_of_order",
     ),
     "a vote before the roster": (

@@ -216,7 +216,9 @@ def cut(made: Scene, *contributors: bytes, signer: Any = None, roster: Roster | 
     names = contributors or tuple(sorted(made.order))
     last = made.victim.machine.last
     took_s = last.took_s.get("exchange", 0.1) if last is not None else 0.1
-    message = Cut(**made.here, roster=(roster or made.roster).hash, contributors=names, took_s=took_s)
+    message = Cut(
+        **made.here, roster=(roster or made.roster).hash, contributors=names, holdings=(), took_s=took_s
+    )
     return sign(message, signer or made.leader.signer)
 
 

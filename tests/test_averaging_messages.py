@@ -12,17 +12,23 @@ from hypothesis import strategies as st
 from round_swarm import toy_verify
 
 from talkoot.averaging.messages import (
+    MAX_ASKED,
     MAX_ATTEMPT,
     MAX_CONTROL_BYTES,
     MAX_MEMBERS,
+    MAX_PIECES,
+    MAX_RUNS,
     Abort,
     Aggregate,
     Ahead,
+    Asked,
     BulkHeader,
     Call,
     Committed,
     Cut,
+    Have,
     Held,
+    Holding,
     Join,
     Leave,
     Lock,
@@ -33,7 +39,10 @@ from talkoot.averaging.messages import (
     Proposal,
     Receipt,
     Roster,
+    Run,
     Vote,
+    Wait,
+    Want,
     decode,
     decode_bulk_header,
     encode,
@@ -68,6 +77,7 @@ def make_roster(**changes: Any) -> Roster:
 
 
 KEY = FOUR[0].key
+HOLDING = sign(Holding(**HERE, roster=b"h" * 32, voter=KEY, blobs=b"\x0f"), FOUR[0])
 EXAMPLES: dict[str, Message] = {
     "call": Call(**HERE, prior=PRIOR, form_s=1.0),
     "ahead": Ahead(**HERE),
@@ -79,7 +89,15 @@ EXAMPLES: dict[str, Message] = {
     "leave": Leave(**HERE),
     "ping": Ping(**HERE, nonce=7),
     "pong": Pong(**HERE, nonce=7),
-    "cut": sign(Cut(**HERE, roster=b"h" * 32, contributors=(KEY,), took_s=0.1), FOUR[0]),
+    "cut": sign(Cut(**HERE, roster=b"h" * 32, contributors=(KEY,), holdings=(), took_s=0.1), FOUR[0]),
+    "cut of a sparse exchange": sign(
+        Cut(**HERE, roster=b"h" * 32, contributors=(KEY,), holdings=(HOLDING,), took_s=0.1), FOUR[0]
+    ),
+    "holding": HOLDING,
+    "have": Have(**HERE, runs=(Run(0, 0, 96), Run(3, 7, 1))),
+    "have nothing": Have(**HERE, runs=()),
+    "want": Want(**HERE, pieces=(Asked(1, 95, True), Asked(2, 0, False))),
+    "wait": Wait(**HERE, blob=1, piece=95),
     "aggregate": sign(
         Aggregate(**HERE, roster=b"h" * 32, cut=(KEY,), reducer=KEY, hashes=(b"c" * 32,) * 3), FOUR[0]
     ),
@@ -131,6 +149,7 @@ def test_round_and_attempt_are_bounded(name: str, here: dict[str, int]) -> None:
 
 BAD_VALUE = msgspec.structs.replace(VALUE, digest=b"short")
 BAD_LOCK = msgspec.structs.replace(LOCK, value=BAD_VALUE)
+BAD_HOLDING = msgspec.structs.replace(HOLDING, blobs=bytes(9))
 MANY = tuple(bytes([n]) * 32 for n in range(MAX_MEMBERS + 1))
 
 OUT_OF_BOUNDS: dict[str, Message] = {
@@ -148,13 +167,38 @@ OUT_OF_BOUNDS: dict[str, Message] = {
     "call for ever": Call(**HERE, prior=PRIOR, form_s=float("inf")),
     "roster for ever": make_roster(exchange_s=float("nan")),
     "roster that took less than nothing": make_roster(took_s=-1.0),
-    "cut that took for ever": Cut(**HERE, roster=b"h" * 32, contributors=(KEY,), took_s=float("inf")),
+    "cut that took for ever": Cut(
+        **HERE, roster=b"h" * 32, contributors=(KEY,), holdings=(), took_s=float("inf")
+    ),
     "ping": Ping(**HERE, nonce=-1),
     "roster of nobody": make_roster(members=()),
     "roster of too many": make_roster(members=(make_join(),) * (MAX_MEMBERS + 1)),
     "roster with too many parts": make_roster(parts=(Part(KEY, 0, 1),) * (MAX_MEMBERS + 1)),
     "roster with a bad join": make_roster(members=(make_join(upload=-1.0),)),
-    "cut": Cut(**HERE, roster=b"h" * 32, contributors=MANY, took_s=0.1),
+    "cut": Cut(**HERE, roster=b"h" * 32, contributors=MANY, holdings=(), took_s=0.1),
+    "cut with too many holdings": Cut(
+        **HERE, roster=b"h" * 32, contributors=(KEY,), holdings=(HOLDING,) * (MAX_MEMBERS + 1), took_s=0.1
+    ),
+    "cut with a bad holding": Cut(
+        **HERE, roster=b"h" * 32, contributors=(KEY,), holdings=(HOLDING, BAD_HOLDING), took_s=0.1
+    ),
+    "holding of too many": BAD_HOLDING,
+    "holding roster": msgspec.structs.replace(HOLDING, roster=b"short"),
+    "holding voter": msgspec.structs.replace(HOLDING, voter=b"short"),
+    "have too many runs": Have(**HERE, runs=(Run(0, 0, 1),) * (MAX_RUNS + 1)),
+    "have of no blob": Have(**HERE, runs=(Run(-1, 0, 1),)),
+    "have of a blob too many": Have(**HERE, runs=(Run(MAX_MEMBERS, 0, 1),)),
+    "have from before the first": Have(**HERE, runs=(Run(0, -1, 3),)),
+    "have no piece": Have(**HERE, runs=(Run(0, 5, 0),)),
+    "have a negative run": Have(**HERE, runs=(Run(0, 5, -1),)),
+    "have pieces too many": Have(**HERE, runs=(Run(0, 1, MAX_PIECES),)),
+    "have a run without end": Have(**HERE, runs=(Run(0, 0, 2**62),)),
+    "want too many": Want(**HERE, pieces=(Asked(0, 0, True),) * (MAX_ASKED + 1)),
+    "want of a blob too many": Want(**HERE, pieces=(Asked(MAX_MEMBERS, 0, True),)),
+    "want a piece too many": Want(**HERE, pieces=(Asked(0, MAX_PIECES, True),)),
+    "want a negative piece": Want(**HERE, pieces=(Asked(0, -1, True),)),
+    "wait for a piece too many": Wait(**HERE, blob=0, piece=MAX_PIECES),
+    "wait for a negative blob": Wait(**HERE, blob=-1, piece=0),
     "abort": Abort(**HERE, reason="r", suspects=MANY),
     "aggregate": Aggregate(**HERE, roster=b"h" * 32, cut=MANY, reducer=KEY, hashes=()),
     "proposal": Proposal(**HERE, value=BAD_VALUE, weak=False, prepared=None),
@@ -201,19 +245,21 @@ def test_garbage_and_damage_raise_only_message_errors(
             decode(encode(decode(data)))
 
 
-SIGNED = [name for name, message in EXAMPLES.items() if isinstance(message, Join | Roster | Receipt | Cut)]
+SIGNED = [
+    name for name, message in EXAMPLES.items() if isinstance(message, Join | Roster | Receipt | Holding | Cut)
+]
 
 
 @pytest.mark.parametrize("name", SIGNED)
 def test_signatures_are_over_every_field_and_the_kind(name: str) -> None:
     message = EXAMPLES[name]
-    assert isinstance(message, Join | Roster | Receipt | Cut)
+    assert isinstance(message, Join | Roster | Receipt | Holding | Cut)
     assert signed_by(message, KEY, toy_verify)
     assert not signed_by(message, FOUR[1].key, toy_verify)
     for change in ({"round": 6}, {"attempt": 3}):
         assert not signed_by(msgspec.structs.replace(message, **change), KEY, toy_verify)
     kinds = {name: m.unsigned().split(b"\0")[0] for name, m in EXAMPLES.items() if hasattr(m, "unsigned")}
-    assert len(set(kinds.values())) == 5
+    assert len(set(kinds.values())) == 6
 
 
 HEADER = BulkHeader("slice", 5, 2, KEY, 7)

@@ -19,7 +19,7 @@ from talkoot.averaging.digest import state_tree
 from talkoot.averaging.rules import Rules
 from talkoot.dht.memory import Link, MemoryHub
 from talkoot.peer.founding import first_ledger
-from talkoot.peer.manifest import Manifest, Model, Outer, Round, Swarm
+from talkoot.peer.manifest import Exchange, Manifest, Model, Outer, Round, Swarm
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.node import Membership, Node
 from talkoot.peer.options import RunOptions
@@ -71,6 +71,7 @@ class World:
         on_trouble: Callable[[str], None] = lambda _what: None,
         real_signatures: bool = False,
         wrong_clocks: bool = False,
+        exchange: Exchange = "dense",
     ) -> None:
         """`witness` hears all that is signed, `on_head` of every new head of every peer, `on_trouble` of
         nodes that end by themselves.
@@ -88,7 +89,7 @@ class World:
             SimIdentity(blake3(f"{seed} {number}".encode()).digest(), witness, real=real_signatures)
             for number in range(num_peers)
         ]
-        self.manifest = _manifest(identities)
+        self.manifest = _manifest(identities, exchange)
         self.rules = replace(rules_of(self.manifest), chunk_size=CHUNK_SIZE)
         self.peers = [self._peer(number, identity) for number, identity in enumerate(identities)]
         self._group: asyncio.TaskGroup | None = None
@@ -266,7 +267,7 @@ def _with_place(error: BaseException) -> str:
     return f"{error!r} in {place}"
 
 
-def _manifest(identities: list[SimIdentity]) -> Manifest:
+def _manifest(identities: list[SimIdentity], exchange: Exchange) -> Manifest:
     return Manifest(
         swarm=Swarm(name="simulated", founders=tuple(identity.peer_id for identity in identities)),
         model=Model(kind="numpy", layout="simulated", numel=NUMEL),
@@ -280,5 +281,6 @@ def _manifest(identities: list[SimIdentity]) -> Manifest:
             certify_s=3.0,
             max_absent_rounds=3,
             eval_windows=0,
+            exchange=exchange,
         ),
     )
