@@ -240,7 +240,7 @@ class Round:
     """Longest time from the roster to the cut; doubles with each attempt."""
     certify_s: float = 30.0
     """Longest time for collecting signatures; doubles with each attempt."""
-    floor_s: float = 1.0
+    floor_s: float = 2.0
     """Shortest of all these: deadlines are measured and lie between this and the longest."""
     max_absent_rounds: int = 3
     """A voter absent for more rounds than this loses its vote."""

@@ -106,6 +106,7 @@ def _numpy_test(name: str) -> Manifest:
             form_s=3.0,
             exchange_s=10.0,
             certify_s=5.0,
+            floor_s=1.0,
             eval_windows=16,
         ),
     )

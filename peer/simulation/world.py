@@ -279,6 +279,7 @@ def _manifest(identities: list[SimIdentity], exchange: Exchange) -> Manifest:
             form_s=3.0,
             exchange_s=6.0,
             certify_s=3.0,
+            floor_s=1.0,
             max_absent_rounds=3,
             eval_windows=0,
             exchange=exchange,
