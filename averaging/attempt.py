@@ -402,3 +402,7 @@ class Attempt:
         """We hold this value staged: propose it, or vote for it."""
         assert self._certification is not None
         return self._certification.stage(value)
+
+    def obtained(self, value: Value) -> list[Output]:
+        """We hold the result of this value, which an earlier attempt prepared."""
+        return self._certification.obtained(value) if self._certification is not None else []

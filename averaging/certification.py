@@ -4,7 +4,8 @@ from talkoot.averaging.certificate import Certificate, Prepared, Value
 from talkoot.averaging.context import Context
 from talkoot.averaging.leader import Leader
 from talkoot.averaging.messages import Lock, MessageError, Proposal, Roster, Vote
-from talkoot.averaging.outputs import Output, Persist, Send
+from talkoot.averaging.outputs import Obtain, Output, Persist, Send
+from talkoot.averaging.succession import next_ledger
 from talkoot.averaging.voting import Voter
 
 
@@ -28,6 +29,7 @@ class Certification:
         """What we computed ourselves, in this attempt or an earlier one."""
         self._computing = roster.locked is None
         """Whether this attempt will still give us a value of its own."""
+        self._obtaining = False
 
     def _to_voters(self, message: Proposal | Lock) -> list[Output]:
         voters = self._context.ledger.voters
@@ -52,14 +54,26 @@ class Certification:
         out = self.propose(value, None) if self._leader is not None else []
         return out + (self.proposal(self._held) if self._held is not None else [])
 
+    def obtained(self, value: Value) -> list[Output]:
+        """We hold the result of a value that was prepared without us: vote if it is proposed."""
+        self._staged = value
+        return self.proposal(self._held) if self._held is not None else []
+
     def proposal(self, proposal: Proposal) -> list[Output]:
-        """Vote for what the leader proposes, if it is what we computed and no lock forbids it."""
+        """Vote for what the leader proposes, if it is what we computed and no lock forbids it.
+
+        What a quorum prepared must not be lost with the memory of one of them: a voter that does not hold
+        its result (it restarted, or was not there) obtains it from those that do.
+        """
         if proposal.weak != self._roster.weak:
             raise MessageError("malformed", "a proposal that is not as weak as its roster")
         if proposal.prepared is not None:
             self._context.check_lock(proposal.prepared)
         if not self._context.votes:
             return []
+        if self._staged != proposal.value and proposal.prepared is not None:
+            self._held = proposal
+            return self._obtain(proposal.prepared) if proposal.prepared.value == proposal.value else []
         if self._staged is None or (self._staged != proposal.value and self._computing):
             self._held = proposal
             return []
@@ -68,6 +82,17 @@ class Certification:
             raise MessageError("different_value", "the proposal is not what we computed")
         vote = self._voter.prepare(proposal.value, self._roster.attempt, proposal.weak, proposal.prepared)
         return self._say(vote)
+
+    def _obtain(self, prepared: Prepared) -> list[Output]:
+        if self._obtaining:
+            return []
+        self._obtaining = True
+        value, key = prepared.value, self._context.key
+        ledger = next_ledger(self._context.ledger, value.cut, value.present, self._context.rules)
+        members = [join.key for join in self._roster.members if join.key != key]
+        voted = {vote.voter for vote in prepared.votes}
+        holders = sorted(members, key=lambda member: member not in voted)
+        return [Obtain(value, ledger, tuple(holders))]
 
     def lock(self, lock: Lock) -> list[Output]:
         """Lock on a prepare certificate of this attempt and commit."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from talkoot.averaging.aggregate import Source
-from talkoot.averaging.certificate import Certificate, Contribution
+from talkoot.averaging.certificate import Certificate, Contribution, Value
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.messages import BulkHeader, Message
 from talkoot.averaging.parts import Part
@@ -70,6 +70,20 @@ class Apply:
     attempt: int
     ledger: Ledger
     """The ledger after the round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Obtain:
+    """Fetch into the staged state the result of a value that a quorum prepared, from a peer that computed it.
+
+    Answer with `Round.obtained`. No result may be staged until then.
+    """
+
+    value: Value
+    ledger: Ledger
+    """The ledger after the round."""
+    holders: tuple[bytes, ...]
+    """Whom to ask, those that voted for it first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +157,7 @@ Output = (
     | DecodePart
     | Combine
     | Apply
+    | Obtain
     | Persist
     | Commit
     | NeedState

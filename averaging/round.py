@@ -41,6 +41,7 @@ from talkoot.averaging.outputs import (
     Encode,
     GaveUp,
     NeedState,
+    Obtain,
     Output,
     Refused,
     Send,
@@ -88,6 +89,8 @@ class Round:
         self._done = False
         self._staged: tuple[Value, Ledger] | None = None
         """What the driver holds staged; it outlives an attempt, since the value may be locked."""
+        self._staging: Apply | Obtain | None = None
+        """The job that last began to overwrite what is staged."""
         self._certified: Certificate | None = None
         """The certificate of the running attempt, when it came before our own result."""
         self._reachable: set[bytes] = set()
@@ -226,6 +229,20 @@ class Round:
                 self._try(lambda: running.stage(value), now)
             except (MessageError, CertificateError) as error:
                 self._fail(AttemptFailed(error.reason), now)
+        return self._flush(now)
+
+    def obtained(self, job: Obtain, success: bool, now: float) -> list[Output]:
+        """The job `Obtain` is done: whether the staged state is the result of its value."""
+        if self._staging is job:
+            self._staging = None
+            if success:
+                self._staged = (job.value, job.ledger)
+                if self._running is not None and not self._done:
+                    running = self._running
+                    try:
+                        self._try(lambda: running.obtained(job.value), now)
+                    except (MessageError, CertificateError) as error:
+                        self._fail(AttemptFailed(error.reason), now)
         return self._flush(now)
 
     # -- attempts ------------------------------------------------------------------------------------
@@ -476,12 +493,17 @@ class Round:
     def _emit(self, outputs: list[Output]) -> None:
         """Queue outputs; messages to ourselves are delivered after the current step."""
         for output in outputs:
-            if isinstance(output, Apply):
-                self._staged = None  # the staged state is about to be overwritten
+            if isinstance(output, Obtain) and self._obtains(output.value):
+                continue  # since an attempt before
+            if isinstance(output, Apply | Obtain):
+                self._staged, self._staging = None, output  # the staged state is about to be overwritten
             if isinstance(output, Send):
                 self._send(output.to, output.message)
             else:
                 self._out.append(output)
+
+    def _obtains(self, value: Value) -> bool:
+        return isinstance(self._staging, Obtain) and self._staging.value == value
 
     def _flush(self, now: float) -> list[Output]:
         """Deliver messages to ourselves, then hand over what is to be done."""

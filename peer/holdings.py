@@ -118,6 +118,23 @@ class Holdings:
         self._staged = None
         return self.store.stage()
 
+    def hold_download(self, staged: Generation, ledger: Ledger, digest: bytes) -> bool:
+        """Keep a downloaded result staged, as `apply` does; False when its digest is another."""
+        tree = state_tree(staged.theta, staged.momentum, ledger.encode())
+        if tree.digest != digest:
+            return False
+        self._staged = (staged, tree)
+        return True
+
+    def state(self, digest: bytes) -> tuple[StateTree, torch.Tensor, torch.Tensor] | None:
+        """Tree, theta and momentum of the outer state, or of the staged one, that has this digest."""
+        if digest == self.digest:
+            return self.tree, self.store.theta, self.store.momentum
+        if self._staged is not None and digest == self._staged[1].digest:
+            staged, tree = self._staged
+            return tree, staged.theta, staged.momentum
+        return None
+
     def install_download(
         self, staged: Generation, certificate: Certificate, ledger: Ledger, chain: list[Certificate]
     ) -> None:

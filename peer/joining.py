@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
+from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.rules import Rules
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import peer_id_of
@@ -166,6 +167,26 @@ class Joiner:
             return Installed(branch=branch, missed=len(theirs), left=len(ours))
         return None
 
+    async def obtain(self, peers: Iterable[bytes], holdings: Holdings, digest: bytes, ledger: Ledger) -> bool:
+        """Stage the result with this digest, which the round waits to certify; False if nobody has it."""
+        for peer in self._usable(peers):
+            try:
+                client = await StateClient.connect(self._network, peer, self._swarm)
+                try:
+                    staged = await asyncio.to_thread(holdings.stage_download)
+                    await download(client, digest, ledger, staged, SyncProgress())
+                finally:
+                    await client.close()
+            except Gone:
+                continue
+            except (RemoteError, TimeoutError) as error:
+                self._blame(peer, error)
+                continue
+            if await asyncio.to_thread(holdings.hold_download, staged, ledger, digest):
+                log.info("took the result that the round had agreed on from %s", peer_id_of(peer)[-8:])
+                return True
+        return False
+
     async def _fetch(
         self,
         peer: bytes,
@@ -197,7 +218,7 @@ class Joiner:
                         assert staged
                         target = staged[-1]
                     self.progress = SyncProgress()
-                    await download(client, branch, target, self.progress)
+                    await download(client, branch.head.value.digest, branch.ledger, target, self.progress)
                 except Gone:
                     continue  # the source has committed another round meanwhile
                 return branch

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 
 from talkoot.averaging import aggregate, messages, outputs
-from talkoot.averaging.certificate import Certificate
+from talkoot.averaging.certificate import Certificate, Value
 from talkoot.averaging.contribution import LocalContribution
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.messages import (
@@ -64,6 +64,9 @@ class Workshop(Protocol):
 
     async def apply(self, ledger: Ledger) -> bytes:
         """Take the outer step into a staged state; returns its digest."""
+
+    async def obtain(self, value: Value, ledger: Ledger, holders: tuple[bytes, ...]) -> bool:
+        """Fetch the result of a prepared value into the staged state; False when nobody gives it."""
 
     async def persist(self, entry: bytes) -> None:
         """Write the voter's journal entry durably."""
@@ -254,6 +257,9 @@ class Runner:
             case outputs.Apply(attempt=attempt, ledger=ledger):
                 digest = await self._workshop.apply(ledger)
                 outs = machine.applied(attempt, digest, ledger, self._clock())
+            case outputs.Obtain(value=value, ledger=ledger, holders=holders):
+                success = await self._workshop.obtain(value, ledger, holders)
+                outs = machine.obtained(output, success, self._clock())
             case _:
                 raise AssertionError(f"nobody performs {type(output).__name__}")
         self.seconds[type(output).__name__] += self._clock() - began  # type: ignore[assignment]

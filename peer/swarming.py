@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from talkoot.averaging import outputs
-from talkoot.averaging.certificate import Certificate
+from talkoot.averaging.certificate import Certificate, Value
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import LocalContribution
 from talkoot.averaging.deadlines import Pace
@@ -228,6 +228,14 @@ class Swarming:
             await self.contributor.followed.wait()
             digest: bytes = await self._on_disk(self.holdings.apply, self._aggregate, ledger)
             return digest
+
+    async def obtain(self, value: Value, ledger: Ledger, holders: tuple[bytes, ...]) -> bool:
+        """See `Workshop`."""
+        async with self._applying:
+            await self.contributor.followed.wait()
+            if self.runner.round is None or self.ledger.round != value.round:
+                return False  # meanwhile the round is over
+            return await self.joiner.obtain(holders, self.holdings, value.digest, ledger)
 
     async def persist(self, entry: bytes) -> None:
         """See `Workshop`."""

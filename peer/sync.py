@@ -146,11 +146,10 @@ def ways_apart(holdings: Holdings, branch: Branch) -> tuple[list[Certificate], l
 
 
 async def download(
-    client: StateClient, branch: Branch, staged: Generation, progress: SyncProgress
+    client: StateClient, digest: bytes, ledger: Ledger, staged: Generation, progress: SyncProgress
 ) -> StateTree:
-    """Fetch every chunk of the branch's head into a staged generation. Raises RemoteError, Gone."""
-    digest = branch.head.value.digest
-    tree = await client.tree(digest, branch.ledger, staged.theta.numel())
+    """Fetch every chunk of the state with this digest into a staged generation. Raises RemoteError, Gone."""
+    tree = await client.tree(digest, ledger, staged.theta.numel())
     progress.total_bytes = 2 * 4 * staged.theta.numel()
     progress.done_bytes = 0
     progress.source = peer_id_of(client.peer)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import msgspec
+import torch
 
 from talkoot.averaging.certificate import (
     MAX_CERTIFICATE_BYTES,
@@ -75,7 +76,7 @@ class AskTree(_Request, frozen=True, tag="tree"):
 
 
 class AskChunk(_Request, frozen=True, tag="chunk"):
-    """One chunk of the state with this digest."""
+    """One chunk of the state with this digest: the outer one, or a result that its round is to certify."""
 
     digest: bytes
     vector: Vector
@@ -151,17 +152,19 @@ class StateServer:
                     return "unknown", b""
                 chain = [certificate.encode() for certificate in holdings.certificates(first)]
                 return "ok", msgspec.msgpack.encode(chain)
-            case AskTree(digest=digest) if digest == holdings.digest:
-                return "ok", b"".join((*holdings.tree.theta, *holdings.tree.momentum))
-            case AskChunk(digest=digest, vector=vector, index=index) if digest == holdings.digest:
-                return _chunk(holdings, vector, index)
+            case AskTree(digest=digest) if (state := holdings.state(digest)) is not None:
+                tree = state[0]
+                return "ok", b"".join((*tree.theta, *tree.momentum))
+            case AskChunk(digest=digest, vector=vector, index=index) if (
+                state := holdings.state(digest)
+            ) is not None:
+                _, theta, momentum = state
+                return _chunk(theta if vector == "theta" else momentum, index)
         return "gone", b""
 
 
-def _chunk(
-    holdings: Holdings, vector: Vector, index: int
-) -> tuple[Literal["ok", "unknown"], bytes | memoryview]:
-    data = tensor_bytes(holdings.store.theta if vector == "theta" else holdings.store.momentum)
+def _chunk(vector: torch.Tensor, index: int) -> tuple[Literal["ok", "unknown"], bytes | memoryview]:
+    data = tensor_bytes(vector)
     if not 0 <= index * CHUNK_BYTES < len(data):
         return "unknown", b""
     # A copy: the file may be overwritten by the round after next while this is on its way.

@@ -163,6 +163,7 @@ class Swarm:
         """Seconds that each job of a node takes, where it is not the usual millisecond."""
         self.slow_links: dict[bytes, float] = {}
         """Seconds between two bulk frames that a node receives, where they come as fast as they are sent."""
+        self.num_obtained = 0
         self.delivered = 0
         self.on_delivery: Callable[[int], None] = lambda count: None
         self.counted: Counter[str] = Counter()
@@ -287,6 +288,8 @@ class Swarm:
             case outputs.Apply(attempt=attempt, ledger=ledger):
                 digest = self._apply(node, ledger)
                 self._job(node, lambda: machine.applied(attempt, digest, ledger, self.now))
+            case outputs.Obtain():
+                self._job(node, lambda: machine.obtained(out, self._obtain(node, out), self.now))
             case outputs.Persist(entry=entry):
                 node.journal = decode_journal(entry)
             case outputs.Commit(certificate=certificate, ledger=ledger):
@@ -343,6 +346,25 @@ class Swarm:
         )
         node.staged = (theta, momentum)
         return state_tree(theta, momentum, ledger.encode()).digest
+
+    def _obtain(self, node: Node, job: outputs.Obtain) -> bool:
+        """Take what is staged, or committed, at a living holder."""
+        for key in job.holders:
+            other = self.nodes[key]
+            for state in (other.staged, (other.theta, other.momentum)) if other.alive else ():
+                if state and state_tree(*state, job.ledger.encode()).digest == job.value.digest:
+                    node.staged = (state[0].clone(), state[1].clone())
+                    self.num_obtained += 1
+                    return True
+        return False
+
+    def restart(self, key: bytes) -> None:
+        """Back from a SIGKILL with what was on disk: its state and its journal, no contribution."""
+        node = self.nodes[key]
+        node.alive, node.staged, node.steps = True, None, 0
+        self.give_round(node)
+        self.connect()
+        self.close(key)
 
     def _commit(self, node: Node, certificate: Certificate, ledger: Ledger) -> None:
         assert node.staged is not None

@@ -1,5 +1,6 @@
 """Rounds from join to certificate, with and without deaths."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -132,6 +133,40 @@ def test_a_death_at_any_message_boundary_costs_at_most_one_attempt(victim: int) 
         over = [[x for x in n.notes if isinstance(x, outputs.AttemptOver)] for n in living]
         assert max(len(attempts) for attempts in over) <= 1, (at_delivery, over)
         check_certificate(finished[0].commits[0], finished[0].machine.context.ledger.voters, toy_verify)
+
+
+@pytest.mark.parametrize("victims", [(0, 1), (1, 2), (2, 3)], ids=["leader", "middle", "last"])
+def test_a_round_ends_though_two_of_four_lose_their_memory_at_any_message_boundary(
+    victims: tuple[int, int],
+) -> None:
+    total = count_deliveries(4, numel=2**18 + 500)
+    obtained = 0
+    for at_delivery in range(total // 2, total + 1, 5):
+        swarm = Swarm(4, numel=2**18 + 500)
+        swarm.start_round()
+        order = next(iter(swarm.nodes.values())).machine.context.order
+        swarm.on_delivery = restart_at(swarm, at_delivery, [order[victim] for victim in victims])
+        swarm.close()
+        swarm.run(200.0)
+        finished = [node for node in swarm.nodes.values() if node.commits]
+        assert finished, at_delivery  # who has not yet finds the others ahead, and asks them
+        assert len({node.digest for node in finished}) == 1, at_delivery
+        obtained += swarm.num_obtained
+    assert obtained or 0 in victims  # what a quorum had prepared came from those who still held it
+
+
+def restart_at(swarm: Swarm, at_delivery: int, victims: list[bytes]) -> Callable[[int], None]:
+    def restart() -> None:
+        for victim in victims:
+            swarm.restart(victim)
+
+    def kill(count: int) -> None:
+        if count == at_delivery:
+            for victim in victims:
+                swarm.kill(victim)
+            swarm.at(swarm.now + 1.0, restart)
+
+    return kill
 
 
 def test_two_of_two_go_on_weakly_when_one_is_dead_and_finally_when_it_is_back() -> None:

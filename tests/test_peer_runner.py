@@ -8,7 +8,7 @@ import torch
 
 from talkoot.averaging import outputs
 from talkoot.averaging.aggregate import EncodedPart
-from talkoot.averaging.certificate import Certificate
+from talkoot.averaging.certificate import Certificate, Value
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import LocalContribution, encode_delta, sign_contribution
 from talkoot.averaging.digest import content_hash, state_tree
@@ -127,6 +127,10 @@ class Bench:
             momentum_out_P=self.staged[1],
         )
         return state_tree(*self.staged, ledger.encode()).digest
+
+    async def obtain(self, value: Value, ledger: Ledger, holders: tuple[bytes, ...]) -> bool:
+        self.asked.append("obtain")
+        return False
 
     async def persist(self, entry: bytes) -> None:
         self.asked.append("persist")
