@@ -1,20 +1,32 @@
-# make demo | test | fuzz | lint | types | bench | clean    PYTHON=python3.12 picks the interpreter, ARGS="..." is passed on
+# make demo | test | simulate | soak | fuzz | lint | types | bench | clean    PYTHON=python3.12 picks the interpreter, ARGS="..." is passed on
 
 PYTHON ?= python3
 ARGS ?=
 FUZZ ?= 20
+SEED ?= 0
+SEEDS ?= 1000
+SOAK_SEEDS ?= 20000
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 PINS := -c constraints.txt --build-constraint constraints.txt
 PACKAGES := peer dht averaging compression cli
 
-.PHONY: demo test fuzz lint types bench clean
+.PHONY: demo test simulate soak fuzz lint types bench clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/talkoot demo $(ARGS)
 
 test: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+# SEEDS swarms of the daemon's own code on a virtual clock, with all kinds of faults, from SEED on.
+simulate: $(VENV)/.installed
+	$(VENV)/bin/talkoot simulate --peers 0 --rounds 4 --seed $(SEED) --seeds $(SEEDS) --jobs $(JOBS) --quiet $(ARGS)
+
+soak: $(VENV)/.installed
+	$(VENV)/bin/talkoot simulate --peers 0 --rounds 6 --seed $(SEED) --seeds $(SOAK_SEEDS) --jobs $(JOBS) --quiet
+	$(VENV)/bin/talkoot simulate --peers 64 --rounds 2 --seed $(SEED) --quiet
 
 # The property tests with FUZZ times as many examples, new ones on each run. What it finds becomes a test.
 fuzz: $(VENV)/.installed-dev

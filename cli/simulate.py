@@ -24,6 +24,7 @@ def simulate(
     ] = "all",
     rounds: Annotated[int, typer.Option(min=1, max=10000, help="Rounds, roughly, under faults.")] = 6,
     jobs: Annotated[int, typer.Option(min=1, max=256, help="Processes at once.")] = 2,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say only what failed, and the sum.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Simulate swarms of the daemon's own code; the same seed gives the same run.
@@ -37,10 +38,10 @@ def simulate(
     numbers = list(range(seed, seed + seeds))
     for result in run_batch(numbers, peers=peers, rounds=rounds, kinds=kinds, jobs=jobs):
         results.append(result)
-        if not json:
+        if not json and (not quiet or _violated(result)):
             _tell(result, rounds, faults)
     results.sort(key=lambda result: result["seed"])
-    failed = [r for r in results if r["safety_violations"] or r["liveness_violations"]]
+    failed = [result for result in results if _violated(result)]
     if json:
         typer.echo(json_module.dumps(results[0] if len(results) == 1 else results, indent=2))
     else:
@@ -48,6 +49,10 @@ def simulate(
     for result in failed if json else ():
         typer.echo(_replay(result, rounds, faults), err=True)
     raise typer.Exit(1 if failed else 0)
+
+
+def _violated(result: dict[str, Any]) -> bool:
+    return bool(result["safety_violations"] or result["liveness_violations"])
 
 
 def _kinds(text: str, known: tuple[str, ...]) -> tuple[str, ...]:

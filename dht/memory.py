@@ -271,7 +271,10 @@ class MemoryNetwork(Network):
                 self._context = copy_context()
                 self.hub.enter(self)
                 started()
-                await asyncio.Event().wait()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    self._tasks = None  # nobody is let in any more
         finally:
             self.hub.leave(self)
 
@@ -298,7 +301,7 @@ class MemoryNetwork(Network):
 
     def _open(self, peer: bytes, protocol: ProtocolSpec) -> Channel:
         other = self.hub.find(peer, seen_from=self.key)
-        if other is None:
+        if other is None or other._tasks is None:
             raise RemoteError(peer, "unreachable", "no such node")
         service = other._services.get(protocol.name)
         if service is None:

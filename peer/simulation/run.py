@@ -27,7 +27,9 @@ MAX_CONTROL_BYTES = 4_000
 """Control messages that a peer may send in a round, on average, for each peer of the swarm."""
 
 MEAN_GAP_S = 5.0
-"""Between two faults, on average."""
+"""Between two faults, on average, with `GAP_PEERS` peers or fewer; more peers have more faults."""
+
+GAP_PEERS = 6
 
 ROUND_S = 8.0
 """Faults go on for so many seconds for each round that is asked for."""
@@ -37,6 +39,9 @@ REAL_SIGNATURES = 16
 
 SOME_PEERS = (4, 5, 6)
 """Peers of a seed that is asked to choose for itself."""
+
+SPARSE = 5
+"""One seed of so many makes its rounds in the sparse mode."""
 
 
 @dataclass(slots=True)
@@ -86,8 +91,9 @@ class _Simulation:
             on_trouble=self.safety.violated,
             real_signatures=self.real,
             wrong_clocks=bool(kinds),
+            exchange="sparse" if seed % SPARSE == SPARSE - 1 else "dense",
         )
-        self.faults = Faults(self.world, seed, kinds, MEAN_GAP_S)
+        self.faults = Faults(self.world, seed, kinds, MEAN_GAP_S * min(1.0, GAP_PEERS / peers))
         self.aborted = 0
         self.sent = 0
         self._moved = asyncio.Event()

@@ -19,7 +19,7 @@ from talkoot.averaging.digest import state_tree
 from talkoot.averaging.rules import Rules
 from talkoot.dht.memory import Link, MemoryHub
 from talkoot.peer.founding import first_ledger
-from talkoot.peer.manifest import Exchange, Manifest, Model, Outer, Round, Swarm
+from talkoot.peer.manifest import Compression, Exchange, Manifest, Model, Outer, Round, Swarm
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.node import Membership, Node
 from talkoot.peer.options import RunOptions
@@ -38,6 +38,7 @@ from talkoot.peer.trainer.protocol import TrainerEvent, TrainerSpec
 CHUNK_SIZE = 256
 NUMEL = 4 * CHUNK_SIZE - 100
 INNER_STEPS = 30
+CODECS = ("int8", "bf16", "fp16", "fp32")
 
 
 @dataclass(slots=True)
@@ -89,11 +90,17 @@ class World:
             SimIdentity(blake3(f"{seed} {number}".encode()).digest(), witness, real=real_signatures)
             for number in range(num_peers)
         ]
-        self.manifest = _manifest(identities, exchange)
+        self.manifest = _manifest(identities, exchange, self._compression())
         self.rules = replace(rules_of(self.manifest), chunk_size=CHUNK_SIZE)
         self.peers = [self._peer(number, identity) for number, identity in enumerate(identities)]
         self._group: asyncio.TaskGroup | None = None
         self._found()
+
+    def _compression(self) -> Compression:
+        """Every seed has codecs of its own."""
+        codec, aggregate_codec = (self.random.choice(CODECS) for _ in range(2))
+        feedback = self.random.random() < 0.5
+        return Compression(codec=codec, aggregate_codec=aggregate_codec, error_feedback=feedback)
 
     def _peer(self, number: int, identity: SimIdentity) -> SimPeer:
         random = self.random
@@ -267,8 +274,9 @@ def _with_place(error: BaseException) -> str:
     return f"{error!r} in {place}"
 
 
-def _manifest(identities: list[SimIdentity], exchange: Exchange) -> Manifest:
+def _manifest(identities: list[SimIdentity], exchange: Exchange, compression: Compression) -> Manifest:
     return Manifest(
+        compression=compression,
         swarm=Swarm(name="simulated", founders=tuple(identity.peer_id for identity in identities)),
         model=Model(kind="numpy", layout="simulated", numel=NUMEL),
         outer=Outer(inner_steps=INNER_STEPS, learning_rate=0.7, momentum=0.5),
