@@ -110,6 +110,7 @@ async def work(bench: TellingBench) -> None:
                 links.keep(frozenset(bench.voters))
             else:
                 links.withheld = frozenset(map(bytes.fromhex, order["withhold"]))
+                bench.suspects = runner.round.suspects if runner.round is not None else frozenset()
                 runner.seconds.clear()
                 runner.set_round(bench.begin(order["round"]))
                 runner.close()
