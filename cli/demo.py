@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -23,6 +24,11 @@ from talkoot.peer import manifest_file, presets
 from talkoot.peer.manifest import Manifest
 from talkoot.peer.statedir import StateDir
 
+CHAOS_STEP_MS = 100.0
+"""Steps of the numpy trainer are this slow under chaos, so that many peers share few cores in peace."""
+CHAOS_STEPS = 30
+"""Steps between two of its rounds."""
+
 
 def run_demo(options: DemoOptions, *, program: Sequence[str] = TALKOOT, compare: Compare = measure) -> int:
     """Run the whole demo; returns the exit code. No process of it is left, whatever happens.
@@ -34,6 +40,8 @@ def run_demo(options: DemoOptions, *, program: Sequence[str] = TALKOOT, compare:
     folder = _make_folder(options.folder)
     manifest = _make_manifest(options)
     manifest_file.save(manifest, folder / manifest_file.FILE_NAME)
+    if options.chaos is not None:
+        return _run_chaos(options, folder, program)
     demo = Demo(options, folder, program)
     with Screen() as screen:
         try:
@@ -46,6 +54,22 @@ def run_demo(options: DemoOptions, *, program: Sequence[str] = TALKOOT, compare:
             demo.stop(screen)
     losses = compare(_outcome(demo, options), screen.say) if demo.watch.rounds_committed else Losses()
     return _conclude(demo.report(losses), options, folder, screen)
+
+
+def _run_chaos(options: DemoOptions, folder: Path, program: Sequence[str]) -> int:
+    from talkoot.cli.demo_chaos import run_chaos
+    from talkoot.cli.demo_chaos_report import chaos_text
+
+    with Screen() as screen:
+        try:
+            report = run_chaos(options, folder, screen, program)
+        except KeyboardInterrupt:
+            screen.say("Interrupted; nothing is left of it.")
+            return 1
+    screen.say("\n" + chaos_text(report))
+    _save(report.to_json(), folder, options)
+    screen.say(f"\nLogs: {folder}")
+    return 0 if report.ok else 1
 
 
 def _outcome(demo: Demo, options: DemoOptions) -> Outcome:
@@ -69,13 +93,18 @@ def _conclude(report: Report, options: DemoOptions, folder: Path, screen: Screen
     screen.say(summary_text(report))
     path = folder / "loss.svg"
     save_curve(report, path)
-    data = msgspec.json.format(msgspec.json.encode(report.to_json()), indent=2)
-    for file in filter(None, (folder / "summary.json", options.json_file)):
-        file.write_bytes(data + b"\n")
+    _save(report.to_json(), folder, options)
     founder = folder / "peer-0"
     screen.say(f"\nPicture: {path}   logs and states: {folder}")
     screen.say(f'Try: talkoot generate "import " --state-dir {founder}')
     return 0 if report.ok else 1
+
+
+def _save(values: dict[str, Any], folder: Path, options: DemoOptions) -> None:
+    """The summary as JSON, in the demo's folder and where the user wants it. Raises OSError."""
+    data = msgspec.json.format(msgspec.json.encode(values), indent=2)
+    for file in filter(None, (folder / "summary.json", options.json_file)):
+        file.write_bytes(data + b"\n")
 
 
 def _make_folder(given: Path | None) -> Path:
@@ -92,6 +121,13 @@ def _make_folder(given: Path | None) -> Path:
 
 def _make_manifest(options: DemoOptions) -> Manifest:
     manifest = presets.make(options.preset, name="demo")
+    if options.chaos is not None and manifest.model.kind == "numpy":
+        manifest = replace(
+            manifest,
+            model=replace(manifest.model, config={"step_ms": CHAOS_STEP_MS}),
+            outer=replace(manifest.outer, inner_steps=CHAOS_STEPS),
+            round=replace(manifest.round, announce_s=1.0),
+        )
     return replace(
         manifest,
         swarm=replace(manifest.swarm, start_peers=options.peers),

@@ -5,8 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -19,17 +20,38 @@ TALKOOT = (sys.executable, "-m", "talkoot.cli.main")
 
 POLL_TIMEOUT_S = 3.0
 
+LAST_ROUNDS = 100
+"""Rounds that are asked for; the demo asks every second or two."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where on this machine a daemon runs; by default on its loopback."""
+
+    prefix: tuple[str, ...] = ()
+    """What stands before its command."""
+    arguments: tuple[str, ...] = ("--profile", "test")
+    """Which network it uses."""
+    inside: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Makes a scope in which its API can be reached."""
+
+
+HERE = Place()
+
 
 class DemoNode:
     """Starts, watches, kills and stops one daemon. Its log is `<folder>/<name>.log`."""
 
-    def __init__(self, name: str, folder: Path, program: Sequence[str]) -> None:
+    def __init__(self, name: str, folder: Path, program: Sequence[str], place: Place = HERE) -> None:
         self.name = name
+        self.place = place
+        self.frozen = False
+        """Whether `freeze` stopped it; it is not asked anything then."""
         self.state_dir = folder / name
         self.log_path = folder / f"{name}.log"
         self.status: Json | None = None
         """What it said last; None before its first word and after its end."""
-        self._program = program
+        self._program = (*place.prefix, *program)
         self._arguments: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._family: list[psutil.Process] = []
@@ -38,7 +60,7 @@ class DemoNode:
     def start(self, arguments: Sequence[str] = ()) -> None:
         """Start the daemon; without arguments as it was started before. Raises OSError."""
         self._arguments = list(arguments) or self._arguments
-        self.status = None
+        self.status, self.frozen = None, False
         command = [*self._program, "run", *self._arguments, "--state-dir", str(self.state_dir)]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
@@ -60,21 +82,23 @@ class DemoNode:
         if not self.running:
             self.status = None
             return None
-        with suppress(NoDaemonError, CommandError):
+        if self.frozen:
+            return None
+        with suppress(NoDaemonError, CommandError), self.place.inside():
             self.status = self._api.status()
             self._remember_family()
             return self.status
         return None
 
     def rounds(self) -> list[Json]:
-        """The rounds that it remembers; none when it does not answer."""
-        with suppress(NoDaemonError, CommandError):
-            return self._api.rounds() if self.running else []
+        """The last rounds that it remembers; none when it does not answer."""
+        with suppress(NoDaemonError, CommandError), self.place.inside():
+            return self._api.rounds(LAST_ROUNDS) if self.running and not self.frozen else []
         return []
 
     def invite(self) -> str | None:
         """A new invite, or None when it has none to give yet."""
-        with suppress(NoDaemonError, CommandError):
+        with suppress(NoDaemonError, CommandError), self.place.inside():
             return self._api.invite()
         return None
 
@@ -96,6 +120,43 @@ class DemoNode:
                 member.kill()
         self._process.wait()
         self.status = None
+
+    def freeze(self) -> None:
+        """SIGSTOP to the daemon, its p2pd and its trainer."""
+        self._remember_family()
+        self.frozen = self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT to all of them."""
+        self._signal_all(signal.SIGCONT)
+        self.frozen = False
+
+    def _signal_all(self, number: signal.Signals) -> bool:
+        if self._process is None or not self.running:
+            return False
+        self._process.send_signal(number)
+        for member in self._family:
+            with suppress(psutil.NoSuchProcess):
+                member.send_signal(number)
+        return True
+
+    def kill_part(self, name: str) -> bool:
+        """SIGKILL to a child of the daemon with `name` in its command line; whether there was one."""
+        child = self.part(name)
+        if child is None:
+            return False
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+        return True
+
+    def part(self, name: str) -> psutil.Process | None:
+        """A living child of the daemon with `name` in its command line."""
+        self._remember_family()
+        for child in self._family if self.running else ():
+            with suppress(psutil.NoSuchProcess):
+                if name in " ".join(child.cmdline()):
+                    return child
+        return None
 
     def interrupt(self) -> None:
         """Ctrl-C for the daemon alone; its children are its own to stop."""

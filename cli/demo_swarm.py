@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from talkoot.cli.demo_kill import Act, KillPlan
-from talkoot.cli.demo_node import DemoNode, stop_all
+from talkoot.cli.demo_node import HERE, DemoNode, Place, stop_all
 from talkoot.cli.demo_report import Losses, Report, make_report
 from talkoot.cli.demo_screen import Screen, state_words
 from talkoot.cli.demo_watch import Watch
@@ -47,6 +47,18 @@ class DemoOptions:
     folder: Path | None = None
     """Where everything goes; None: a new temporary folder, which is left for the user to look at."""
     device: str = "cpu"
+    chaos: "ChaosOptions | None" = None
+    """Faults at random times instead of a comparison with a single worker."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChaosOptions:
+    """What `--chaos` adds."""
+
+    gap_s: float = 15.0
+    """Mean time between two faults."""
+    baseline_minutes: float | None = None
+    """Time without faults before, to compare with; None: a fifth of `minutes`; 0: no comparison."""
 
 
 def _free_port() -> int:
@@ -61,18 +73,30 @@ def _free_port() -> int:
 class Demo:
     """The peers and what was seen of them. Call `start`, `train`, then `stop` in any case."""
 
-    def __init__(self, options: DemoOptions, folder: Path, program: Sequence[str]) -> None:
-        self.nodes = [DemoNode(f"peer-{index}", folder, program) for index in range(options.peers)]
+    def __init__(
+        self, options: DemoOptions, folder: Path, program: Sequence[str], places: Sequence[Place] = ()
+    ) -> None:
+        """`places`: one for each peer; none: all on loopback."""
+        self.nodes = [
+            DemoNode(f"peer-{index}", folder, program, place)
+            for index, place in enumerate(places or [HERE] * options.peers)
+        ]
         self.watch = Watch(options.peers)
         self.initial: Path | None = None
         self.threads = max(1, (psutil.cpu_count() or 1) // options.peers)
         self._options = options
         self.folder = folder
         self._kill = KillPlan() if options.kill else None
-        self._seconds = 0.0
+        self.seconds = 0.0
         self._rounds_at = 0.0
-        self._exited: list[str] = []
-        self._forced: list[str] = []
+        self.exited: list[str] = []
+        self.forced: list[str] = []
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one inner step of a peer."""
+        manifest, _ = manifest_file.load(self.folder / manifest_file.FILE_NAME)
+        return manifest.inner.batch_size * manifest.data.sequence_length
 
     @property
     def _victim(self) -> int:
@@ -80,9 +104,7 @@ class Demo:
 
     def start(self, screen: Screen) -> None:
         """Start all peers and wait until all train. Raises CommandError when they do not in time."""
-        common = ["--profile", "test", "--device", self._options.device, "--threads", str(self.threads)]
-        manifest = str(self.folder / manifest_file.FILE_NAME)
-        self.nodes[0].start([manifest, "--port", str(_free_port()), *common])
+        self._start_node(self.nodes[0], str(self.folder / manifest_file.FILE_NAME))
         invites: list[str] = []
         deadline = time.monotonic() + START_UP_LIMIT_S
         while len(invites) < len(self.nodes) - 1:
@@ -92,15 +114,19 @@ class Demo:
             else:
                 invites.append(invite)
         for node, invite in zip(self.nodes[1:], invites, strict=True):
-            node.start(["--join", invite, "--port", str(_free_port()), *common])
-        while not all(_working(node) for node in self.nodes):
-            waiting = [f"{node.name} {state_words(node)}" for node in self.nodes if not _working(node)]
+            self._start_node(node, "--join", invite)
+        while not all(working(node) for node in self.nodes):
+            waiting = [f"{node.name} {state_words(node)}" for node in self.nodes if not working(node)]
             self._wait(screen, deadline, "Start-up: waiting for " + ", ".join(waiting))
         self.initial = _copy_initial(self.nodes[0], self.folder / "initial.f32")
 
+    def _start_node(self, node: DemoNode, *how: str) -> None:
+        options = ("--device", self._options.device, "--threads", str(self.threads))
+        node.start([*how, "--port", str(_free_port()), *node.place.arguments, *options])
+
     def _wait(self, screen: Screen, deadline: float, words: str) -> None:
         """One poll of the start-up. Raises CommandError when a peer ended or time is up."""
-        self._poll()
+        self.poll()
         screen.show(words, self.nodes, self.watch)
         for node in self.nodes:
             if node.exit_code is not None:
@@ -115,8 +141,8 @@ class Demo:
         total_s = self._options.minutes * 60
         screen.say(f"All {len(self.nodes)} peers train; the {duration(total_s)} begin now.")
         while (now := time.monotonic()) < began + total_s or self._waits(now - began - total_s):
-            self._poll()
-            self._poll_rounds(now)
+            self.poll()
+            self.poll_rounds(now)
             screen.show(self._headline(began + total_s - now), self.nodes, self.watch)
             share = (now - began) / total_s
             if self._kill is not None and self._kill.armed(share, self.watch.rounds_committed):
@@ -124,9 +150,9 @@ class Demo:
             else:
                 self._apply(screen, self._decide(now, share))
                 time.sleep(POLL_S if now > began + total_s else min(POLL_S, began + total_s - now))
-        self._seconds = time.monotonic() - began
-        self._poll()
-        self._poll_rounds(float("inf"))
+        self.seconds = time.monotonic() - began
+        self.poll()
+        self.poll_rounds(float("inf"))
 
     def _waits(self, late_s: float) -> bool:
         """Whether the end, `late_s` seconds ago, waits for a killed peer."""
@@ -162,18 +188,20 @@ class Demo:
         elif act is Act.RESTART:
             assert self._kill is not None
             screen.say(f"Starting {node.name} again.")
-            self._poll_rounds(float("inf"))
+            self.poll_rounds(float("inf"))
             self._kill.next_round = self.watch.next_round
             self.watch.peers[self._victim].restarted()
             node.start()
 
-    def _poll(self) -> None:
+    def poll(self) -> None:
+        """Ask all peers for their status."""
         for node, record in zip(self.nodes, self.watch.peers, strict=True):
             status = node.poll()
             if status is not None:
                 record.see(status)
 
-    def _poll_rounds(self, now: float) -> None:
+    def poll_rounds(self, now: float) -> None:
+        """Ask all peers for their rounds, if that was not done just now."""
         if now - self._rounds_at < ROUNDS_EVERY_S:
             return
         self._rounds_at = time.monotonic()
@@ -192,14 +220,14 @@ class Demo:
 
     def stop(self, screen: Screen) -> None:
         """End every process of the demo."""
-        self._exited = [
-            node.name for node in self.nodes if node.exit_code is not None and not self._is_down(node)
+        self.exited = [
+            node.name for node in self.nodes if node.exit_code is not None and not self.is_down(node)
         ]
         if any(node.running for node in self.nodes):
             screen.say("Stopping the peers.")
-        self._forced = stop_all(self.nodes)
+        self.forced = stop_all(self.nodes)
 
-    def _is_down(self, node: DemoNode) -> bool:
+    def is_down(self, node: DemoNode) -> bool:
         """Whether the node is down because the demo killed it and did not start it again yet."""
         plan = self._kill
         is_victim = node is self.nodes[self._victim]
@@ -210,15 +238,15 @@ class Demo:
         return make_report(
             self.watch,
             losses,
-            seconds=self._seconds,
+            seconds=self.seconds,
             kill=self._kill,
             victim=self.nodes[self._victim].name,
-            exited=self._exited,
-            forced=self._forced,
+            exited=self.exited,
+            forced=self.forced,
         )
 
 
-def _working(node: DemoNode) -> bool:
+def working(node: DemoNode) -> bool:
     return node.status is not None and node.status.get("state") in WORKING
 
 

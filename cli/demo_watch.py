@@ -4,6 +4,9 @@ from typing import Any
 
 Json = dict[str, Any]
 
+Key = tuple[int, str]
+"""Round, and what tells its certificate from others: nothing for a final one, since there is one at most."""
+
 COUNTERS = (
     "bytes_sent",
     "bytes_received",
@@ -13,6 +16,11 @@ COUNTERS = (
     "tokens_total",
     "rounds_aborted",
 )
+
+
+def _key(entry: Json) -> Key:
+    weak = [entry.get("attempt"), entry.get("leader"), *entry.get("counted", ())]
+    return entry["round"], "" if entry["kind"] == "final" else " ".join(map(str, weak))
 
 
 class PeerRecord:
@@ -52,8 +60,8 @@ class Watch:
         self.peers = [PeerRecord() for _ in range(num_peers)]
         self.rounds: dict[int, Json] = {}
         """round -> what the peer that told most about it said"""
-        self.digests: dict[int, dict[int, str]] = {}
-        """round -> {peer: digest}"""
+        self.digests: dict[Key, dict[int, str]] = {}
+        """certificate -> {peer: digest}"""
 
     def see_rounds(self, peer: int, rounds: list[Json]) -> None:
         """Take in the rounds that a peer remembers."""
@@ -61,15 +69,18 @@ class Watch:
             number = entry.get("round")
             if not isinstance(number, int) or entry.get("kind") not in ("final", "weak"):
                 continue
-            self.digests.setdefault(number, {})[peer] = str(entry.get("digest"))
+            self.digests.setdefault(_key(entry), {})[peer] = str(entry.get("digest"))
             known = self.rounds.get(number)
             if known is None or (known.get("eval_loss") is None and entry.get("eval_loss") is not None):
                 self.rounds[number] = entry
 
     @property
     def different_rounds(self) -> list[int]:
-        """Rounds for which two peers reported different digests."""
-        return sorted(r for r, by_peer in self.digests.items() if len(set(by_peer.values())) > 1)
+        """Rounds of which two peers have different digests under one certificate, or under two final ones.
+
+        Weak certificates of sides that cannot reach each other differ rightly.
+        """
+        return sorted({key[0] for key, by_peer in self.digests.items() if len(set(by_peer.values())) > 1})
 
     @property
     def digests_equal(self) -> bool:
@@ -79,12 +90,12 @@ class Watch:
     @property
     def rounds_committed(self) -> int:
         """Distinct rounds that were committed by anybody."""
-        return len(self.digests)
+        return len({number for number, _ in self.digests})
 
     @property
     def next_round(self) -> int:
         """The round after the last that anybody committed."""
-        return max(self.digests, default=-1) + 1
+        return max((number for number, _ in self.digests), default=-1) + 1
 
     def counting(self, peer: int, *, since: int) -> int | None:
         """First round from `since` on in which `peer` was counted."""

@@ -23,10 +23,14 @@ class LocalApi:
         with _as_command_errors():
             return _object(self._client().get("/api/v1/status", timeout_s=self._timeout_s))
 
-    def rounds(self) -> list[Json]:
-        """The rounds that the daemon remembers, newest last. Raises NoDaemonError, CommandError."""
+    def rounds(self, last: int | None = None) -> list[Json]:
+        """The rounds that the daemon remembers, newest last; `last`: at most so many of them.
+
+        Raises NoDaemonError, CommandError.
+        """
+        path = "/api/v1/rounds" if last is None else f"/api/v1/rounds?last={last}"
         with _as_command_errors():
-            answer = _object(self._client().get("/api/v1/rounds", timeout_s=self._timeout_s)).get("rounds")
+            answer = _object(self._client().get(path, timeout_s=self._timeout_s)).get("rounds")
         if not isinstance(answer, list):
             raise CommandError("the daemon's answer is none of rounds")
         return [entry for entry in answer if isinstance(entry, dict)]

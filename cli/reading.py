@@ -27,7 +27,7 @@ def rounds(
     """
     from talkoot.cli.local_api import LocalApi
 
-    records = LocalApi(state_path(state_dir)).rounds()[-number:]
+    records = LocalApi(state_path(state_dir)).rounds(number)
     typer.echo(_json({"rounds": records}) if json else rounds_text(records))
 
 

@@ -7,6 +7,7 @@ are checked, and what changes anything needs a token that only the user can read
 import asyncio
 import hmac
 import os
+import re
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -17,6 +18,9 @@ from aiohttp import web
 from talkoot.dht.errors import ConfigError
 from talkoot.peer.metrics import CONTENT_TYPE
 from talkoot.peer.page import render_page
+
+MAX_LAST = 999_999
+"""Rounds that are asked for without saying how many: all that are remembered."""
 
 MAX_BODY_BYTES = 64 * 1024
 """Longest body of a request."""
@@ -152,8 +156,12 @@ class ApiServer:
     async def _status(self, _request: web.Request) -> web.StreamResponse:
         return _json_response(self._node.status())
 
-    async def _rounds(self, _request: web.Request) -> web.StreamResponse:
-        return _json_response({"rounds": self._node.rounds()})
+    async def _rounds(self, request: web.Request) -> web.StreamResponse:
+        """`?last=N`: only so many, at most."""
+        last = request.query.get("last", str(MAX_LAST))
+        if not re.fullmatch("[1-9][0-9]{0,5}", last):
+            raise web.HTTPBadRequest(text="last must be a number from 1 on")
+        return _json_response({"rounds": self._node.rounds()[-int(last) :]})
 
     async def _invite(self, _request: web.Request) -> web.StreamResponse:
         try:

@@ -1,14 +1,11 @@
 """Real daemons for tests: started from a small numpy manifest, watched through their API, always ended."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
-
-import psutil
 
 from talkoot.cli.demo_node import TALKOOT, DemoNode, stop_all
 from talkoot.cli.local_api import Json
@@ -108,13 +105,3 @@ def daemons(folder: Path) -> Iterator[Daemons]:
         yield swarm
     finally:
         stop_all(swarm.peers, polite_s=20.0, firm_s=5.0)
-
-
-def part(node: DemoNode, name: str) -> psutil.Process | None:
-    """A living child of the daemon with `name` in its command line."""
-    daemon = json.loads((node.state_dir / "api.json").read_bytes())["pid"]
-    for child in psutil.Process(daemon).children():
-        with suppress(psutil.NoSuchProcess):
-            if name in " ".join(child.cmdline()):
-                return child
-    return None

@@ -15,7 +15,7 @@ from random import Random
 
 import psutil
 import pytest
-from swarm_help import Daemons, daemons, part, small_manifest, until
+from swarm_help import Daemons, daemons, small_manifest, until
 
 from talkoot.cli.demo_node import TALKOOT, DemoNode
 from talkoot.peer import manifest_file, presets
@@ -111,7 +111,7 @@ def test_a_second_signal_stops_at_once(swarm: Daemons, temporary: Path, stopped_
     node = trained(swarm)
     children = family(node)
     if stopped_child:  # a polite stop would wait for it
-        until(lambda: part(node, "worker"), "trainer").suspend()
+        until(lambda: node.part("worker"), "trainer").suspend()
     os.kill(pid_of(node), signal.SIGINT)
     until(lambda: any("once more to stop at once" in line for line in lines(node)), "the offer", [node])
     os.kill(pid_of(node), signal.SIGINT)
@@ -144,7 +144,7 @@ def test_killed_again_and_again(swarm: Daemons, temporary: Path) -> None:
     founder = trained(swarm, peers=2)
     victim, random = swarm.peers[1], Random(7)
     for _ in range(3):
-        until(lambda: part(victim, "p2pd"), "its children", swarm.peers)
+        until(lambda: victim.part("p2pd"), "its children", swarm.peers)
         children = family(victim)
         at = swarm.round_of(victim) + random.randrange(2)
         until(partial(reached, swarm, victim, at), "a moment to kill it", swarm.peers)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from swarm_help import Daemons, daemons, part, small_manifest, until
+from swarm_help import Daemons, daemons, small_manifest, until
 
 from talkoot.cli.demo_node import TALKOOT
 
@@ -82,10 +82,10 @@ def test_status_of_a_running_node_is_json(swarm: Daemons) -> None:
 @pytest.mark.parametrize("name", ["trainer", "p2pd"])
 def test_a_killed_part_is_started_again_and_the_node_is_back(swarm: Daemons, name: str) -> None:
     victim, others = swarm.peers[2], swarm.peers[:2]
-    process = until(lambda: part(victim, name), f"{name} of the victim", swarm.peers)
+    process = until(lambda: victim.part(name), f"{name} of the victim", swarm.peers)
     os.kill(process.pid, signal.SIGKILL)
     until(
-        lambda: (new := part(victim, name)) is not None and new.pid != process.pid,
+        lambda: (new := victim.part(name)) is not None and new.pid != process.pid,
         f"new {name}",
         swarm.peers,
     )
