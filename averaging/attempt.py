@@ -164,8 +164,21 @@ class Attempt:
             raise MessageError("not_the_leader", "a join for an attempt that we do not lead")
         refusal = self._leader.join(join)
         self._last_s = now - self._began
+        self._shorten(now)
         refused: list[Output] = [] if refusal is None else [Refused(join.key, refusal)]
         return refused + self._form_if_complete()
+
+    def _shorten(self, now: float) -> None:
+        """As leader that never measured how long joins take: wait as long as the others would."""
+        assert self._leader is not None
+        if self._context.pace.expected_s("form") is not None:
+            return
+        others_s = self._leader.others_s("form")
+        context = self._context
+        form = limit(context.timing, context.pace, "form", self.number, others_s=others_s)
+        if form.seconds < self.limits["form"].seconds:
+            self.limits["form"] = form
+            self.deadline = max(now, self._until(self._began, form.seconds))
 
     def _form_if_complete(self) -> list[Output]:
         assert self._leader is not None
@@ -253,6 +266,10 @@ class Attempt:
         if self.phase == "forming":
             return self._form_if_complete()
         if self._exchange is not None and peer in self._exchange.missing:
+            raise AttemptFailed("reducer_lost", {peer})
+        reduces = self.roster is not None and peer in {part.reducer for part in self.roster.parts}
+        if self.phase == "certifying" and reduces and not leading.prepared:
+            # We have its part, but others may wait for it in vain, and without them there is no quorum.
             raise AttemptFailed("reducer_lost", {peer})
         return self._cut_if_done() if self.phase == "exchanging" else []
 
@@ -357,9 +374,12 @@ class Attempt:
         return out
 
     def committed(self, now: float) -> None:
-        """The certificate of this attempt has come."""
+        """The certificate of this attempt has come: what was measured counts for later rounds."""
         if "exchange" in self.took_s:
             self.took_s["certify"] = now - self._began
+        for phase, seconds in self.took_s.items():
+            top = ceiling(self._context.timing, phase, self.number)
+            self._context.pace.observe(phase, min(seconds, top), self.number)
 
     # -- bulk and jobs -------------------------------------------------------------------------------
 

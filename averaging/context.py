@@ -3,10 +3,17 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from talkoot.averaging.certificate import CertificateError, Contribution, Prepared, check_votes
+from talkoot.averaging.certificate import (
+    Certificate,
+    CertificateError,
+    Contribution,
+    Prepared,
+    check_certificate,
+    check_votes,
+)
 from talkoot.averaging.deadlines import Pace, Phase, ceiling
 from talkoot.averaging.ledger import Ledger
-from talkoot.averaging.messages import Join, MessageError, Roster, signed_by
+from talkoot.averaging.messages import Held, Join, MessageError, Role, Roster, sign, signed_by
 from talkoot.averaging.parts import parts_problem
 from talkoot.averaging.quorum import leader_of, leader_order, quorum
 from talkoot.averaging.rules import Door, Rules, Timing
@@ -55,6 +62,31 @@ class Context:
         present = sum(1 for voter in self.ledger.voters if voter in members)
         return present < quorum(len(self.ledger.voters))
 
+    def join(
+        self,
+        attempt: int,
+        *,
+        role: Role,
+        upload: float,
+        contribution: Contribution | None,
+        lock: Prepared | None,
+        holds: tuple[Held, ...],
+    ) -> Join:
+        """Our signed join for an attempt."""
+        join = Join(
+            round=self.ledger.round,
+            attempt=attempt,
+            key=self.key,
+            prior=self.prior,
+            role=role,
+            upload=upload,
+            contribution=contribution,
+            lock=lock,
+            holds=holds,
+            expects_s=self.pace.all_expected_s,
+        )
+        return sign(join, self.signer)
+
     def check_prepared(self, prepared: Prepared) -> None:
         """Raise CertificateError unless this is a prepare certificate of this round."""
         value = prepared.value
@@ -69,6 +101,13 @@ class Context:
             voters=self.ledger.voters,
             verify=self.verify,
         )
+
+    def check_certificate(self, certificate: Certificate) -> None:
+        """Raise CertificateError or MessageError unless this certifies this round of this branch."""
+        value = certificate.value
+        if (value.swarm, value.round, value.prior) != (self.rules.swarm, self.ledger.round, self.prior):
+            raise MessageError("wrong_branch", "a certificate of another branch")
+        check_certificate(certificate, self.ledger.voters, self.verify)
 
     def check_lock(self, lock: Prepared) -> None:
         """Raise CertificateError unless this may bind voters of later attempts: weak votes never do.

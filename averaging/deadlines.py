@@ -17,8 +17,9 @@ from talkoot.averaging.rules import Timing
 Phase = Literal["form", "exchange", "certify"]
 PHASES: tuple[Phase, ...] = ("form", "exchange", "certify")
 
-Basis = Literal["ceiling", "recent", "link", "floor"]
-"""What a limit was made of. `ceiling`: the manifest's, also as long as nothing was measured."""
+Basis = Literal["ceiling", "recent", "others", "link", "floor"]
+"""What a limit was made of. `ceiling`: the manifest's, also as long as nothing was measured. `others`: we
+measured nothing, and this is the median of what the others expect."""
 
 KEPT = 8
 """Rounds that are remembered."""
@@ -61,6 +62,11 @@ class Pace:
             seconds = max(seconds, median_low(known))
         known.append(seconds)
 
+    @property
+    def all_expected_s(self) -> tuple[float, ...]:
+        """For a join: what is expected of each phase, in their order; 0 when never measured."""
+        return tuple(self.expected_s(phase) or 0.0 for phase in PHASES)
+
     def expected_s(self, phase: Phase) -> float | None:
         """What the phase will hardly exceed; None when it was never measured."""
         known = sorted(self._seconds[phase])
@@ -79,21 +85,36 @@ def ceiling(timing: Timing, phase: Phase, attempt: int) -> float:
     return timing.scaled(base, attempt)
 
 
-def limit(timing: Timing, pace: Pace, phase: Phase, attempt: int, link_s: float = 0.0) -> Limit:
-    """The length of a phase; `link_s` is what its bytes need on the slowest link. Doubles with attempts."""
+def limit(
+    timing: Timing,
+    pace: Pace,
+    phase: Phase,
+    attempt: int,
+    link_s: float = 0.0,
+    others_s: Iterable[float] = (),
+) -> Limit:
+    """The length of a phase; doubles with each attempt.
+
+    `link_s` is what its bytes need on the slowest link, `others_s` what others expect (0: they do not know),
+    for a leader that was started a moment ago.
+    """
     top = ceiling(timing, phase, attempt)
+    basis: Basis = "recent"
     expected = pace.expected_s(phase)
+    known = [seconds for seconds in others_s if seconds > 0]
+    if expected is None and known:
+        expected, basis = median_low(known), "others"
     if expected is None:
         return Limit(top, "ceiling")
     on_link = LINK_MARGIN * link_s + ROUND_TRIPS * pace.round_trip_s
     candidates: list[tuple[float, Basis]] = [
-        (expected, "recent"),
+        (expected, basis),
         (on_link, "link"),
         (timing.floor_s, "floor"),
     ]
-    seconds, basis = max(candidates, key=lambda item: item[0])
+    seconds, longest = max(candidates, key=lambda item: item[0])
     seconds *= float(2 ** min(attempt, MAX_EXTRA_DOUBLINGS))
-    return Limit(seconds, basis) if seconds < top else Limit(top, "ceiling")
+    return Limit(seconds, longest) if seconds < top else Limit(top, "ceiling")
 
 
 def slowest(uploads: Iterable[float]) -> float:

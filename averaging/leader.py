@@ -3,7 +3,7 @@
 from talkoot.averaging.certificate import Certificate, Contribution, Prepared, Value
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import encoded_bytes
-from talkoot.averaging.deadlines import Limit, Phase, limit, slowest
+from talkoot.averaging.deadlines import PHASES, Limit, Phase, limit, slowest
 from talkoot.averaging.messages import (
     MAX_MEMBERS,
     Cut,
@@ -115,12 +115,21 @@ class Leader:
         slices, aggregates = (encoded_bytes(rules, name) for name in (ledger.codec, ledger.aggregate_codec))
         return self._within(slices / rate if rate else 0.0, aggregates / rate if rate else 0.0)
 
+    def others_s(self, phase: Phase) -> list[float]:
+        """How long those that joined expect a phase to take."""
+        return [join.expects_s[PHASES.index(phase)] for join in self._joins.values()]
+
+    @property
+    def prepared(self) -> bool:
+        """Whether a quorum has prepared the value."""
+        return self._prepares is not None and self._prepares.announced
+
     def _within(self, exchange_s: float, certify_s: float) -> dict[Phase, Limit]:
         """Limits where the bytes of a phase need so long on the links."""
         link_s: dict[Phase, float] = {"exchange": exchange_s, "certify": certify_s}
         context = self._context
         return {
-            phase: limit(context.timing, context.pace, phase, self.attempt, seconds)
+            phase: limit(context.timing, context.pace, phase, self.attempt, seconds, self.others_s(phase))
             for phase, seconds in link_s.items()
         }
 

@@ -21,6 +21,7 @@ MAX_BULK_HEADER_BYTES = 64 * 1024
 
 MAX_ATTEMPT = 10**6
 MAX_MEMBERS = 64
+NUM_PHASES = 3
 MAX_SECONDS = 7 * 86400.0
 
 MAX_PIECES = 1 << 14
@@ -106,6 +107,8 @@ class Join(_Message, frozen=True, tag="join"):
     """The voter's highest prepare certificate of this round."""
     holds: tuple[Held, ...]
     """What need not be sent to it again, ascending by contributor."""
+    expects_s: tuple[float, ...]
+    """How long it expects each phase to take (`deadlines.PHASES`), 0 when it does not know."""
     signature: bytes = b""
 
     def unsigned(self) -> bytes:
@@ -377,6 +380,8 @@ def _join_problem(join: Join) -> str | None:
     holders = [held.contributor for held in join.holds]
     if len(holders) > MAX_MEMBERS or holders != sorted(set(holders)):
         return "what a reducer holds is out of order"
+    if len(join.expects_s) != NUM_PHASES or any(_not_a_time(seconds) for seconds in join.expects_s):
+        return "what it expects is no length of time"
     if any(len(held.contributor) != 32 for held in join.holds):
         return "a key is not 32 bytes long"
     if any(not 0 <= held.first_chunk <= held.first_chunk + held.num_chunks < 2**32 for held in join.holds):

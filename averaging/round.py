@@ -16,10 +16,9 @@ from typing import Literal
 from talkoot.averaging.aggregate import EncodedPart
 from talkoot.averaging.attempt import Attempt, AttemptFailed, AttemptPhase
 from talkoot.averaging.blobs import BlobStore
-from talkoot.averaging.certificate import Certificate, CertificateError, Value, check_certificate
+from talkoot.averaging.certificate import Certificate, CertificateError, Value
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import LocalContribution
-from talkoot.averaging.deadlines import ceiling
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.messages import (
     Ahead,
@@ -31,7 +30,6 @@ from talkoot.averaging.messages import (
     Message,
     MessageError,
     Role,
-    sign,
 )
 from talkoot.averaging.outputs import (
     Apply,
@@ -435,18 +433,15 @@ class Round:
         if running is None or self.phase != "forming" or self._encoding != "done" or running.joined:
             return
         running.joined = True
-        join = Join(
-            round=self.context.ledger.round,
-            attempt=self.attempt,
-            key=self.context.key,
-            prior=self.context.prior,
+        join = self.context.join(
+            self.attempt,
             role=self._role,
             upload=self._upload,
             contribution=self.local.header if self.local else None,
             lock=self._voter.lock,
             holds=self._slices.held(self.context.key) if self.attempt > 0 else (),
         )
-        self._send(self.context.leader(self.attempt), sign(join, self.context.signer))
+        self._send(self.context.leader(self.attempt), join)
 
     def _announce(self, led: Attempt) -> None:
         """Tell everyone we reach that the round is committed."""
@@ -457,19 +452,10 @@ class Round:
 
     def _on_committed(self, certificate: Certificate, now: float) -> None:
         value = certificate.value
-        if (value.swarm, value.round, value.prior) != (
-            self.context.rules.swarm,
-            self.context.ledger.round,
-            self.context.prior,
-        ):
-            raise MessageError("wrong_branch", "a certificate of another branch")
-        check_certificate(certificate, self.context.ledger.voters, self.context.verify)
+        self.context.check_certificate(certificate)
         running = self._running_in(certificate.attempt)
         if running is not None and self._certified is None:
             running.committed(now)
-            for phase, seconds in running.took_s.items():
-                top = ceiling(self.context.timing, phase, running.number)
-                self.context.pace.observe(phase, min(seconds, top), running.number)
         if self._staged is not None and self._staged[0] == value:
             self._done = True
             self._out.append(Commit(certificate, self._staged[1]))

@@ -96,7 +96,8 @@ class Scene:
         local = node.machine.local
         values: dict[str, Any] = {
             "key": node.key, "prior": node.digest, "role": "full", "upload": 0.0,
-            "contribution": local.header if local is not None else None, "lock": None, "holds": (),
+            "contribution": local.header if local is not None else None, "lock": None,
+            "holds": (), "expects_s": (0.0,) * 3,
         }  # fmt: skip
         return sign(Join(**(self.here | values | changes)), node.signer)
 

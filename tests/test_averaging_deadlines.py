@@ -4,6 +4,7 @@ import pytest
 from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
+from round_swarm import Swarm
 
 from talkoot.averaging.deadlines import PHASES, Pace, Phase, ceiling, limit, slowest
 from talkoot.averaging.rules import Timing
@@ -88,3 +89,26 @@ def test_always_within_the_bounds(seen: list[float], link_s: float, attempt: int
 def test_only_the_last_rounds_count(count: int) -> None:
     pace = paced(*[50.0] * count, *[1.0] * 8)
     assert pace.expected_s("exchange") == 2.0
+
+
+def test_who_never_measured_goes_by_the_median_of_the_others() -> None:
+    found = limit(TIMING, Pace(), "exchange", 0, others_s=[0.0, 4.0, 3.0, 90.0])
+    assert (found.seconds, found.basis) == (4.0, "others")
+    assert limit(TIMING, paced(6.0), "exchange", 0, others_s=[4.0]).seconds == 12.0
+    assert limit(TIMING, Pace(), "exchange", 0, others_s=[0.0]).basis == "ceiling"
+
+
+def test_a_fresh_leader_waits_for_joins_as_long_as_the_others_would() -> None:
+    swarm = Swarm(4, timing=Timing(form_s=30.0, exchange_s=60.0, certify_s=30.0, floor_s=1.0))
+    swarm.start_round()
+    order = next(iter(swarm.nodes.values())).machine.context.order
+    for key in order[1:]:
+        swarm.nodes[key].machine.context.pace.observe("form", 0.5, 0)
+    silent = swarm.nodes[order[3]]
+    swarm.close(*order[:3])
+    silent.round = None  # connected, and not answering
+    swarm.run(4.0)
+    assert [len(swarm.nodes[key].commits) for key in order] == [1, 1, 1, 0]
+    last = swarm.nodes[order[0]].machine.last
+    assert last is not None
+    assert last.limits["form"].basis == "others"

@@ -62,7 +62,7 @@ def make_join(number: int = 0, **changes: Any) -> Join:
     signer = FOUR[number]
     values: dict[str, Any] = {
         "key": signer.key, "prior": PRIOR, "role": "full", "upload": 1e6,
-        "contribution": make_contribution(signer), "lock": None, "holds": (),
+        "contribution": make_contribution(signer), "lock": None, "holds": (), "expects_s": (0.0,) * 3,
     }  # fmt: skip
     return sign(Join(**(HERE | values | changes)), signer)
 
@@ -164,6 +164,8 @@ OUT_OF_BOUNDS: dict[str, Message] = {
     "join that holds one thing twice": make_join(holds=(Held(KEY, 0, 1), Held(KEY, 1, 1))),
     "join that holds less than nothing": make_join(holds=(Held(KEY, 3, -1),)),
     "join that holds a short key's": make_join(holds=(Held(b"short", 0, 1),)),
+    "join that expects too little": make_join(expects_s=(1.0,)),
+    "join that expects for ever": make_join(expects_s=(1.0, float("nan"), 1.0)),
     "call for ever": Call(**HERE, prior=PRIOR, form_s=float("inf")),
     "roster for ever": make_roster(exchange_s=float("nan")),
     "roster that took less than nothing": make_roster(took_s=-1.0),
