@@ -158,6 +158,11 @@ class Leader:
         assert self.roster is not None
         return {join.key for join in self.roster.members if join.contribution is not None}
 
+    def _root_of(self, contributor: bytes) -> bytes | None:
+        assert self.roster is not None
+        headers = (join.contribution for join in self.roster.members if join.contribution is not None)
+        return next((header.root for header in headers if header.key == contributor), None)
+
     def receipt(self, receipt: Receipt) -> None:
         """Count a reducer's receipt. Raises MessageError."""
         if self.roster is None or receipt.roster != self.roster.hash:
@@ -166,6 +171,8 @@ class Leader:
             raise MessageError("unasked", "a receipt of a peer without a part, or for no contribution")
         if not signed_by(receipt, receipt.reducer, self._context.verify):
             raise MessageError("signature", "a receipt not signed by its reducer")
+        if receipt.root != self._root_of(receipt.contributor):
+            raise MessageError("different_value", "a receipt for another contribution of this peer")
         self._receipts.setdefault(receipt.contributor, set()).add(receipt.reducer)
 
     def held_by_all(self) -> set[bytes]:

@@ -20,6 +20,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from talkoot.averaging.reasons import REASONS as PROTOCOL_REASONS
 from talkoot.dht.errors import REASONS
 from talkoot.dht.network import Events, Traffic
 from talkoot.peer.metric_labels import FollowedCounter, LabelledCounter
@@ -96,7 +97,11 @@ class Metrics:
             "dial_failures", "Channels that could not be opened.", "reason", sorted(REASONS)
         )
         self.messages_rejected = self._labelled(
-            "messages_rejected", "Frames, records and messages refused.", "reason", sorted(REASONS)
+            "messages_rejected",
+            "Frames, records and messages refused.",
+            "reason",
+            sorted({*REASONS, *PROTOCOL_REASONS}),
+            max_values=64,
         )
 
     def _declare_training(self) -> None:

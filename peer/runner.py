@@ -331,6 +331,7 @@ class Runner:
         elif message.round < machine.context.ledger.round:
             if isinstance(message, Call | Join):  # never an answer to an answer
                 self._workshop.answer_stale(peer, message.round)
+            self._workshop.note(outputs.Refused(peer, "stale", f"round {message.round}"))
         else:
             self.feed(machine, machine.receive(peer, message, self._clock()))
 
@@ -352,6 +353,9 @@ class Runner:
         machine = await self._machine_for(header)
         if machine is not None:
             self.feed(machine, machine.receive_bulk(peer, header, frame.payload, self._clock()))
+        elif self._late_workshop is not None:
+            detail = f"{header.kind} of round {header.round}, attempt {header.attempt}"
+            self._workshop.note(outputs.Refused(peer, "stale", detail))
 
     async def _machine_for(self, header: BulkHeader) -> Round | None:
         with suppress(TimeoutError):

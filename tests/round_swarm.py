@@ -209,7 +209,7 @@ class Swarm:
     def connect(self) -> None:
         """Tell every living node who can be reached now."""
         living = {key for key, node in self.nodes.items() if node.alive}
-        for key in living:
+        for key in sorted(living):
             node = self.nodes[key]
             if node.round is not None:
                 self.perform(node, node.round.reachable(living - {key}, self.now))

@@ -56,6 +56,11 @@ def certificate(made: Scene, value: Value, voters: int, *, weak: bool = False) -
     return Certificate(value=value, attempt=0, weak=weak, votes=votes)
 
 
+def certificate_by(made: Scene, signers: list[Any]) -> Certificate:
+    value = right_value(made)
+    return Certificate(value=value, attempt=0, weak=False, votes=sign_votes(value, signers))
+
+
 def committed(made: Scene, certified: Certificate) -> Committed:
     return Committed(**made.here, certificate=certified)
 
@@ -133,6 +138,28 @@ TO_A_VOTER: dict[str, tuple[Attack, str]] = {
     "a certificate without quorum": (
         from_villain(lambda s: committed(s, certificate(s, right_value(s), 2))),
         "no_quorum",
+    ),
+    "a certificate with one voter's signature three times": (
+        from_villain(lambda s: committed(s, certificate_by(s, [votes_of(s, 3)[0]] * 3))),
+        "repeated_vote",
+    ),
+    "a certificate with a stranger's signature": (
+        from_villain(lambda s: committed(s, certificate_by(s, [*votes_of(s, 3), STRANGER]))),
+        "not_a_voter",
+    ),
+    "a certificate with a forged signature": (
+        from_villain(
+            lambda s: committed(
+                s,
+                replace(
+                    certificate(s, right_value(s), 3),
+                    votes=tuple(
+                        replace(vote, signature=bytes(64)) for vote in certificate(s, right_value(s), 3).votes
+                    ),
+                ),
+            )
+        ),
+        "signature",
     ),
     "a certificate of prepares": (
         from_villain(
@@ -239,9 +266,11 @@ def test_receipts_that_a_leader_does_not_count() -> None:
     made = scene(victim=0, until=exchanging)
     villain, other = made.villain, made.swarm.nodes[made.order[2]]
     reducer = made.roster.parts[0].reducer
+    assert villain.machine.local is not None
     owner = made.swarm.nodes[reducer]
     values: dict[str, Any] = {
-        "roster": made.roster.hash, "reducer": reducer, "contributor": villain.key, "root": b"r" * 32,
+        "roster": made.roster.hash, "reducer": reducer, "contributor": villain.key,
+        "root": villain.machine.local.header.root,
     }  # fmt: skip
     good = sign(Receipt(**made.here, **values), owner.signer)
     for bad, reason in (
@@ -250,6 +279,7 @@ def test_receipts_that_a_leader_does_not_count() -> None:
         (replace(good, contributor=STRANGER.key), "unasked"),
         (replace(good, contributor=other.key), "signature"),
         (sign(Receipt(**made.here, **values), STRANGER), "signature"),
+        (sign(replace(good, root=b"x" * 32), owner.signer), "different_value"),
     ):
         assert made.refuses(lambda bad=bad: made.receive(villain.key, bad), villain.key) == reason  # type: ignore[misc]
     made.finish()

@@ -1,6 +1,7 @@
 """Links: ordered lanes to every peer, kept up as long as they are wanted."""
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -227,6 +228,24 @@ def test_the_dialling_side_survives_a_bad_frame_too() -> None:
         await one.until(lambda: one.network.events.rejected["malformed"] == 1)
         await one.until(lambda: len(one.seen) >= 3)
         await one.connected_to(two)
+
+    run(main)
+
+
+@pytest.mark.parametrize("change", [("/control/1", "/control/2"), (SWARM.hex()[:16], "00" * 8)])
+def test_another_version_and_another_swarm_find_no_door(change: tuple[str, str]) -> None:
+    async def main(world: World) -> None:
+        one = await world.start(1)
+        stranger = world.hub.node(Identity.from_seed(b"s" * 32), swarm=SWARM)
+        await world.start_network(stranger)
+        spec = protocols(SWARM)["control"]
+        other = dataclasses.replace(spec, name=spec.name.replace(*change))
+        assert other.name != spec.name
+        with pytest.raises(RemoteError, match="unsupported"):
+            await stranger.dial(one.key, other, timeout_s=10)
+        assert stranger.events.dial_failures["unsupported"] == 1
+        assert one.links._lanes == {}
+        assert not one.seen
 
     run(main)
 

@@ -309,7 +309,10 @@ def test_bulk_waits_for_its_roster_and_is_dropped_when_it_never_comes() -> None:
         before = asyncio.get_running_loop().time()
         await asyncio.sleep(BULK_WAIT_S + 1)
         assert asyncio.get_running_loop().time() - before > BULK_WAIT_S
-        assert not any(isinstance(note, outputs.Refused) for note in bench.notes)
+        refused = [note for note in bench.notes if isinstance(note, outputs.Refused)]
+        assert [(note.sender, note.reason) for note in refused] == [
+            (Identity.from_seed(b"x" * 32).key, "stale")
+        ] * 2
         await one_round(world.benches, 2)
 
     run(3, main)
@@ -348,9 +351,11 @@ def test_a_peer_in_a_later_round_and_one_in_an_earlier_round() -> None:
         aborts: list[Message] = [Abort(round=n, attempt=0, reason="", suspects=()) for n in (0, 9, 1)]
         frames = [(encode(message), b"") for message in (call, *aborts)]
         await world.stranger("control", frames, bench)
-        await bench.until(lambda: any(isinstance(note, outputs.Refused) for note in bench.notes))
+        await bench.until(lambda: sum(isinstance(note, outputs.Refused) for note in bench.notes) == 3)
         said = [word for word in bench.asked if word != "persist"]
         assert said == ["stale 0", "behind 9"]  # an answer that is late is not answered
+        refused = [note.reason for note in bench.notes if isinstance(note, outputs.Refused)]
+        assert refused == ["stale"] * 3
         await one_round(world.benches, 2)
 
     run(3, main)
