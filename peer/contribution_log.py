@@ -16,7 +16,13 @@ from pathlib import Path
 import msgspec
 
 from talkoot.averaging.certificate import Certificate, CertificateError, Contribution
-from talkoot.averaging.contribution import ENTRY_BYTES, Chunks, LocalContribution, decode_index
+from talkoot.averaging.contribution import (
+    ENTRY_BYTES,
+    Chunks,
+    LocalContribution,
+    decode_index,
+    encoded_bytes,
+)
 from talkoot.averaging.digest import content_hash
 from talkoot.averaging.rules import Rules
 from talkoot.compression import codec as codecs
@@ -92,14 +98,9 @@ class ContributionLog:
             if not entry.kept:
                 continue
             kept += 1
-            room -= self._num_bytes(entry)
+            room -= encoded_bytes(self._rules, entry.header.codec)
             if kept > 1 and (kept > MAX_KEPT or room < 0):
                 self._forget_bytes(entry)
-
-    def _num_bytes(self, entry: Entry) -> int:
-        codec, rules = codecs.get(entry.header.codec), self._rules
-        last = codec.encoded_size(rules.chunk_numel(rules.num_chunks - 1))
-        return codec.encoded_size(rules.chunk_size) * (rules.num_chunks - 1) + last
 
     def _forget_bytes(self, entry: Entry) -> None:
         entry.local = None
@@ -130,7 +131,7 @@ class ContributionLog:
             log.warning("our contribution to round %d cannot be read: %s", header.round, error)
             return None
         chunks = Chunks(rules, codecs.get(header.codec), memoryview(data)[cut:])
-        if chunks.nbytes != self._num_bytes(entry) or any(
+        if chunks.nbytes != encoded_bytes(rules, header.codec) or any(
             content_hash(chunks[chunk]) != index.entries[chunk].hash for chunk in range(rules.num_chunks)
         ):
             log.warning("our contribution to round %d is damaged", header.round)
