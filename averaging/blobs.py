@@ -16,9 +16,6 @@ from talkoot.averaging.messages import MAX_PIECES, MessageError, Run
 from talkoot.averaging.rules import Rules
 from talkoot.compression import codec as codecs
 
-PIECE_BYTES = 256 * 1024
-"""A piece has as many chunks as fit into this, and at least one."""
-
 
 class Layout:
     """How the blobs of a round are cut into pieces: the same for all of them."""
@@ -28,12 +25,13 @@ class Layout:
         self._rules = rules
         self._full = codec.encoded_size(rules.chunk_size)
         self._last = codec.encoded_size(rules.chunk_numel(rules.num_chunks - 1))
-        per_piece = max(1, PIECE_BYTES // self._full, -(-rules.num_chunks // MAX_PIECES))
+        per_piece = max(1, rules.piece_bytes // self._full, -(-rules.num_chunks // MAX_PIECES))
         self._per_piece = min(per_piece, rules.num_chunks)
         self.num_chunks = rules.num_chunks
         self.num_pieces = -(-rules.num_chunks // self._per_piece)
         self.all = (1 << self.num_pieces) - 1
         """Every piece."""
+        self.eager_bytes = rules.eager_bytes
         self.blob_bytes = self._full * (rules.num_chunks - 1) + self._last
         """Bytes of all chunks of a blob."""
 

@@ -1,10 +1,10 @@
 """Fetching the pieces of a sparse exchange: whom to ask for what, and when to turn to somebody else.
 
-A peer asks another for at most `MAX_ASKED` pieces at once, chosen among those that it named, from a place
-that the hash of the blob's root and of our key gives, so that peers ask for different pieces. The owner of
-a blob hands each piece out once of its own accord (`talkoot.averaging.handing`); it is asked, like clients
-and like peers that kept us waiting in vain, only for *urgent* pieces: those that could not be had
-elsewhere in time. A request that waits for its turn moves as soon as another holder is free.
+A peer asks another for a few pieces at once, chosen among those that it named, from a place that the hash
+of the blob's root and of our key gives, so that peers ask for different pieces. The owner of a blob hands
+each piece out once of its own accord (`talkoot.averaging.handing`); it is asked, like clients and like
+peers that kept us waiting in vain, only for *urgent* pieces: those that could not be had elsewhere in time.
+A request that waits for its turn for long moves as soon as another holder is free.
 """
 
 from collections.abc import Iterable
@@ -15,6 +15,15 @@ from talkoot.averaging.messages import MAX_ASKED, Asked
 
 PATIENT = 2.0
 """A request may take so many times longer than usual before another holder is asked."""
+
+LONG_S = 0.5
+"""A request has to wait for so long before the owner is asked for what a slow holder should pass on."""
+
+PER_SECOND = 4
+"""Pieces that a holder is asked for in addition for each second that answers usually take."""
+
+SLOW = 3.0
+"""A holder that takes so many times longer than usual is asked only for what nobody else has."""
 
 Place = tuple[int, int]
 """(blob, piece)."""
@@ -46,7 +55,9 @@ class Fetcher:
         self._liars: set[bytes] = set()
         self._changed: set[bytes] = set()
         self._usual_s = 0.0
-        """How long a request takes, as far as we know."""
+        """How long a request takes lately, whomever we ask."""
+        self._took: dict[bytes, float] = {}
+        """How long one takes with each holder."""
         numel = max(1, known.layout.num_pieces)
         turns = [turn_of(blob.header.root, known.key) for blob in known.blobs]
         self._start = [int.from_bytes(turn[:8], "little") % numel for turn in turns]
@@ -61,15 +72,28 @@ class Fetcher:
                 self._news[blob] = now
         self._ask(holder, now)
         self._take_over(holder, now)
+        self._turn_to_owners(now)
 
     def _take_over(self, holder: bytes, now: float) -> None:
         """Ask a holder that has nothing else for us for what waits elsewhere, as far as it may be asked."""
         for place, request in list(self._requests.items()):
             blob, piece = place
             has = self._known.has[holder][blob] >> piece & 1 and not self._is_last_resort(holder, blob)
-            waits = request.waits and request.holder != holder and now - request.since >= self._worth_s
-            if has and waits and self._load(holder) < MAX_ASKED:
+            waits = request.waits and request.holder != holder and self._is_overdue(request, now)
+            if has and waits and self._load(holder) < self._room(holder, now):
                 self._move(place, holder, now)
+
+    def _turn_to_owners(self, now: float) -> None:
+        """What waits at a slow holder and nobody else passes on: its owner may be faster."""
+        for place, request in list(self._requests.items()):
+            owner = self._known.owners[place[0]]
+            waited_s = now - request.since if request.waits else 0.0
+            if waited_s < LONG_S or request.holder == owner or not self._is_slow(request.holder, now):
+                continue
+            fast = owner in self._known.has and owner in self._took and not self._is_slow(owner, now)
+            if fast and self._load(owner) < self._room(owner, now):
+                self._urgent[place[0]] |= 1 << place[1]
+                self._move(place, owner, now)
 
     def must_wait(self, holder: bytes, place: Place, now: float) -> None:
         """A holder serves others first: turn to a free one, if there is any."""
@@ -77,8 +101,8 @@ class Fetcher:
         if request is None or request.holder != holder:
             return
         request.waits = True
-        others = [other for other in self._free_holders(*place) if other != holder]
-        if others and now - request.since >= self._worth_s:
+        others = [other for other in self._free_holders(*place, now) if other != holder]
+        if others and self._is_overdue(request, now):
             self._move(place, others[0], now)
 
     def _move(self, place: Place, to: bytes, now: float) -> None:
@@ -87,10 +111,19 @@ class Fetcher:
         self._request(place, to, now)
         self._ask(before, now)
 
-    @property
-    def _worth_s(self) -> float:
-        """A request that waits for longer is moved; before, its answer would often cross the withdrawal."""
-        return PATIENT * self._usual_s
+    def _is_overdue(self, request: _Request, now: float) -> bool:
+        """Whether a request is better moved; too early, and its answer would often cross the withdrawal."""
+        return now - request.since >= PATIENT * self._usual_s or self._is_slow(request.holder, now)
+
+    def _is_slow(self, holder: bytes, now: float) -> bool:
+        """Whether this holder takes much longer than is usual, as far as we know."""
+        waiting = [now - request.since for request in self._requests.values() if request.holder == holder]
+        took_s = max(self._took.get(holder, 0.0), *waiting, 0.0)
+        return self._usual_s > 0 and took_s > SLOW * self._usual_s
+
+    def _room(self, holder: bytes, now: float) -> int:
+        """How many pieces a holder may be asked for at once: more where answers are long under way."""
+        return 1 if self._is_slow(holder, now) else min(MAX_ASKED, 2 + int(PER_SECOND * self._usual_s))
 
     def arrived(self, sender: bytes, place: Place, now: float) -> None:
         """A piece is here, verified."""
@@ -100,11 +133,21 @@ class Fetcher:
         self._stalls.pop(sender, None)
         request = self._requests.pop(place, None)
         if request is not None:
-            self._usual_s += 0.25 * (now - request.since - self._usual_s)
-            if request.holder != sender:
-                self._changed.add(request.holder)
+            self._learn(request, sender, now)
             self._ask(request.holder, now)
         self._ask(sender, now)
+        if sender in self._known.has:
+            self._take_over(sender, now)
+        self._turn_to_owners(now)
+
+    def _learn(self, request: _Request, sender: bytes, now: float) -> None:
+        """How long a request took."""
+        if request.holder != sender:
+            self._changed.add(request.holder)
+            return
+        seconds, before_s = now - request.since, self._took.get(sender)
+        self._usual_s += 0.25 * (seconds - self._usual_s)
+        self._took[sender] = seconds if before_s is None else before_s + 0.5 * (seconds - before_s)
 
     def lied(self, sender: bytes, place: Place, now: float) -> None:
         """A holder sent something else than what was signed: it is not asked again."""
@@ -179,8 +222,8 @@ class Fetcher:
         """Ask a holder for as much as it may be asked for."""
         if holder not in self._known.has or holder in self._liars:
             return
-        while self._load(holder) < MAX_ASKED:
-            place = self._choose(holder)
+        while self._load(holder) < self._room(holder, now):
+            place = self._choose(holder, now)
             if place is None:
                 return
             self._request(place, holder, now)
@@ -191,11 +234,14 @@ class Fetcher:
         self._asked[holder, blob] = self._asked.get((holder, blob), 0) | 1 << piece
         self._changed.add(holder)
 
-    def _choose(self, holder: bytes) -> Place | None:
+    def _choose(self, holder: bytes, now: float) -> Place | None:
+        slow = self._is_slow(holder, now)
         for blob in self._order:
             mask = self._known.has[holder][blob] & self._wanted[blob]
             if mask and self._is_last_resort(holder, blob):
                 mask &= self._urgent[blob]
+            if mask and slow:
+                mask &= ~self._known.union(blob, self._faster(blob, now)) | self._urgent[blob]
             for request in (item for item in self._requests if item[0] == blob) if mask else ():
                 mask &= ~(1 << request[1])
             if mask:
@@ -208,14 +254,22 @@ class Fetcher:
         late = holder in known.clients or holder in self._stalls
         return known.eager or known.owners[blob] == holder or late
 
-    def _free_holders(self, blob: int, piece: int) -> list[bytes]:
+    def _faster(self, blob: int, now: float) -> list[bytes]:
+        """Holders that can be expected to serve a blob's pieces soon."""
+        return [
+            holder
+            for holder in self._known.has
+            if not self._is_last_resort(holder, blob) and not self._is_slow(holder, now)
+        ]
+
+    def _free_holders(self, blob: int, piece: int, now: float) -> list[bytes]:
         return [
             holder
             for holder, masks in self._known.has.items()
             if masks[blob] >> piece & 1
             and holder not in self._liars
             and not self._is_last_resort(holder, blob)
-            and self._load(holder) < MAX_ASKED
+            and self._load(holder) < self._room(holder, now)
         ]
 
     def _load(self, holder: bytes) -> int:

@@ -1,15 +1,16 @@
 """Handing out the pieces of a sparse exchange: what a holder sends, to whom, and how much at once.
 
-Few pieces are under way from a peer at once: `WINDOW[0]` at first, one more for each that its receiver
-announced soon, one less for each that took long. The pieces of its own blob a peer hands out unasked, each
-to one member only, which then serves the others: first to those whose pieces are passed on, so that a slow
-relay gets little. So one upload of its blob is enough. All else is served as asked for, members in turn. A
-blob that is small enough is handed to everyone at once.
+Few pieces are under way from a peer at once: `WINDOW[0]` at first, more as long as the median member
+announces them soon. The pieces of its own blob a peer hands out unasked, each to one member only, which
+then serves the others: first to those whose pieces are passed on, so that a slow relay gets little. So one
+upload of its blob is enough. All else is served as asked for, members in turn. A blob that is small enough
+is handed to everyone at once.
 """
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median_low
 
 from talkoot.averaging.fetcher import Place
 from talkoot.averaging.known import Known, turn_of
@@ -23,6 +24,9 @@ SOON_S = 0.5
 
 LATE = 4.0
 """A piece that takes so many times longer than usual does not hold up others any more."""
+
+MAX_ALONE = 2
+"""Pieces of our blob that one member may have alone while others wait for what we pass on."""
 
 MIN_LATE_S = 0.25
 
@@ -46,7 +50,9 @@ class Handing:
         self._own = own
         self._patience_s = patience_s
         self._usual_s = patience_s / (2 * LATE)
-        """How long a piece is under way, as far as we know."""
+        """How long a piece is under way to the median member."""
+        self._took: dict[bytes, float] = {}
+        """And to each member, lately."""
         self._window = WINDOW[0]
         self._eager = known.eager
         self._queues: dict[bytes, list[Asked]] = {}
@@ -70,16 +76,18 @@ class Handing:
         self._stalled.discard(member)
         for item in [item for item in self._serving if item[0] == member]:
             if news[item[1]] >> item[2] & 1:
-                self._taken(now - self._serving.pop(item))
+                self._taken(member, now - self._serving.pop(item))
         if member in self._queues:
             has = self._known.has[member]
             left = [item for item in self._queues[member] if not has[item.blob] >> item.piece & 1]
             self._queues[member] = left
 
-    def _taken(self, seconds: float) -> None:
-        """A piece was under way for so long."""
-        self._usual_s += 0.25 * (seconds - self._usual_s)
-        step = 1 if seconds <= SOON_S else -1
+    def _taken(self, member: bytes, seconds: float) -> None:
+        """A piece was under way for so long. That one member is slow says nothing about our uplink."""
+        before_s = self._took.get(member, seconds)
+        self._took[member] = before_s + 0.5 * (seconds - before_s)
+        self._usual_s = median_low(self._took.values())
+        step = 1 if self._usual_s <= SOON_S else -1
         self._window = min(max(self._window + step, WINDOW[0]), WINDOW[1])
 
     def want(self, member: bytes, pieces: Sequence[Asked]) -> None:
@@ -116,7 +124,8 @@ class Handing:
         """When something under way becomes late, or counts as lost."""
         late_s, lost_s = self._late_s, 2 * self._patience_s
         dues = [
-            since + (late_s if since > self._seen - late_s else lost_s) for since in self._serving.values()
+            since + late_s if since + late_s > self._seen else since + lost_s
+            for since in self._serving.values()
         ]
         return min(dues, default=None)
 
@@ -140,13 +149,13 @@ class Handing:
         return out
 
     def _next(self, now: float) -> Serve | None:
-        """Own pieces and requests in turn, as long as there are both."""
+        """Own pieces and requests in turn, as long as there are both; own ones first on a slow uplink."""
         if self._eager and (own := self._own_piece()) is not None:
             return own
         if sum(1 for since in self._serving.values() if now < since + self._late_s) >= self._window:
             return None
-        if self._own_first:
-            return self._own_piece() or self._requested()
+        if self._own_first or self._usual_s > SOON_S:
+            return self._own_piece(MAX_ALONE) or self._requested() or self._own_piece()
         return self._requested() or self._own_piece()
 
     def _may_send(self, member: bytes) -> bool:
@@ -172,8 +181,11 @@ class Handing:
     def _has_index(self, member: bytes, blob: int) -> bool:
         return (member, blob) in self._indexed or bool(self._known.has[member][blob])
 
-    def _own_piece(self) -> Serve | None:
-        """The next piece of our blob that nobody has, and who is to get it."""
+    def _own_piece(self, max_alone: int | None = None) -> Serve | None:
+        """The next piece of our blob that nobody has, and who is to get it.
+
+        With `max_alone`: a member that has so many of our pieces alone gets no more.
+        """
         own = self._own
         if own is None:
             return None
@@ -184,6 +196,8 @@ class Handing:
         for member in there if self._eager or not relays else relays:
             mask = self._due(own, member) if self._may_send(member) else 0
             alone = (self._known.has[member][own] & ~spread).bit_count()
+            if max_alone is not None and alone >= max_alone:
+                continue
             if mask and (best is None or alone < best[0]):
                 best = alone, member, (mask & -mask).bit_length() - 1
         return self._serve(best[1], own, best[2], False) if best is not None else None

@@ -6,9 +6,6 @@ from talkoot.averaging.blobs import Blob, Layout
 from talkoot.averaging.digest import content_hash
 from talkoot.averaging.messages import Have, Join, MessageError, Run
 
-EAGER_BYTES = 256 * 1024
-"""A peer uploads its blob to everybody when that is no more than this in all: relaying would cost time."""
-
 
 class Known:
     """The blobs of one roster, and for each other member that is there the pieces that it named."""
@@ -20,7 +17,7 @@ class Known:
         self.owners = [blob.header.key for blob in blobs]
         self.clients = {join.key for join in members if join.role == "client"}
         self.others = tuple(join.key for join in members if join.key != key)
-        self.eager = layout.blob_bytes * len(self.others) <= EAGER_BYTES
+        self.eager = layout.blob_bytes * len(self.others) <= layout.eager_bytes
         """Whether every peer hands its blob to all the others itself."""
         self.has: dict[bytes, list[int]] = {}
         """By member that is in the attempt and not lost: a mask of pieces for each blob."""

@@ -30,7 +30,7 @@ MAX_PIECES = 1 << 14
 MAX_RUNS = 1024
 """Most runs of pieces in one message."""
 
-MAX_ASKED = 2
+MAX_ASKED = 8
 """Most pieces that a peer may ask of another at once."""
 
 Role = Literal["full", "client", "observer"]

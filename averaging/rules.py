@@ -15,6 +15,10 @@ CHUNK_NUMEL = 1 << 18
 """Elements in one chunk of a real swarm's vector: the unit of encoding, hashing and sharing out."""
 
 
+PIECE_BYTES = 256 * 1024
+EAGER_BYTES = 256 * 1024
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rules:
     """What every peer of a swarm must agree on to get the same bits."""
@@ -42,6 +46,13 @@ class Rules:
 
     exchange: Literal["dense", "sparse"] = "dense"
     """dense: parts of the vector have reducers. sparse: every peer fetches every contribution whole."""
+
+    piece_bytes: int = PIECE_BYTES
+    """A piece of a sparse exchange has as many chunks as fit into this, and at least one."""
+
+    eager_bytes: int = EAGER_BYTES
+    """In a sparse exchange a peer uploads its blob to everybody itself when that is no more than this in
+    all: having it passed on would cost time and save nothing."""
 
     chunk_size: int = CHUNK_NUMEL
     """Elements in one chunk; simulations of small vectors have smaller ones."""

@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,16 @@ StateDirOption = Annotated[
     typer.Option("--state-dir", metavar="DIR", help="State directory of the peer (default: one per user)."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class ExchangeMode(StrEnum):
+    """How contributions are brought together in a round: `round.exchange` of the manifest."""
+
+    dense = "dense"
+    sparse = "sparse"
+
+
+ExchangeOption = Annotated[ExchangeMode, typer.Option("--exchange", help="The rounds' exchange.")]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 

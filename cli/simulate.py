@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from talkoot.cli.options import JsonOption
+from talkoot.cli.options import ExchangeMode, JsonOption
 from talkoot.dht.errors import ConfigError
 from talkoot.peer.simulation.kinds import KINDS
 
@@ -23,6 +23,9 @@ def simulate(
         typer.Option(metavar="KINDS", help="all, none, or some of " + ", ".join(KINDS) + "."),
     ] = "all",
     rounds: Annotated[int, typer.Option(min=1, max=10000, help="Rounds, roughly, under faults.")] = 6,
+    exchange: Annotated[
+        ExchangeMode | None, typer.Option(help="The rounds' exchange; by the seed if not given.")
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, max=256, help="Processes at once.")] = 2,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say only what failed, and the sum.")] = False,
     json: JsonOption = False,
@@ -36,10 +39,17 @@ def simulate(
     kinds = _kinds(faults, KINDS)
     results, began = [], time.monotonic()
     numbers = list(range(seed, seed + seeds))
-    for result in run_batch(numbers, peers=peers, rounds=rounds, kinds=kinds, jobs=jobs):
+    for result in run_batch(
+        numbers,
+        peers=peers,
+        rounds=rounds,
+        kinds=kinds,
+        jobs=jobs,
+        exchange=exchange.value if exchange else "any",
+    ):
         results.append(result)
         if not json and (not quiet or _violated(result)):
-            _tell(result, rounds, faults)
+            _tell(result, rounds, faults, exchange)
     results.sort(key=lambda result: result["seed"])
     failed = [result for result in results if _violated(result)]
     if json:
@@ -47,7 +57,7 @@ def simulate(
     else:
         typer.echo(_sum(results, failed, time.monotonic() - began))
     for result in failed if json else ():
-        typer.echo(_replay(result, rounds, faults), err=True)
+        typer.echo(_replay(result, rounds, faults, exchange), err=True)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -65,7 +75,7 @@ def _kinds(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
     return kinds
 
 
-def _tell(result: dict[str, Any], rounds: int, faults: str) -> None:
+def _tell(result: dict[str, Any], rounds: int, faults: str, exchange: ExchangeMode | None) -> None:
     violations = [*result["safety_violations"], *result["liveness_violations"]]
     typer.echo(
         f"seed {result['seed']:6}  {result['rounds_committed']:4} rounds  {result['faults']:3} faults  "
@@ -76,7 +86,7 @@ def _tell(result: dict[str, Any], rounds: int, faults: str) -> None:
     if violations:
         for line in result.get("trace", [])[-40:]:
             typer.echo(f"    {line}")
-        typer.echo("  repeat it: " + _replay(result, rounds, faults))
+        typer.echo("  repeat it: " + _replay(result, rounds, faults, exchange))
     sys.stdout.flush()
 
 
@@ -90,6 +100,7 @@ def _sum(results: list[dict[str, Any]], failed: list[dict[str, Any]], seconds: f
     )
 
 
-def _replay(result: dict[str, Any], rounds: int, faults: str) -> str:
+def _replay(result: dict[str, Any], rounds: int, faults: str, exchange: ExchangeMode | None) -> str:
     which = f"--peers {result['peers']} --seed {result['seed']}"
-    return f"talkoot simulate {which} --faults {faults} --rounds {rounds}"
+    mode = "" if exchange is None else f" --exchange {exchange.value}"
+    return f"talkoot simulate {which} --faults {faults} --rounds {rounds}{mode}"

@@ -162,7 +162,7 @@ class MemoryChannel(Channel):
     def _arrival_time(self, size: int) -> float | None:
         """When `size` more bytes have gone through both links; None when the connection breaks over it."""
         ours, theirs = self._network, self._other._network
-        delay_s = ours.link.latency_s + theirs.link.latency_s
+        delay_s = latency_s = ours.link.latency_s + theirs.link.latency_s
         if ours.link.jitter_s or theirs.link.jitter_s:
             delay_s += ours.hub.random.uniform(0.0, ours.link.jitter_s + theirs.link.jitter_s)
         if ours.link.loss or theirs.link.loss:
@@ -170,10 +170,10 @@ class MemoryChannel(Channel):
             if resent_s is None:
                 return None
             delay_s += resent_s
-        begin = max(ours.hub.clock.time(), ours.upload_free_at)
-        ours.upload_free_at = begin + size / ours.link.upload
-        begin = max(begin + delay_s, theirs.download_free_at)
-        theirs.download_free_at = begin + size / theirs.link.download
+        now = ours.hub.clock.time()
+        ours.upload_free_at = max(now, ours.upload_free_at) + size / ours.link.upload
+        # What a slow sender has yet to send must not hold up what others send to the same receiver.
+        theirs.download_free_at = max(now + latency_s, theirs.download_free_at) + size / theirs.link.download
         arrival = max(ours.upload_free_at + delay_s, theirs.download_free_at)
         self._other._in_order_at = max(arrival, self._other._in_order_at)
         return self._other._in_order_at

@@ -14,6 +14,8 @@ from statistics import median
 from typing import IO, Any
 
 from talkoot.compression.codec import get
+from talkoot.peer.bench_uplink import measure as measure_uplink
+from talkoot.peer.manifest import Exchange
 
 START_TIMEOUT_S = 120.0
 
@@ -21,9 +23,9 @@ START_TIMEOUT_S = 120.0
 class _Peer:
     """A worker process and its lines of JSON."""
 
-    def __init__(self, number: int, peers: int, numel: int, codec: str) -> None:
+    def __init__(self, number: int, peers: int, numel: int, codec: str, exchange: Exchange) -> None:
         command = [sys.executable, "-m", "talkoot.peer.bench_round_worker"]
-        arguments = [str(number), str(peers), str(numel), codec]
+        arguments = [str(number), str(peers), str(numel), codec, exchange]
         self.process = subprocess.Popen(  # noqa: S603 - ourselves
             command + arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -55,12 +57,14 @@ def _pipe(pipe: IO[str] | None) -> IO[str]:
     return pipe
 
 
-def measure(*, peers: int, numel: int, codec: str, rounds: int) -> dict[str, Any]:
+def measure(
+    *, peers: int, numel: int, codec: str, rounds: int, exchange: Exchange = "dense"
+) -> dict[str, Any]:
     """Run the benchmark; returns its figures. Raises RuntimeError when a peer fails."""
     with ExitStack() as stack:
         workers = []
         for number in range(peers):
-            worker = _Peer(number, peers, numel, codec)
+            worker = _Peer(number, peers, numel, codec, exchange)
             stack.callback(worker.end)
             workers.append(worker)
         who = [worker.hear() for worker in workers]
@@ -73,23 +77,28 @@ def measure(*, peers: int, numel: int, codec: str, rounds: int) -> dict[str, Any
             for worker in workers:
                 worker.say(number)
             results.append([worker.hear() for worker in workers])
-    return _summary(results[1:], peers=peers, numel=numel, codec=codec)
+    return _summary(results[1:], peers=peers, numel=numel, codec=codec, exchange=exchange)
 
 
-def lower_bound(*, peers: int, numel: int, codec: str) -> float:
-    """Bytes that each peer of an all-reduce sends at least, when all send equally much: 2 (n-1)/n encoded
-    vectors (Patarasuk and Yuan 2009)."""
-    return 2 * (peers - 1) / peers * get(codec).encoded_size(numel)
+def lower_bound(*, peers: int, numel: int, codec: str, exchange: Exchange = "dense") -> float:
+    """Bytes that each peer sends at least, when all send equally much: 2 (n-1)/n encoded vectors in an
+    all-reduce (Patarasuk and Yuan 2009), n-1 where everyone fetches every contribution."""
+    vectors = peers - 1 if exchange == "sparse" else 2 * (peers - 1) / peers
+    return vectors * get(codec).encoded_size(numel)
 
 
-def _summary(results: list[list[dict[str, Any]]], *, peers: int, numel: int, codec: str) -> dict[str, Any]:
+def _summary(
+    results: list[list[dict[str, Any]]], *, peers: int, numel: int, codec: str, exchange: Exchange
+) -> dict[str, Any]:
     seconds = [max(r["decoded"] for r in row) - min(r["began"] for r in row) for row in results]
     whole = [max(r["committed"] for r in row) - min(r["began"] for r in row) for row in results]
     sent = max(r["bytes_sent"] for row in results for r in row)
+    at_least = lower_bound(peers=peers, numel=numel, codec=codec, exchange=exchange)
     return {
         "peers": peers,
         "numel": numel,
         "codec": codec,
+        "exchange": exchange,
         "rounds": len(results),
         "seconds_median": round(median(seconds), 4),
         "seconds_min": round(min(seconds), 4),
@@ -97,7 +106,7 @@ def _summary(results: list[list[dict[str, Any]]], *, peers: int, numel: int, cod
         "seconds_to_certificate_median": round(median(whole), 4),
         "seconds_apply_median": round(median(r["apply"] for row in results for r in row), 4),
         "bytes_sent_per_peer": sent,
-        "ratio_to_lower_bound": round(sent / lower_bound(peers=peers, numel=numel, codec=codec), 4),
+        "ratio_to_lower_bound": round(sent / at_least, 4),
         "rel_l2_error": round(max(r["error"] for row in results for r in row if r["error"] is not None), 6),
         "digests_equal": all(len({r["digest"] for r in row}) == 1 for row in results),
         "attempts": max(r["attempts"] for row in results for r in row),
@@ -106,10 +115,13 @@ def _summary(results: list[list[dict[str, Any]]], *, peers: int, numel: int, cod
     }
 
 
-def main(*, peers: int, numel: int, codec: str, rounds: int, json: bool) -> int:
+def main(*, peers: int, numel: int, codec: str, rounds: int, exchange: Exchange, json: bool) -> int:
     """Print the figures; returns the exit code."""
     try:
-        figures = measure(peers=peers, numel=numel, codec=codec, rounds=rounds)
+        figures = measure(peers=peers, numel=numel, codec=codec, rounds=rounds, exchange=exchange)
+        if exchange == "sparse":
+            uplink = measure_uplink(peers=peers, numel=numel, codec=codec)
+            figures |= {f"slow_uplink_{name}": value for name, value in uplink.items()}
     except RuntimeError as error:
         sys.stderr.write(f"talkoot: {error}\n")
         return 1
@@ -117,5 +129,5 @@ def main(*, peers: int, numel: int, codec: str, rounds: int, json: bool) -> int:
         sys.stdout.write(json_module.dumps(figures, indent=2) + "\n")
     else:
         for name, value in figures.items():
-            sys.stdout.write(f"{name:30} {value}\n")
+            sys.stdout.write(f"{name:42} {value}\n")
     return 0 if figures["digests_equal"] else 1

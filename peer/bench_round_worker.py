@@ -25,6 +25,7 @@ from talkoot.dht.config import NetworkConfig
 from talkoot.dht.host import P2PNetwork
 from talkoot.dht.identity import Identity, verify
 from talkoot.peer.links import Links
+from talkoot.peer.manifest import Exchange
 from talkoot.peer.runner import Runner
 
 STEPS = 100
@@ -42,7 +43,7 @@ class Bench:
     make_round: type[Round] = Round
     """The machine of a round; other benchmarks listen in on it."""
 
-    def __init__(self, number: int, peers: int, numel: int, codec: str) -> None:
+    def __init__(self, number: int, peers: int, numel: int, codec: str, exchange: Exchange = "dense") -> None:
         self.number, self.peers, self.numel, self.codec = number, peers, numel, codec
         self.identity = Identity.from_seed(bytes([number + 1]) * 32)
         voters = tuple(sorted(Identity.from_seed(bytes([i + 1]) * 32).key for i in range(peers)))
@@ -57,6 +58,7 @@ class Bench:
             outer_momentum=0.9,
             error_feedback=False,
             max_absent_rounds=3,
+            exchange=exchange,
         )
         self.voters = voters
         self.start = torch.zeros(numel)
@@ -258,7 +260,8 @@ def main() -> None:
     torch.set_num_threads(1)
 
     async def work() -> None:
-        await _work(Bench(number, peers, numel, sys.argv[4]))
+        exchange: Exchange = "sparse" if sys.argv[5] == "sparse" else "dense"
+        await _work(Bench(number, peers, numel, sys.argv[4], exchange))
 
     uvloop.run(work())
 

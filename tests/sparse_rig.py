@@ -1,12 +1,12 @@
 """Swarms with a sparse exchange of small blobs, in pieces that are passed on as large ones are."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
-import pytest
 from round_swarm import Node, Swarm
 
-from talkoot.averaging import blobs, known, outputs
+from talkoot.averaging import outputs
 from talkoot.averaging.messages import Call, Committed, Join, Message
 from talkoot.averaging.sparse import SparseExchange
 
@@ -14,18 +14,13 @@ CHUNK = 2**10
 NUMEL = 6 * CHUNK - 100
 
 
-@pytest.fixture
-def relaying(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every chunk is a piece, and no blob is small enough to be handed to everybody."""
-    monkeypatch.setattr(blobs, "PIECE_BYTES", 1)
-    monkeypatch.setattr(known, "EAGER_BYTES", 0)
-
-
 class SparseSwarm(Swarm):
-    """Counts the copies of pieces that peers send."""
+    """Every chunk is a piece, and none is handed to everybody. Counts the copies that peers send."""
 
-    def __init__(self, num_peers: int, **options: Any) -> None:
+    def __init__(self, num_peers: int, *, eager: bool = False, **options: Any) -> None:
         super().__init__(num_peers, **({"numel": NUMEL, "chunk_size": CHUNK} | options), exchange="sparse")
+        if not eager:
+            self.rules = replace(self.rules, piece_bytes=1, eager_bytes=0)
         self.own: Counter[bytes] = Counter()
         """Pieces of its own blob that each peer sent."""
         self.relayed: Counter[bytes] = Counter()

@@ -3,18 +3,15 @@
 import pytest
 import torch
 from round_swarm import Swarm, toy_verify
-from sparse_rig import CHUNK, NUMEL, SparseSwarm, exchange_of, reasons, relaying
+from sparse_rig import CHUNK, NUMEL, SparseSwarm, exchange_of, reasons
 
 from talkoot.averaging import outputs
 from talkoot.averaging.certificate import check_certificate
-
-__all__ = ["relaying"]
 
 PIECES = -(-NUMEL // CHUNK)
 
 
 @pytest.mark.parametrize("num_peers", [1, 2, 3, 4, 8])
-@pytest.mark.usefixtures("relaying")
 def test_all_peers_commit_the_same_bits_and_upload_their_blob_once(num_peers: int) -> None:
     swarm = SparseSwarm(num_peers)
     swarm.play()
@@ -33,7 +30,7 @@ def test_all_peers_commit_the_same_bits_and_upload_their_blob_once(num_peers: in
 
 
 def test_small_blobs_are_handed_to_everybody() -> None:
-    swarm = SparseSwarm(5)
+    swarm = SparseSwarm(5, eager=True)
     swarm.play()
     assert len(swarm.digests()) == 1
     assert sum(swarm.relayed.values()) == 0
@@ -50,7 +47,6 @@ def test_the_result_is_that_of_a_dense_exchange_but_for_its_second_quantisation(
     assert torch.equal(one.theta, other.theta)
 
 
-@pytest.mark.usefixtures("relaying")
 def test_a_client_contributes_and_fetches_but_is_not_relied_on() -> None:
     swarm = SparseSwarm(4)
     client = next(iter(swarm.nodes.values()))
@@ -78,7 +74,6 @@ def at_boundary(swarm: SparseSwarm, at: int, victim: bytes) -> None:
     swarm.on_delivery = kill
 
 
-@pytest.mark.usefixtures("relaying")
 @pytest.mark.parametrize("victim", [0, 1, 2, 3], ids=["leader", "second", "third", "last"])
 def test_a_death_at_any_message_boundary_costs_at_most_one_attempt(victim: int) -> None:
     total = deliveries(4)
@@ -100,7 +95,6 @@ def test_a_death_at_any_message_boundary_costs_at_most_one_attempt(victim: int) 
         check_certificate(finished[0].commits[0], finished[0].machine.context.ledger.voters, toy_verify)
 
 
-@pytest.mark.usefixtures("relaying")
 def test_what_came_in_one_attempt_is_not_fetched_again_in_the_next() -> None:
     swarm = SparseSwarm(4)
     swarm.start_round()
@@ -115,7 +109,6 @@ def test_what_came_in_one_attempt_is_not_fetched_again_in_the_next() -> None:
     assert sum(swarm.own[key] + swarm.relayed[key] for key in order[1:]) <= 3 * 2 * PIECES + 3 * PIECES
 
 
-@pytest.mark.usefixtures("relaying")
 def test_a_frozen_member_costs_time_but_no_attempt() -> None:
     for place in (1, 2, 3):
         swarm = SparseSwarm(4)
@@ -132,7 +125,6 @@ def test_a_frozen_member_costs_time_but_no_attempt() -> None:
         assert {len(node.commits[0].value.cut) for node in living} <= {3, 4}
 
 
-@pytest.mark.usefixtures("relaying")
 def test_a_weak_round_is_cut_by_the_voters_that_are_present() -> None:
     swarm = SparseSwarm(4)
     keys = list(swarm.nodes)
@@ -144,7 +136,6 @@ def test_a_weak_round_is_cut_by_the_voters_that_are_present() -> None:
     assert len(swarm.digests()) == 1
 
 
-@pytest.mark.usefixtures("relaying")
 def test_a_slow_member_is_served_by_those_who_have_committed() -> None:
     swarm = SparseSwarm(4)
     swarm.start_round()

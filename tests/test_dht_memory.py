@@ -70,6 +70,33 @@ def test_channels_share_the_link_of_a_node() -> None:
     run_virtual(main())
 
 
+def test_a_slow_sender_does_not_hold_up_what_others_send_to_the_same_receiver() -> None:
+    async def main() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            hub = MemoryHub()
+            receiver, slow = await two(hub, tasks, Link(), Link(upload=SECOND))
+            identity = Identity.from_seed(b"f" * 32)
+            fast = Node(hub.node(identity, swarm=SWARM, link=Link()), identity)
+            fast.network.serve(SPEC, fast.keep)
+            started = asyncio.Event()
+            fast.task = tasks.create_task(fast.network.run(started=started.set))
+            await started.wait()
+            slow_ours, _ = await pair([receiver, slow])
+            fast_ours, theirs = await pair([receiver, fast])
+            began = asyncio.get_running_loop().time()
+            sending = [tasks.create_task(slow_ours.send(b"", bytes(SECOND), timeout_s=10)) for _ in range(2)]
+            await asyncio.sleep(0)
+            await fast_ours.send(b"", b"small", timeout_s=10)
+            await theirs.receive(timeout_s=10)
+            assert asyncio.get_running_loop().time() - began < 0.1
+            for task in sending:
+                task.cancel()
+            for node in (receiver, slow, fast):
+                await node.stop()
+
+    run_virtual(main())
+
+
 def test_partition_and_crash() -> None:
     rig = Rig("memory")
 

@@ -59,6 +59,12 @@ def test_seeds_that_failed_once() -> None:
     assert sum(r["rounds_aborted"] for r in results) > 0
 
 
+def test_all_faults_together_with_a_sparse_exchange() -> None:
+    results = list(run_batch(list(range(6)), peers=4, rounds=3, kinds=KINDS, jobs=2, exchange="sparse"))
+    failed = [r for r in results if r["safety_violations"] or r["liveness_violations"]]
+    assert not failed, [(r["seed"], r["safety_violations"], r["liveness_violations"]) for r in failed]
+
+
 def test_the_checkers_notice_a_quorum_that_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (certificate, context, voting):
         monkeypatch.setattr(module, "quorum", lambda count: max(1, count // 2))

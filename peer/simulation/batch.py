@@ -12,14 +12,20 @@ from typing import Any
 
 
 def run_batch(
-    seeds: list[int], *, peers: int, rounds: int, kinds: tuple[str, ...], jobs: int
+    seeds: list[int],
+    *,
+    peers: int,
+    rounds: int,
+    kinds: tuple[str, ...],
+    jobs: int,
+    exchange: str = "any",
 ) -> Iterator[dict[str, Any]]:
     """Results as they come, in no particular order. Raises RuntimeError when a process dies."""
     answers: SimpleQueue[dict[str, Any] | str] = SimpleQueue()
     jobs = max(1, min(jobs, len(seeds)))
     with ExitStack() as stack:
         for job in range(jobs):
-            process = _start(seeds[job::jobs], peers, rounds, kinds)
+            process = _start(seeds[job::jobs], peers, rounds, kinds, exchange)
             listener = Thread(target=_listen, args=(process, answers), daemon=True)
             listener.start()
             stack.callback(_end, process, listener)
@@ -30,9 +36,11 @@ def run_batch(
             yield answer
 
 
-def _start(seeds: list[int], peers: int, rounds: int, kinds: tuple[str, ...]) -> "subprocess.Popen[str]":
+def _start(
+    seeds: list[int], peers: int, rounds: int, kinds: tuple[str, ...], exchange: str
+) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "talkoot.peer.simulation.worker"]
-    arguments = [str(peers), str(rounds), ",".join(kinds), *map(str, seeds)]
+    arguments = [str(peers), str(rounds), ",".join(kinds), exchange, *map(str, seeds)]
     return subprocess.Popen(  # noqa: S603 - ourselves
         command + arguments,
         stdout=subprocess.PIPE,

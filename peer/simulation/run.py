@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from talkoot.averaging.certificate import Certificate
+from talkoot.peer.manifest import Exchange
 from talkoot.peer.simulation.bounds import exceeded
 from talkoot.peer.simulation.checks import Safety
 from talkoot.peer.simulation.disks import simulated_disks
@@ -76,7 +77,15 @@ class Result:
 
 
 class _Simulation:
-    def __init__(self, peers: int, seed: int, kinds: tuple[str, ...], rounds: int, folder: Path) -> None:
+    def __init__(
+        self,
+        peers: int,
+        seed: int,
+        kinds: tuple[str, ...],
+        rounds: int,
+        folder: Path,
+        exchange: Exchange | None,
+    ) -> None:
         self.rounds = rounds
         self.liveness: list[str] = []
         self.failed = False
@@ -91,7 +100,7 @@ class _Simulation:
             on_trouble=self.safety.violated,
             real_signatures=self.real,
             wrong_clocks=bool(kinds),
-            exchange="sparse" if seed % SPARSE == SPARSE - 1 else "dense",
+            exchange=exchange or ("sparse" if seed % SPARSE == SPARSE - 1 else "dense"),
         )
         self.faults = Faults(self.world, seed, kinds, MEAN_GAP_S * min(1.0, GAP_PEERS / peers))
         self.aborted = 0
@@ -181,14 +190,19 @@ class _Simulation:
             self.check_bounds(peer)
 
 
-def run_seed(*, peers: int, seed: int, kinds: tuple[str, ...], rounds: int) -> tuple[Result, list[str]]:
-    """Simulate one seed; returns the result and the lines of what happened. `peers` 0: the seed chooses."""
+def run_seed(
+    *, peers: int, seed: int, kinds: tuple[str, ...], rounds: int, exchange: Exchange | None = None
+) -> tuple[Result, list[str]]:
+    """Simulate one seed; returns the result and the lines of what happened.
+
+    With 0 peers or without an exchange the seed chooses.
+    """
     peers = peers or SOME_PEERS[seed % len(SOME_PEERS)]
     shared_memory = Path("/dev/shm")  # noqa: S108 - a file system in memory, where there is one
     where = str(shared_memory) if shared_memory.is_dir() else None
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="talkoot-sim-", dir=where) as folder, simulated_disks():
-        simulation = _Simulation(peers, seed, kinds, rounds, Path(folder))
+        simulation = _Simulation(peers, seed, kinds, rounds, Path(folder), exchange)
         with nullcontext() if simulation.real else stand_in_signatures():
             virtual_s = _run(simulation)
     seconds = time.perf_counter() - began

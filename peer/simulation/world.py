@@ -92,6 +92,8 @@ class World:
         ]
         self.manifest = _manifest(identities, exchange, self._compression())
         self.rules = replace(rules_of(self.manifest), chunk_size=CHUNK_SIZE)
+        if seed % 4:  # most blobs are passed on in pieces, as large ones are
+            self.rules = replace(self.rules, piece_bytes=1, eager_bytes=0)
         self.peers = [self._peer(number, identity) for number, identity in enumerate(identities)]
         self._group: asyncio.TaskGroup | None = None
         self._found()
