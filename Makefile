@@ -6,13 +6,14 @@ FUZZ ?= 20
 SEED ?= 0
 SEEDS ?= 1000
 SOAK_SEEDS ?= 20000
+MINUTES ?= 30
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 PINS := -c constraints.txt --build-constraint constraints.txt
 PACKAGES := peer dht averaging compression cli
 
-.PHONY: demo test simulate soak fuzz lint types bench clean
+.PHONY: demo test simulate soak soak-simulated soak-real fuzz lint types bench clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/talkoot demo $(ARGS)
@@ -24,9 +25,16 @@ test: $(VENV)/.installed-dev
 simulate: $(VENV)/.installed
 	$(VENV)/bin/talkoot simulate --peers 0 --rounds 4 --seed $(SEED) --seeds $(SEEDS) --jobs $(JOBS) --quiet $(ARGS)
 
-soak: $(VENV)/.installed
+# Two soaks: SOAK_SEEDS simulated swarms, and MINUTES of real daemons under real faults (all kinds only as root).
+soak: soak-simulated soak-real
+
+soak-simulated: $(VENV)/.installed
 	$(VENV)/bin/talkoot simulate --peers 0 --rounds 6 --seed $(SEED) --seeds $(SOAK_SEEDS) --jobs $(JOBS) --quiet
 	$(VENV)/bin/talkoot simulate --peers 64 --rounds 2 --seed $(SEED) --quiet
+
+soak-real: $(VENV)/.installed
+	mkdir -p build
+	$(VENV)/bin/talkoot demo --chaos --peers 8 --gap 15 --minutes $(MINUTES) --seed $(SEED) --json build/soak.json $(ARGS)
 
 # The property tests with FUZZ times as many examples, new ones on each run. What it finds becomes a test.
 fuzz: $(VENV)/.installed-dev
