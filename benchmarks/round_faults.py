@@ -37,15 +37,15 @@ from statistics import median
 from typing import Any
 
 from talkoot.averaging.quorum import leader_of, leader_order
+from talkoot.averaging.rules import CHUNK_NUMEL
 
 Json = dict[str, Any]
 
 START_LIMIT_S = 120.0
 ROUND_LIMIT_S = 60.0
 """A round that takes longer has failed."""
-NORMAL_EVERY = 5
-"""One round without a fault for so many trials, besides the first ones."""
 FIRST_NORMAL = 5
+"""Rounds without a fault before the first trial; one more comes after each trial."""
 TRIES = 3
 """How often a trial is repeated whose fault came after the round."""
 
@@ -257,6 +257,7 @@ def trial(swarm: Swarm, fate: str, index: int, rng: random.Random) -> Json:
         swarm.connect()
     else:
         swarm.replace(victim)
+    swarm.normal_round()  # the new process has measured nothing yet
     return result
 
 
@@ -265,7 +266,7 @@ def strike(
 ) -> tuple[float, float]:
     """Begin a round and do it; returns when the round began and when the fault was. Raises Failed."""
     began = time.monotonic()
-    if fate == "partial":
+    if fate == "partial":  # everybody has a part: there are more chunks than peers
         some = rng.sample(survivors, rng.randint(1, len(survivors) - 1))
         others = [peer.key.hex() for peer in survivors if peer not in some]
         number = swarm.begin({victim.number: others})
@@ -288,8 +289,6 @@ def trials(swarm: Swarm, fate: str, count: int, rng: random.Random) -> list[Json
                 break
         results.append(result)
         tell(index, result)
-        if index % NORMAL_EVERY == NORMAL_EVERY - 1:
-            swarm.normal_round()
     return results
 
 
@@ -335,6 +334,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     options = parser.parse_args()
+    if options.numel <= (options.peers - 1) * CHUNK_NUMEL:
+        parser.error("--numel must give every peer a chunk of 2**18 elements")
     rng = random.Random(options.seed)
     counts = {"kill": options.kills, "stop": options.stops, "partial": options.partial}
     with swarm_of(options) as swarm:

@@ -1,7 +1,9 @@
-"""Bare rounds over real p2pd processes: what they send without a fault."""
+"""Bare rounds over real p2pd processes: what they send without a fault, and whether they end with one."""
 
 import json
 import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,8 @@ import pytest
 from talkoot.cli.demo_node import TALKOOT
 
 pytestmark = pytest.mark.processes
+
+FAULTS = Path(__file__).parents[1] / "benchmarks" / "round_faults.py"
 
 
 def figures(*command: str) -> dict[str, Any]:
@@ -25,3 +29,11 @@ def test_a_round_sends_hardly_more_than_an_all_reduce_must() -> None:
     )
     assert measured["digests_equal"]
     assert 1 <= measured["ratio_to_lower_bound"] < 1.05
+
+
+def test_survivors_of_a_death_in_the_exchange_hold_one_round() -> None:
+    arguments = ["--kills", "2", "--stops", "1", "--partial", "2", "--numel", "1200000"]
+    measured = figures(sys.executable, str(FAULTS), *arguments)
+    for fate, trials in (("kill", 2), ("stop", 1), ("partial", 2)):
+        told = measured[fate]
+        assert told["trials"] == told["committed"] == told["digests_equal"] == trials
