@@ -12,6 +12,9 @@ from talkoot.cli.demo_node import TALKOOT
 
 pytestmark = pytest.mark.processes
 
+NUMEL = 16 * 2**18
+"""Whole chunks for each peer; what is said besides them weighs little."""
+
 FAULTS = Path(__file__).parents[1] / "benchmarks" / "round_faults.py"
 
 
@@ -23,16 +26,15 @@ def figures(*command: str) -> dict[str, Any]:
 
 
 def test_a_round_sends_hardly_more_than_an_all_reduce_must() -> None:
-    numel = 16 * 2**18  # whole chunks for each peer; what is said besides them weighs little
     measured = figures(
-        *TALKOOT, "bench", "round", "--peers", "4", "--numel", str(numel), "--rounds", "2", "--json"
+        *TALKOOT, "bench", "round", "--peers", "4", "--numel", str(NUMEL), "--rounds", "2", "--json"
     )
     assert measured["digests_equal"]
     assert 1 <= measured["ratio_to_lower_bound"] < 1.05
 
 
 def test_survivors_of_a_death_in_the_exchange_hold_one_round() -> None:
-    arguments = ["--kills", "2", "--stops", "1", "--partial", "2", "--numel", "1200000"]
+    arguments = ["--kills", "2", "--stops", "1", "--partial", "2", "--numel", str(NUMEL)]
     measured = figures(sys.executable, str(FAULTS), *arguments)
     for fate, trials in (("kill", 2), ("stop", 1), ("partial", 2)):
         told = measured[fate]
