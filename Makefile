@@ -23,7 +23,7 @@ test: $(VENV)/.installed-dev
 
 # SEEDS swarms of the daemon's own code on a virtual clock, with all kinds of faults, from SEED on.
 simulate: $(VENV)/.installed
-	$(VENV)/bin/talkoot simulate --peers 0 --rounds 4 --seed $(SEED) --seeds $(SEEDS) --jobs $(JOBS) --quiet $(ARGS)
+	$(VENV)/bin/talkoot simulate --peers 0 --rounds 3 --seed $(SEED) --seeds $(SEEDS) --jobs $(JOBS) --quiet $(ARGS)
 
 # Two soaks: SOAK_SEEDS simulated swarms, and MINUTES of real daemons under real faults (all kinds only as root).
 soak: soak-simulated soak-real
