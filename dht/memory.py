@@ -80,6 +80,8 @@ class MemoryHub:
     def __init__(self, *, seed: int = 0, max_channels: int = 512, clock: Clock | None = None) -> None:
         self.random = random.Random(seed)  # noqa: S311 - a simulation is to be repeatable
         self.clock: Clock = clock or LoopClock()
+        self.on_sent: Callable[[bytes, str, bytes], None] = lambda _sender, _protocol, _header: None
+        """Told of every frame that is sent: sender, protocol, header."""
         self._max_channels = max_channels
         self._nodes: dict[bytes, MemoryNetwork] = {}
         self._side: dict[bytes, int] = {}  # number of the partition; unlisted nodes are in partition 0

@@ -130,6 +130,7 @@ class MemoryChannel(Channel):
 
     async def _transmit(self, frame: Frame, timeout_s: float) -> None:
         """Occupy the link for as long as the frame takes."""
+        self._network.hub.on_sent(self.owner, self.protocol, frame.header)
         size = PREFIX_BYTES + len(frame.header) + len(frame.payload)
         arrival_time = self._arrival_time(size)
         if arrival_time is None:

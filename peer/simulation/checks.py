@@ -12,10 +12,13 @@ import msgspec
 
 from talkoot.averaging.certificate import Certificate, Contribution, decode_certificate
 from talkoot.averaging.digest import state_tree
+from talkoot.averaging.messages import Join, Lock, Vote, decode
 from talkoot.peer.holdings import Holdings, number_of
 
 _VOTE = b"talkoot vote\0"
-_CONTRIBUTION = b"talkoot contribution\0"
+_TAGS = (b"vote", b"lock", b"join")
+_TAG_BYTES = 32
+# Where the tag of a message stands.
 
 
 class Safety:
@@ -26,6 +29,7 @@ class Safety:
         self.violations: list[str] = []
         self._fail = fail
         self._votes: dict[tuple[object, ...], bytes] = {}
+        self._signed: dict[tuple[object, ...], tuple[int, bytes]] = {}
         self._contributions: dict[tuple[bytes, bytes], bytes] = {}
         self._finals: dict[int, bytes] = {}
         self._counted: dict[tuple[bytes, bytes], bytes] = {}
@@ -39,21 +43,41 @@ class Safety:
         self._fail(what)
 
     def signed(self, key: bytes, message: bytes) -> None:
-        """For `SimIdentity`: everything that an honest peer signs."""
+        """For `SimIdentity`: everything that an honest peer signs. It counts once others can see it.
+
+        Who is killed between signing and writing that down may sign something else later.
+        """
         if message.startswith(_VOTE):
             _, number, prior, attempt, phase, _weak, value = msgspec.msgpack.decode(message[len(_VOTE) :])
-            place = (key, number, prior, attempt, phase)
-            if self._votes.setdefault(place, value) != value:
-                self.violated(f"{key.hex()[:8]} {phase}s two values in round {number} attempt {attempt}")
-        elif message.startswith(_CONTRIBUTION):
-            header = msgspec.msgpack.decode(message[len(_CONTRIBUTION) :], type=Contribution)
-            if self._contributions.setdefault((key, header.prior), header.root) != header.root:
-                self.violated(f"{key.hex()[:8]} contributes twice to round {header.round}")
+            self._signed[key, attempt, phase, value] = (number, prior)
+
+    def sent(self, sender: bytes, protocol: str, header: bytes) -> None:
+        """For `MemoryHub.on_sent`."""
+        if "/control/" not in protocol or not any(tag in header[:_TAG_BYTES] for tag in _TAGS):
+            return
+        match decode(header):
+            case Vote(voter=voter, attempt=attempt, phase=phase, value_hash=value):
+                self._voted(voter, attempt, phase, value)
+            case Lock(prepared=prepared):
+                for vote in prepared.votes:
+                    self._voted(vote.voter, prepared.attempt, "prepare", prepared.value.hash)
+            case Join(key=key, contribution=Contribution() as contribution) if key == sender:
+                place = (key, contribution.prior)
+                if self._contributions.setdefault(place, contribution.root) != contribution.root:
+                    self.violated(f"{key.hex()[:8]} contributes twice to round {contribution.round}")
+
+    def _voted(self, key: bytes, attempt: int, phase: str, value: bytes) -> None:
+        number, prior = self._signed[key, attempt, phase, value]
+        if self._votes.setdefault((key, number, prior, attempt, phase), value) != value:
+            self.violated(f"{key.hex()[:8]} {phase}s two values in round {number} attempt {attempt}")
 
     def head(self, number: int, holdings: Holdings | None, certificate: Certificate) -> None:
         """A peer has a new head."""
         value = certificate.value
         self.commits += 1
+        if certificate.kind == "final":
+            for vote in certificate.votes:
+                self._voted(vote.voter, certificate.attempt, "commit", value.hash)
         if certificate.kind == "final":
             if self._finals.setdefault(value.round, value.digest) != value.digest:
                 self.violated(f"two final certificates of round {value.round}")

@@ -38,6 +38,7 @@ def _fsync(descriptor: int) -> None:
         return
     status = os.fstat(descriptor)
     if host.full and stat.S_ISREG(status.st_mode):
+        host.refused = True
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     _burn(host, descriptor)
     host.synced[status.st_ino] = status.st_size

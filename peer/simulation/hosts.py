@@ -34,6 +34,8 @@ class Host:
     parked: "deque[asyncio.Handle]" = field(default_factory=deque)
     full: bool = False
     """Whether writing fails for lack of space."""
+    refused: bool = False
+    """Whether a write failed for that since the node was started."""
     fuse: int | None = None
     """Steps of writing until the power is cut; None: it stays."""
     on_power_cut: Callable[[], None] = nothing

@@ -27,8 +27,12 @@ _PURGE_AT = 256
 # Cancelled timers in the heap from which it is worth a look.
 
 
+MAX_STANDSTILL = 200_000
+"""Callbacks at one instant from which the clock will never move again."""
+
+
 class DeadlockError(RuntimeError):
-    """Every task waits for something that no timer will bring."""
+    """Every task waits for something that no timer will bring, or time stands still."""
 
 
 class _Handle(asyncio.Handle):
@@ -111,6 +115,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._order = itertools.count()
         self._num_tasks = itertools.count(1)
         self._num_frozen = 0
+        self._events_before = 0  # the present instant
 
     # -- time ----------------------------------------------------------------------------------------
 
@@ -230,6 +235,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 self._num_cancelled -= 1
             else:
                 ready.append(timer)
+        if self.num_events - self._events_before > MAX_STANDSTILL:
+            raise DeadlockError(f"time stands still at {self.now:.6f}")
         for _ in range(len(ready)):
             handle = ready.popleft()
             if handle.cancelled():
@@ -249,7 +256,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._num_cancelled -= 1
         if not self._timers:
             raise DeadlockError("nothing left to happen")
-        self.now = max(self.now, self._timers[0][0])
+        if self._timers[0][0] > self.now:
+            self.now = self._timers[0][0]
+            self._events_before = self.num_events
 
 
 class TrueClock:

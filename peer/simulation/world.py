@@ -148,6 +148,7 @@ class World:
         assert self._group is not None
         assert peer.task is None
         peer.lives += 1
+        peer.host.refused = False
         self.trace.add(f"start {peer.number}")
         peer.task = self._group.create_task(self._life(peer, peer.lives), context=peer.context())
 
@@ -172,8 +173,10 @@ class World:
             self.trace.add(f"end {peer.number} {ended}")
             self.hub.crash(peer.key)
             self._off(peer)
-            if ended and not peer.host.full:
+            if ended and not peer.host.refused:
                 self.trouble(f"peer {peer.number} ended: {ended}")
+            elif ended and not peer.host.full:  # it took longer to end than the disk was full
+                self.start(peer)
 
     def _node(self, peer: SimPeer) -> Node:
         paths = StateDir(peer.folder)
