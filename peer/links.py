@@ -148,7 +148,7 @@ class Links:
             if peer not in self._kept:
                 self._keepers.pop(peer).cancel()
         if self._group is not None:
-            for peer in self._kept - self._keepers.keys():
+            for peer in sorted(self._kept - self._keepers.keys()):
                 self._keepers[peer] = self._group.create_task(self._keep(peer))
 
     def send(self, peer: bytes, message: bytes) -> None:

@@ -1,6 +1,7 @@
 """The simulator's checkers notice what must not happen, and only that."""
 
 import asyncio
+import itertools
 
 import msgspec
 import pytest
@@ -37,7 +38,7 @@ def test_two_votes_in_one_attempt_are_a_violation_once_both_are_sent() -> None:
 
 def test_a_loop_that_never_waits_is_ended() -> None:
     async def spin() -> None:
-        while True:
+        for _ in itertools.repeat(None):
             await asyncio.sleep(0)
 
     with pytest.raises(DeadlockError, match="stands still"):
