@@ -180,11 +180,12 @@ class Fetcher:
 
     def tick(self, now: float) -> None:
         """Give up on holders that let us wait too long, and on news of blobs that does not come."""
-        for place, request in list(self._requests.items()):
-            if now >= self._due(request):
-                self._withdraw(place)
-                self._stalls[request.holder] = self._stalls.get(request.holder, 0) + 1
-                self._urgent[place[0]] |= 1 << place[1]
+        overdue = [(place, item.holder) for place, item in self._requests.items() if now >= self._due(item)]
+        for place, _ in overdue:
+            self._withdraw(place)
+            self._urgent[place[0]] |= 1 << place[1]
+        for holder in {holder for _, holder in overdue}:
+            self._stalls[holder] = self._stalls.get(holder, 0) + 1
         for blob, wanted in enumerate(self._wanted):
             if wanted and now >= self._news[blob] + self._patience_s:
                 self._urgent[blob] |= wanted

@@ -10,7 +10,7 @@ import platform
 import subprocess
 import sys
 from contextlib import ExitStack
-from statistics import median
+from statistics import mean, median
 from typing import IO, Any
 
 from talkoot.compression.codec import get
@@ -106,6 +106,7 @@ def _summary(
         "seconds_to_certificate_median": round(median(whole), 4),
         "seconds_apply_median": round(median(r["apply"] for row in results for r in row), 4),
         "bytes_sent_per_peer": sent,
+        "bytes_sent_mean": round(mean(r["bytes_sent"] for row in results for r in row)),
         "ratio_to_lower_bound": round(sent / at_least, 4),
         "rel_l2_error": round(max(r["error"] for row in results for r in row if r["error"] is not None), 6),
         "digests_equal": all(len({r["digest"] for r in row}) == 1 for row in results),
