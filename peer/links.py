@@ -131,7 +131,7 @@ class Links:
                 await asyncio.get_running_loop().create_future()
         finally:
             self._group = None
-            for lane in self._lanes.values():
+            for lane in list(self._lanes.values()):  # each that closes is forgotten
                 for channel in list(lane.channels):
                     with suppress(RemoteError, TimeoutError):
                         await channel.close()

@@ -250,6 +250,25 @@ def test_another_version_and_another_swarm_find_no_door(change: tuple[str, str])
     run(main)
 
 
+def test_an_orderly_end_closes_the_channels_of_strangers_too() -> None:
+    async def main(world: World) -> None:
+        one = await world.start(1)
+        links = world.tasks[-1]
+        channels = []
+        for number in range(10, 15):
+            stranger = world.hub.node(Identity.from_seed(bytes([number]) * 32), swarm=SWARM)
+            await world.start_network(stranger)
+            channels.append(await stranger.dial(one.key, protocols(SWARM)["control"], timeout_s=10))
+            await channels[-1].send(b"hello", timeout_s=10)
+        await one.until(lambda: len(one.control) == 5)
+        links.cancel()
+        for channel in channels:
+            with pytest.raises(RemoteError, match="ended"):
+                await channel.receive(timeout_s=10)
+
+    run(main)
+
+
 def test_strangers_leave_nothing_behind() -> None:
     async def main(world: World) -> None:
         one = await world.start(1)
