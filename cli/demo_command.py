@@ -76,5 +76,6 @@ def demo(
         folder=folder,
         device=device,
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the peers as Ctrl-C does
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a script had ignored it for us
+        signal.signal(number, signal.default_int_handler)
     raise typer.Exit(run_demo(options))
