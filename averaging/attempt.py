@@ -48,6 +48,9 @@ GRACE = 1.5
 MAX_EARLY = 16
 """Announcements of one member that are kept until the roster comes."""
 
+SUSPECTS_WAIT = 0.25
+"""A leader waits so many floors for suspects when all others have joined: who is there says so at once."""
+
 AttemptPhase = Literal["forming", "exchanging", "certifying"]
 
 
@@ -106,6 +109,7 @@ class Attempt:
         self._certification: Certification | None = None
         self._began = now
         """When the running phase began."""
+        self._called = False
         self._last_s = 0.0
         """As leader: when in this phase the last awaited message came."""
         self.limits["form"] = limit(context.timing, context.pace, "form", number)
@@ -141,6 +145,13 @@ class Attempt:
         if not 0 < call.form_s <= ceiling(self._context.timing, "form", self.number):
             raise MessageError("malformed", f"a call for {call.form_s} s")
         self.deadline = max(self.deadline, self._until(now, call.form_s))
+        self._called = True
+
+    @property
+    def unheard(self) -> set[bytes]:
+        """The leader, if it has not called us to this attempt yet: others may know why."""
+        forming = self.phase == "forming" and self._leader is None
+        return {self.leader} if forming and not self._called else set()
 
     # -- forming -------------------------------------------------------------------------------------
 
@@ -148,7 +159,7 @@ class Attempt:
         """As leader: ask peers to join, as long as the roster is open."""
         if self._leader is None or self.roster is not None:
             return []
-        self._leader.expected |= peers
+        self._leader.called(peers)
         ledger = self._context.ledger
         message = Call(
             round=ledger.round,
@@ -166,7 +177,7 @@ class Attempt:
         self._last_s = now - self._began
         self._shorten(now)
         refused: list[Output] = [] if refusal is None else [Refused(join.key, refusal)]
-        return refused + self._form_if_complete()
+        return refused + self._form_if_complete(now)
 
     def _shorten(self, now: float) -> None:
         """As leader that never measured how long joins take: wait as long as the others would."""
@@ -180,9 +191,15 @@ class Attempt:
             self.limits["form"] = form
             self.deadline = max(now, self._until(self._began, form.seconds))
 
-    def _form_if_complete(self) -> list[Output]:
+    def _form_if_complete(self, now: float) -> list[Output]:
         assert self._leader is not None
-        return self._form() if self.roster is None and self._leader.everyone_joined else []
+        if self.roster is not None:
+            return []
+        if self._leader.everyone_joined:
+            return self._form()
+        if self._leader.only_suspects_missing:
+            self.deadline = min(self.deadline, now + SUSPECTS_WAIT * self._context.timing.floor_s)
+        return []
 
     def _form(self) -> list[Output]:
         assert self._leader is not None
@@ -259,12 +276,12 @@ class Attempt:
             raise AttemptFailed("leader_lost", {peer})
         sparse = self._exchange if isinstance(self._exchange, SparseExchange) else None
         out = sparse.lost(peer, now) if sparse is not None else []
-        return out + (self._lost_as_leader(leading, peer) if leading is not None else [])
+        return out + (self._lost_as_leader(leading, peer, now) if leading is not None else [])
 
-    def _lost_as_leader(self, leading: Leader, peer: bytes) -> list[Output]:
+    def _lost_as_leader(self, leading: Leader, peer: bytes, now: float) -> list[Output]:
         leading.lost(peer)
         if self.phase == "forming":
-            return self._form_if_complete()
+            return self._form_if_complete(now)
         if self._exchange is not None and peer in self._exchange.missing:
             raise AttemptFailed("reducer_lost", {peer})
         reduces = self.roster is not None and peer in {part.reducer for part in self.roster.parts}
@@ -322,9 +339,18 @@ class Attempt:
             case Lock():
                 return self._certification.lock(message)
             case Abort():
-                raise AttemptFailed(f"leader: {message.reason}"[:64], set(message.suspects))
+                raise AttemptFailed(
+                    f"leader: {message.reason}"[:64], {*message.suspects, *self._overdue(now)}
+                )
             case _:
                 raise MessageError("unasked", f"{type(message).__name__} outside its place")
+
+    def _overdue(self, now: float) -> tuple[bytes, ...]:
+        """Reducers whose part we miss, once they had the better part of the time for it: the leader may have
+        got everything, and not know why nobody votes."""
+        waited_s, exchange = now - self._began, self._exchange
+        late = self.phase == "certifying" and waited_s > self.limits["certify"].seconds / 2
+        return exchange.missing if late and exchange is not None else ()
 
     def _keep_early(self, sender: bytes, message: Have) -> list[Output]:
         kept = self._early.get(sender, [])

@@ -1,5 +1,8 @@
 """The leader's part of an attempt: roster, cut, proposal, certificate."""
 
+from collections.abc import Set as AbstractSet
+
+from talkoot.averaging.blame import blamed
 from talkoot.averaging.certificate import Certificate, Contribution, Prepared, Value
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import encoded_bytes
@@ -32,12 +35,15 @@ class Leader:
         suspects: set[bytes],
         parts: tuple[Part, ...] = (),
     ) -> None:
-        """Suspects are called but not waited for; `parts` are those of the attempt before, if any."""
+        """Suspects are called but hardly waited for; `parts` are those of the attempt before, if any."""
         self._context = context
         self.attempt = attempt
-        self.expected = called - suspects | {context.key}
-        """Peers that were called, are still reachable and not suspected of being gone."""
         self._suspects = suspects
+        self._called = {context.key}
+        """Peers that were called and are still reachable."""
+        self.expected = {context.key}
+        """Those that are waited for: not suspected of being gone, and not refused."""
+        self.called(called)
         self._parts_before = parts
         self.limits: dict[Phase, Limit] = {}
         self._joins: dict[bytes, Join] = {}
@@ -51,6 +57,11 @@ class Leader:
 
     # -- forming -------------------------------------------------------------------------------------
 
+    def called(self, peers: AbstractSet[bytes]) -> None:
+        """These peers are asked to join."""
+        self._called |= peers
+        self.expected |= peers - self._suspects
+
     def join(self, join: Join) -> str | None:
         """Take a peer's join; or the reason why it is kept out. Raises MessageError or CertificateError."""
         if self.roster is not None:
@@ -63,18 +74,28 @@ class Leader:
         refusal = self._context.refusal(join)
         if refusal is not None:
             self.expected.discard(join.key)
+            self._called.discard(join.key)
             return refusal
         self._joins.setdefault(join.key, join)
+        self._called.add(join.key)
+        self.expected.add(join.key)
         return None
 
     @property
     def everyone_joined(self) -> bool:
-        """Whether nobody else is expected."""
-        return self.expected <= set(self._joins)
+        """Whether nobody else is called."""
+        return self._called <= set(self._joins)
+
+    @property
+    def only_suspects_missing(self) -> bool:
+        """Whether a quorum and all that are not suspected have joined."""
+        joined = set(self._joins)
+        return self.expected <= joined and not self._context.is_weak(joined)
 
     def lost(self, peer: bytes) -> None:
         """A peer is gone: do not wait for it."""
         self.expected.discard(peer)
+        self._called.discard(peer)
         if self.roster is None:
             self._joins.pop(peer, None)
 
@@ -184,16 +205,17 @@ class Leader:
         """Whether every reachable contributor's slices have arrived everywhere."""
         return self._contributors() & self.expected <= self.held_by_all()
 
-    def silent_reducers(self) -> set[bytes]:
-        """Reducers without a receipt that at least one other reducer gave."""
-        silent: set[bytes] = set()
-        for key in self._contributors() & self.expected:
-            silent |= self._reducers - self._receipts.get(key, set())
-        return silent
+    def silent(self) -> set[bytes]:
+        """Who explains best which receipts are missing: a contributor that did not send, or a reducer."""
+        return blamed(
+            (contributor, reducer)
+            for contributor in self._contributors() & self.expected
+            for reducer in self._reducers - self._receipts.get(contributor, set())
+        )
 
     def stuck(self) -> tuple[str, set[bytes]]:
         """Why there is no cut at the deadline, and who is to blame."""
-        return "reducer_silent", self.silent_reducers()
+        return "reducer_silent", self.silent()
 
     def holding(self, holding: Holding) -> None:
         """Take a voter's statement in a sparse exchange."""

@@ -67,10 +67,8 @@ class Round:
         journal: Journal | None = None,
         suspects: frozenset[bytes] = frozenset(),
     ) -> None:
-        """Start in phase idle. Before `earliest` (on the driver's clock) no leader's call is followed.
-
-        `suspects` are those of the round before.
-        """
+        """Start in phase idle. Before `earliest` (on the driver's clock) no leader's call is followed;
+        `suspects` are those of the round before."""
         self.context = context
         self.almost = False
         """Set by the driver when the round is about to close by its own reckoning: then the first join
@@ -183,6 +181,7 @@ class Round:
         self, sender: bytes, header: BulkHeader, payload: bytes | memoryview, now: float
     ) -> list[Output]:
         """A bulk frame from an authenticated peer."""
+        self.suspects -= {sender}
         running = self._running
         if running is None or self.expects(header) != "now":
             self._out.append(Refused(sender, "unasked", "bulk for another attempt"))
@@ -398,7 +397,8 @@ class Round:
         """Follow others to a later attempt, or out of idleness."""
         if attempt > self.attempt + MAX_JUMP:
             raise MessageError("too_far", f"attempt {attempt}, here it is {self.attempt}")
-        if self.phase != "idle" and attempt > self.attempt:
+        if self._running is not None and attempt > self.attempt:
+            self.suspects |= self._running.unheard
             self._out.append(AttemptOver(self.attempt, "others_ahead"))
         self._start_attempt(attempt, now)
 
