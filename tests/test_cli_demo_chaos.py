@@ -14,8 +14,10 @@ import pytest
 from talkoot.cli.demo_chaos_faults import BALLAST, fill, possible_kinds, small_disks
 from talkoot.cli.demo_chaos_plan import KINDS, Schedule, most_at_once
 from talkoot.cli.demo_chaos_report import Rate, Struck, faults_by_kind, ratio, summary_of_kills, times_back
+from talkoot.cli.demo_command import Trainer, demo
 from talkoot.cli.demo_node import TALKOOT
 from talkoot.cli.demo_watch import Watch
+from talkoot.dht.errors import ConfigError
 
 
 def schedule(seed: int = 1, peers: int = 8, gap_s: float = 15.0) -> Schedule:
@@ -51,6 +53,13 @@ def test_busy_peers_are_passed_over_and_a_quorum_is_left() -> None:
         fault = plan.due(now, busy)
         assert (fault is None) == (len(busy) >= 2)
         assert fault is None or fault[1] not in busy
+
+
+def test_options_that_do_not_go_together() -> None:
+    with pytest.raises(ConfigError, match="choose one of them"):
+        demo(kill=True, chaos=True)
+    with pytest.raises(ConfigError, match="leave --trainer away"):
+        demo(trainer=Trainer.NUMPY, preset="tiny")
 
 
 def struck(kind: str, after_s: float | None) -> Struck:

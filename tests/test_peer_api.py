@@ -78,6 +78,9 @@ def test_reading() -> None:
     async def use(client: Client, port: int) -> None:
         assert await ask(client, "GET", "/api/v1/status") == (200, node.now)
         assert await ask(client, "GET", "/api/v1/rounds") == (200, {"rounds": [{"round": 0}, {"round": 1}]})
+        assert await ask(client, "GET", "/api/v1/rounds?last=1") == (200, {"rounds": [{"round": 1}]})
+        for last in ("0", "-1", "x", "", "1" * 7):
+            assert (await ask(client, "GET", f"/api/v1/rounds?last={last}"))[0] == 400
         status, text = await ask(client, "GET", "/metrics")
         assert status == 200
         assert "talkoot_inner_steps_total 0.0" in text
