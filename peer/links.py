@@ -172,6 +172,14 @@ class Links:
             longest[name] = max(longest[name], len(lane.queue))
         return longest
 
+    def reconnect(self, peer: bytes) -> None:
+        """Close what is open to this peer, which may lead nowhere; a peer that is kept is dialled again."""
+        if self._group is not None:
+            for name in self._specs:
+                lane = self._lanes.get((peer, name))
+                for channel in list(lane.channels) if lane is not None else ():
+                    self._group.create_task(self._drop(self._lane(peer, name), channel))
+
     async def sent_control(self) -> None:
         """Wait until no control message waits to be sent."""
         while any(lane.sending for (_, name), lane in self._lanes.items() if name == "control"):

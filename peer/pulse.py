@@ -1,8 +1,8 @@
 """Who is there and how far away: pings to connected peers, farewells, and silence.
 
 A process that is frozen or a cable that is cut keeps its connection for a long time. Whoever leaves a ping
-unanswered and says nothing else for `SILENT_S` is not waited for until it is heard again. Whoever says that
-it leaves is not waited for at once.
+unanswered and says nothing else for `SILENT_S` is not waited for until it is heard again, and its channels
+are opened anew, in case that they lead nowhere. Whoever says that it leaves is not waited for at once.
 """
 
 import asyncio
@@ -18,6 +18,9 @@ PING_S = 10.0
 SILENT_S = 25.0
 """A ping that stays unanswered for so long, with nothing else heard, is silence."""
 
+MAX_SILENT = 256
+"""Silent peers that are remembered."""
+
 WEIGHT = 0.25
 """Of a new round trip against those before."""
 
@@ -32,16 +35,23 @@ class _Partner:
     """When the unanswered ping was sent; None when there is none."""
     round_trip_s: float | None = None
     left: bool = False
-    silent: bool = False
 
 
 class Pulse:
     """State of all connections. Call `run` as a service."""
 
-    def __init__(self, send: Callable[[bytes, Message], None], on_change: Callable[[], None]) -> None:
-        """`on_change` is told when somebody became absent or present."""
+    def __init__(
+        self,
+        send: Callable[[bytes, Message], None],
+        on_change: Callable[[], None],
+        reconnect: Callable[[bytes], None],
+    ) -> None:
+        """`on_change` is told when somebody became absent or present; `reconnect` opens channels anew."""
         self._send = send
         self._on_change = on_change
+        self._reconnect = reconnect
+        self._silent: set[bytes] = set()
+        """Also while they are not connected: that a silent peer's host takes a connection says nothing."""
         self._partners: dict[bytes, _Partner] = {}
 
     def follow(self, connected: frozenset[bytes]) -> None:
@@ -52,21 +62,22 @@ class Pulse:
     def absent(self, peer: bytes) -> bool:
         """Whether nobody should wait for this peer, though it is connected."""
         partner = self._partners.get(peer)
-        return partner is not None and (partner.left or partner.silent)
+        return peer in self._silent or (partner is not None and partner.left)
 
     def round_trip_s(self) -> float:
         """The slowest round trip to a peer that is present; 0 when none was measured."""
-        present = (partner for partner in self._partners.values() if not (partner.left or partner.silent))
+        present = (partner for peer, partner in self._partners.items() if not self.absent(peer))
         return max((partner.round_trip_s or 0.0 for partner in present), default=0.0)
 
     def heard(self, peer: bytes) -> None:
         """Anything came from this peer."""
         partner = self._partners.get(peer)
-        if partner is None:
-            return
-        partner.heard_s = clock.now()
-        if partner.silent:
-            partner.silent, partner.asked_s = False, None
+        if partner is not None:
+            partner.heard_s = clock.now()
+        if peer in self._silent:
+            self._silent.remove(peer)
+            if partner is not None:
+                partner.asked_s = None
             self._on_change()
 
     def receive(self, peer: bytes, message: Ping | Pong | Leave) -> None:
@@ -98,12 +109,17 @@ class Pulse:
             await asyncio.sleep(PING_S)
 
     def _ask(self, now: float) -> None:
-        changed = False
+        silent = []
         for peer, partner in self._partners.items():
             if partner.asked_s is None:
                 partner.nonce, partner.asked_s = partner.nonce + 1, now
                 self._send(peer, Ping(round=0, attempt=0, nonce=partner.nonce))
-            elif now - max(partner.asked_s, partner.heard_s) >= SILENT_S and not partner.silent:
-                partner.silent = changed = True
-        if changed:
+            elif now - max(partner.asked_s, partner.heard_s) >= SILENT_S:
+                silent.append(peer)
+        if len(self._silent) > MAX_SILENT:
+            self._silent.clear()
+        self._silent.update(silent)
+        for peer in silent:
+            self._reconnect(peer)
+        if silent:
             self._on_change()

@@ -98,7 +98,7 @@ class Runner:
         self._group: asyncio.TaskGroup | None = None
         self._links: Links | None = None
         self._moved = asyncio.Event()
-        self.pulse = Pulse(self._say, self.links_changed)
+        self.pulse = Pulse(self._say, self.links_changed, self._reconnect)
         self._decoding: Counter[tuple[int, int]] = Counter()
         self.round: Round | None = None
         self._past: Round | None = None
@@ -160,6 +160,10 @@ class Runner:
     def _say(self, peer: bytes, message: messages.Message) -> None:
         if self._links is not None:
             self._links.send(peer, messages.encode(message))
+
+    def _reconnect(self, peer: bytes) -> None:
+        if self._links is not None:
+            self._links.reconnect(peer)
 
     async def say_goodbye(self) -> None:
         """Tell everybody that we leave; who does not take it in time will notice by itself."""

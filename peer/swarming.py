@@ -376,7 +376,8 @@ class Swarming:
                 self.runner.round is not None and self.runner.round.phase == "done"
             )
             elsewhere = self.view.elsewhere(self.holdings.unsettled_digest)
-            if wanted or elsewhere or (ahead and quiet):
+            far = self.view.frontier(0) > self.ledger.round + 1  # no certificate of ours is on its way
+            if wanted or elsewhere or (ahead and (quiet or far)):
                 await self.update([*sorted(wanted), *ahead, *elsewhere])
 
     async def update(self, peers: list[bytes]) -> bool:

@@ -20,7 +20,8 @@ class World:
         self.answers: dict[bytes, float] = {ONE: 0.1, TWO: 0.3}
         self.sent: list[tuple[bytes, Message]] = []
         self.changes = 0
-        self.pulse = Pulse(self._send, self._changed)
+        self.opened_anew: list[bytes] = []
+        self.pulse = Pulse(self._send, self._changed, self.opened_anew.append)
         self.pulse.follow(frozenset({ONE, TWO}))
 
     def _changed(self) -> None:
@@ -77,6 +78,10 @@ def test_a_silent_peer_is_absent_until_it_is_heard() -> None:
         assert world.pulse.absent(TWO)
         assert not world.pulse.absent(ONE)
         assert world.changes == 1
+        assert world.opened_anew == [TWO]
+        world.pulse.follow(frozenset({ONE}))
+        world.pulse.follow(frozenset({ONE, TWO}))
+        assert world.pulse.absent(TWO)  # that its host takes a connection says nothing
         assert abs(world.pulse.round_trip_s() - 0.1) < 1e-6
         world.pulse.heard(TWO)
         assert not world.pulse.absent(TWO)
