@@ -25,7 +25,7 @@ HEAL_S = 240.0
 HEAL_ROUNDS = 3
 
 MAX_CONTROL_BYTES = 4_000
-"""Control messages that a peer may send in a round, on average, for each peer of the swarm."""
+"""Control messages that a peer may send in an attempt at a round, on average, for each peer of the swarm."""
 
 MEAN_GAP_S = 5.0
 """Between two faults, on average, with `GAP_PEERS` peers or fewer; more peers have more faults."""
@@ -59,7 +59,7 @@ class Result:
     safety_violations: list[str]
     liveness_violations: list[str]
     control_bytes: int
-    """Bytes of control messages that one peer sent in one round, on average."""
+    """Bytes of control messages that one peer sent in one attempt at a round, on average."""
     virtual_s: float
     seconds: float
     peer_rounds: int
@@ -134,10 +134,10 @@ class _Simulation:
         self._count()
         self.sent = self.control_bytes()
         if self.sent > MAX_CONTROL_BYTES * len(self.world.peers):
-            self.liveness.append(f"a storm: {self.sent} bytes of control messages a round")
+            self.liveness.append(f"a storm: {self.sent} bytes of control messages an attempt")
 
     def control_bytes(self) -> int:
-        """Of one peer in one round, on average over those that are alive at the end."""
+        """Of one peer in one attempt, on average over those that are alive at the end."""
         nodes = [peer.node for peer in self.world.peers if peer.node is not None]
         sent = sum(
             count
@@ -145,13 +145,8 @@ class _Simulation:
             for name, count in node.network.traffic.sent.items()
             if "/control/" in name
         )
-        rounds = sum(node.swarming.history.committed for node in nodes if node.swarming is not None)
-        return sent // max(1, rounds)
-
-    def all_sent(self) -> int:
-        """Bytes that all nodes sent since they were started."""
-        networks = [peer.network for peer in self.world.peers if peer.network is not None]
-        return sum(network.traffic.bytes_sent for network in networks)
+        histories = [node.swarming.history for node in nodes if node.swarming is not None]
+        return sent // max(1, sum(history.committed + history.aborted for history in histories))
 
     def _slowest(self) -> int:
         return min((peer.round for peer in self.world.peers), default=-1)
@@ -231,7 +226,7 @@ def _run(simulation: _Simulation) -> float:
         loop = virtual_loop()
         loop.set_exception_handler(lambda _loop, context: simulation.safety.violated(_words(context)))
         await simulation.world.run(simulation.play)
-        simulation.world.trace.add(f"events {loop.num_events} sent {simulation.all_sent()}")
+        simulation.world.trace.add(f"events {loop.num_events} sent {simulation.sent}")
         return loop.now
 
     try:
