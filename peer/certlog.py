@@ -110,6 +110,11 @@ class CertLog:
         """Round of the newest record."""
         return self._places[-1].round if self._places else None
 
+    def before(self, number: int) -> int | None:
+        """Round of the newest record that is older than `number`."""
+        index = self._index(number)
+        return self._places[index - 1].round if index else None
+
     def append(self, number: int, content: bytes) -> None:
         """Add the record of round `number`; durable on return.
 

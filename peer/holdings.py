@@ -63,8 +63,11 @@ class Holdings:
         self.tree = tree
         if tree.digest != head.digest or self.head.value.digest != head.digest:
             raise ValueError("the outer state on disk does not have the digest of its certificate")
-        if self.log.last is None or self.log.last < number_of(self.head):
-            self.log.append(number_of(self.head), head.certificate)  # died between store and log
+        number = number_of(self.head)
+        data = self.log.read(number)
+        if data is None or decode_certificate(data).value.hash != self.head.value.hash:
+            self.log.truncate_from(number)  # died between store and log, or while it followed a branch
+            self.log.append(number, head.certificate)
 
     @property
     def digest(self) -> bytes:
@@ -172,14 +175,17 @@ class Holdings:
         return decode_certificate(data).value.digest if data is not None else None
 
     def last_final(self) -> Certificate:
-        """The newest certificate in the log that is not weak (or the oldest that is there)."""
+        """The newest certificate in the log that is not weak (or the oldest that is there).
+
+        A peer that died while it followed another branch may lack some of the weak ones in between.
+        """
         number = self.log.last
         oldest = self.head
         while number is not None and (data := self.log.read(number)) is not None:
             oldest = decode_certificate(data)
             if oldest.kind != "weak":
                 break
-            number -= 1
+            number = self.log.before(number)
         return oldest
 
     # -- the voter's memory --------------------------------------------------------------------------

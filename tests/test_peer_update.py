@@ -7,6 +7,7 @@ import pytest
 from state_rig import (
     FOUNDERS,
     KEYS,
+    RULES,
     Lie,
     World,
     advance,
@@ -19,8 +20,10 @@ from state_rig import (
     same_state,
 )
 
-from talkoot.peer.holdings import number_of
+from talkoot.peer.certlog import CertLog
+from talkoot.peer.holdings import number_of, open_holdings
 from talkoot.peer.joining import Installed
+from talkoot.peer.statedir import StateDir
 from talkoot.peer.transfer import AskChunk
 
 
@@ -114,6 +117,36 @@ def test_a_final_round_beats_our_weak_ones(tmp_path: Path) -> None:
     assert (installed.missed, installed.left, installed.mode) == (1, 2, "rewarm")
     assert same_state(update.ours, update.theirs)
     assert [number_of(item) for item in update.ours.certificates(0)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_a_disk_that_fills_up_while_a_branch_is_followed_does_not_keep_us_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    update = Update(tmp_path)
+    update.both(1)
+    for _ in range(3):
+        advance(update.ours, by=FOUNDERS[:1], weak=True, step=0.5)
+        advance(update.theirs)
+    append, done = CertLog.append, 0
+
+    def full(log: CertLog, number: int, content: bytes) -> None:
+        nonlocal done
+        if done == written:
+            raise OSError("No space left on device")
+        done += 1
+        append(log, number, content)
+
+    monkeypatch.setattr(CertLog, "append", full)
+    with pytest.raises(ExceptionGroup) as failure:
+        update.run()
+    assert failure.group_contains(OSError, match="No space")
+    monkeypatch.setattr(CertLog, "append", append)
+    update.ours.close()
+    update.ours = open_holdings(StateDir(update.path), RULES)
+    assert update.ours.last_final().kind == "final"
+    update.run()
+    assert same_state(update.ours, update.theirs)
 
 
 def test_our_final_round_is_never_rolled_back(tmp_path: Path) -> None:
