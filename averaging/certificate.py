@@ -24,6 +24,8 @@ MAX_CERTIFICATE_BYTES = 256 * 1024
 MAX_CONTRIBUTIONS = 64
 MAX_PARTS = 64
 MAX_ADMISSION_BYTES = 1024
+MAX_CLAIM = 10**15
+"""Most tokens that one contribution may claim."""
 MAX_NORM2 = 1e100
 """Largest squared norm that is accepted: above 10**22 of the largest float32, and safe to add up."""
 
@@ -51,13 +53,15 @@ class Contribution(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     norm2: float
     """Squared L2 norm of the decoded contribution."""
     steps: int
-    """Inner steps that it stands for."""
+    """Inner steps of this round that it stands for."""
     tokens: int
-    """Tokens that it was trained on."""
+    """Tokens of those steps."""
     numel: int
     codec: str
     carried: int = 0
     """Rounds whose uncounted work it carries in addition."""
+    carried_tokens: int = 0
+    """Tokens of that work."""
     admission: bytes = b""
     """Proof of invitation of a peer that is not a voter yet."""
     signature: bytes = b""
@@ -74,8 +78,10 @@ class Contribution(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
             raise CertificateError("malformed", "contribution with a field of the wrong size")
         if not 0 <= self.norm2 <= MAX_NORM2:
             raise CertificateError("not_finite", "contribution with a norm that is no number")
-        if not (1 <= self.steps <= 10**9 and 0 <= self.tokens <= 10**15 and 0 <= self.carried <= 10**6):
+        if not (1 <= self.steps <= 10**9 and 0 <= self.carried <= 10**6):
             raise CertificateError("malformed", "contribution with a count out of range")
+        if not all(0 <= tokens <= MAX_CLAIM for tokens in (self.tokens, self.carried_tokens)):
+            raise CertificateError("malformed", "contribution with a number of tokens out of range")
         if not verify(self.key, self.unsigned(), self.signature):
             raise CertificateError("signature", "contribution not signed by its peer")
 

@@ -12,7 +12,7 @@ from math import fsum
 import msgspec
 import torch
 
-from talkoot.averaging.certificate import MAX_NORM2, CertificateError, Contribution
+from talkoot.averaging.certificate import MAX_CLAIM, MAX_NORM2, CertificateError, Contribution
 from talkoot.averaging.digest import HASH_BYTES, content_hash, root
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.rules import Rules
@@ -221,6 +221,7 @@ def sign_contribution(
     steps: int,
     tokens: int,
     carried: int,
+    carried_tokens: int,
     admission: bytes,
     rules: Rules,
     signer: Signer,
@@ -238,6 +239,7 @@ def sign_contribution(
         numel=rules.numel,
         codec=ledger.codec,
         carried=carried,
+        carried_tokens=min(carried_tokens, MAX_CLAIM),
         admission=admission,
     )
     return msgspec.structs.replace(header, signature=signer.sign(header.unsigned()))

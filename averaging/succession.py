@@ -107,7 +107,7 @@ def next_ledger(
         voters=voters,
         absent=absent,
         global_step=ledger.global_step + mean_steps,
-        tokens=min(MAX_TOKENS, ledger.tokens + sum(item.contribution.tokens for item in counting)),
+        tokens=min(MAX_TOKENS, ledger.tokens + sum(_work(item.contribution) for item in counting)),
         reference_steps=max(1, mean_steps),
         codec=ledger.codec,
         aggregate_codec=ledger.aggregate_codec,
@@ -115,6 +115,11 @@ def next_ledger(
         standings=_next_standings(ledger, cut, rules),
         used=tuple(uses[token] for token in sorted(uses)),
     )
+
+
+def _work(contribution: Contribution) -> int:
+    """Tokens behind all that a contribution brings in, whenever they were trained on."""
+    return contribution.tokens + contribution.carried_tokens
 
 
 def _mean_steps(weighed: Sequence[Weighed], ledger: Ledger) -> int:

@@ -86,7 +86,10 @@ class ChaosRun:
         self._exited: list[str] = []
         self._began = 0.0
         self._seconds = 0.0
-        self._before = self._under = Rate(steps=0, seconds=0)
+        self._before = self._under = Rate(steps=0, made=0, seconds=0)
+        self._counts: list[tuple[float, float, float]] = []
+        """(when, tokens counted, steps made), noted whenever a round had counted more tokens."""
+        self._counted = 0
 
     # -- the course ----------------------------------------------------------------------------------
 
@@ -116,22 +119,24 @@ class ChaosRun:
             self._look(screen, "Coming back")
 
     def _watch(self, screen: Screen, seconds: float, schedule: Schedule | None) -> Rate:
-        """So many seconds of training; returns what was counted meanwhile."""
-        self.demo.poll_rounds(float("inf"))
-        began, first = time.monotonic(), self._tokens
+        """So many seconds of training; returns what was counted, from one round's end to another's."""
+        began, first = time.monotonic(), max(0, len(self._counts) - 1)
         while (now := time.monotonic()) < began + seconds:
             if schedule is not None:
                 self._strike(screen, schedule, now)
             self._look(screen, f"{duration(began + seconds - now)} left")
-        self.demo.poll_rounds(float("inf"))
-        tokens = self._tokens - first
-        return Rate(steps=tokens / self.demo.tokens_per_step, seconds=time.monotonic() - began)
+        if len(self._counts) < first + 2:
+            return Rate(steps=0, made=0, seconds=0)
+        (then, tokens, made), (now, all_tokens, all_made) = self._counts[first], self._counts[-1]
+        steps = (all_tokens - tokens) / self.demo.tokens_per_step
+        return Rate(steps=steps, made=all_made - made, seconds=now - then)
 
     def _look(self, screen: Screen, headline: str) -> None:
         """One look at everybody, and what is due."""
         now = time.monotonic()
         self.demo.poll()
         self.demo.poll_rounds(now)
+        self._count(now)
         for trouble in self._open:
             if trouble.step(now):
                 self._waiting[trouble.index] = (trouble, self.demo.watch.next_round)
@@ -146,6 +151,13 @@ class ChaosRun:
         last = [self._fault_words(trouble) for trouble in self._troubles[-LAST_SHOWN:]]
         screen.show("\n".join([words, *last]), self.demo.nodes, watch)
         time.sleep(POLL_S)
+
+    def _count(self, now: float) -> None:
+        tokens = self._tokens
+        if tokens > self._counted > 0:
+            made = self.demo.watch.mean("steps_total") * len(self.demo.nodes)
+            self._counts.append((now, tokens, made))
+        self._counted = tokens
 
     def _strike(self, screen: Screen, schedule: Schedule, now: float) -> None:
         busy = {trouble.index for trouble in self._open}
@@ -236,7 +248,8 @@ class ChaosRun:
             steps_per_s=round(self._under.per_s, 3),
             baseline_steps_per_s=round(self._before.per_s, 3) if self._before.seconds else None,
             baseline_seconds=round(self._before.seconds, 1),
-            throughput_ratio=ratio(self._under, self._before),
+            throughput_ratio=ratio(self._under.per_s, self._before.per_s),
+            made_ratio=ratio(self._under.made_per_s, self._before.made_per_s),
             events=[asdict(event) for event in events],
         )
 

@@ -26,15 +26,23 @@ class Struck:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rate:
-    """Inner steps of all peers that were counted in rounds."""
+    """Inner steps of all peers together."""
 
     steps: float
+    """Those that were counted in rounds."""
+    made: float
+    """Those that the trainers made."""
     seconds: float
 
     @property
     def per_s(self) -> float:
-        """0 when nothing was seen."""
+        """Counted steps a second; 0 when nothing was seen."""
         return self.steps / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def made_per_s(self) -> float:
+        """Steps made a second; 0 when nothing was seen."""
+        return self.made / self.seconds if self.seconds > 0 else 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +83,8 @@ class ChaosReport:
     baseline_seconds: float
     throughput_ratio: float | None
     """The first over the second."""
+    made_ratio: float | None
+    """The same of the steps that were made: what is missing there was not trained at all."""
     events: list[dict[str, Any]]
     """Every fault."""
 
@@ -105,9 +115,9 @@ def summary_of_kills(times: Sequence[float]) -> dict[str, float | int | None]:
     return {"median": round(median(times), 1), "max": round(max(times), 1), "count": len(times)}
 
 
-def ratio(under_faults: Rate, before: Rate) -> float | None:
-    """Counted steps a second under faults over those before; None without a comparison."""
-    return round(under_faults.per_s / before.per_s, 4) if before.per_s > 0 else None
+def ratio(under_faults: float, before: float) -> float | None:
+    """Steps a second under faults over those before; None without a comparison."""
+    return round(under_faults / before, 4) if before > 0 else None
 
 
 def faults_by_kind(events: Sequence[Struck]) -> dict[str, int]:
@@ -149,7 +159,8 @@ def _rate_words(report: ChaosReport) -> str:
     if report.throughput_ratio is None or report.baseline_steps_per_s is None:
         return words
     before = f"{report.baseline_steps_per_s:.2f} in {duration(report.baseline_seconds)} without faults"
-    return f"{words}, {report.throughput_ratio * 100:.1f} % of the {before}"
+    made = "" if report.made_ratio is None else f"; of those made {report.made_ratio * 100:.1f} %"
+    return f"{words}, {report.throughput_ratio * 100:.1f} % of the {before}{made}"
 
 
 def _back_words(report: ChaosReport) -> str:

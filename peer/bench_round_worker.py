@@ -119,6 +119,7 @@ class Bench:
             steps=STEPS,
             tokens=STEPS,
             carried=0,
+            carried_tokens=0,
             admission=b"",
             rules=self.rules,
             signer=self.identity,

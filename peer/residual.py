@@ -55,6 +55,7 @@ class _Note(msgspec.Struct, forbid_unknown_fields=True):
     """What an orderly stop writes down. A process that is killed leaves none."""
 
     rounds: int
+    tokens: int
     entries: list[_Saved]
     dropped: Dropped | None
 
@@ -68,8 +69,8 @@ class Residual:
         self._note_file = paths.path / "residual.note"
         self._file = paths.path / "residual.f32"
         self.carry_P: torch.Tensor = map_file(self._file, rules.numel)
-        self.rounds = 0
-        """Rounds whose work is in `carry_P`, a contribution that is under way included."""
+        self.rounds = self.tokens = 0
+        """Rounds whose work is in `carry_P`, and their tokens, a contribution that is under way included."""
         self.log = ContributionLog(paths.path / "contributions", rules)
         self._latest: Entry | None = None
         """The contribution that was made of all of `carry_P`, as long as nothing else has changed it."""
@@ -111,6 +112,7 @@ class Residual:
             self.void("the sum of what was carried and the new work is not finite")
             raise
         self.rounds += 1
+        self.tokens += tokens
         if steps * 8 < self._rules.inner_steps:
             return None
         header = sign_contribution(
@@ -120,6 +122,7 @@ class Residual:
             steps=max(1, steps),
             tokens=tokens,
             carried=self.rounds - 1,
+            carried_tokens=self.tokens - tokens,
             admission=admission,
             rules=self._rules,
             signer=signer,
@@ -162,7 +165,7 @@ class Residual:
         self._latest = None
         if entry.counted and whole and not self._rules.error_feedback:
             self.carry_P.zero_()
-            self.rounds = 0
+            self.rounds = self.tokens = 0
             return
         local = self.log.local(entry)
         if local is None:
@@ -170,7 +173,9 @@ class Residual:
             return
         move, sign = (take_out, -1) if entry.counted else (give_back, 1)
         move(self.carry_P, local.chunks, codec_name=entry.header.codec, rules=self._rules)
-        self.rounds = max(0, self.rounds + sign * (1 + entry.header.carried))
+        header = entry.header
+        self.rounds = max(0, self.rounds + sign * (1 + header.carried))
+        self.tokens = max(0, self.tokens + sign * (header.tokens + header.carried_tokens))
 
     def _turn_without_bytes(self, entry: Entry) -> None:
         number = entry.header.round
@@ -184,7 +189,7 @@ class Residual:
         """Begin again at zero: what is not counted is lost."""
         log.warning("what was carried over from earlier rounds is lost: %s", reason)
         self.carry_P.zero_()
-        self.rounds = 0
+        self.rounds = self.tokens = 0
         self._latest = None
         self.log.void()
 
@@ -201,7 +206,7 @@ class Residual:
         entries = [
             _Saved(entry.header, entry.on_disk, entry.counted, entry.live) for entry in self.log.entries
         ]
-        note = _Note(self.rounds, entries, self.log.dropped)
+        note = _Note(self.rounds, self.tokens, entries, self.log.dropped)
         atomic_write(self._note_file, msgspec.msgpack.encode(note))
 
     def _take_up(self) -> None:
@@ -213,7 +218,7 @@ class Residual:
             self.carry_P.zero_()
             self.log.restore([], None)
             return
-        self.rounds = note.rounds
+        self.rounds, self.tokens = note.rounds, note.tokens
         entries = [
             Entry(saved.header, None, saved.on_disk, saved.counted, saved.live) for saved in note.entries
         ]

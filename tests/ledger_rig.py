@@ -78,6 +78,7 @@ class Peer:
     sent: dict[bytes, Sent] = field(default_factory=dict)
     """By prior digest: all that was ever sent, also before a kill."""
     units: int = 0
+    tokens: int = 0
     """Pieces of work made."""
 
     def __post_init__(self) -> None:
@@ -97,7 +98,7 @@ class Peer:
 
     # -- what happens ------------------------------------------------------------------------------------
 
-    def work(self, delta: torch.Tensor, *, steps: int = 80) -> LocalContribution | None:
+    def work(self, delta: torch.Tensor, *, steps: int = 80, tokens: int = 100) -> LocalContribution | None:
         """Make a contribution for the head, or get the one that there is: the same bytes."""
         prior = self.head.digest
         made = self.books.made_for(prior)
@@ -114,7 +115,7 @@ class Peer:
             torch.zeros(self.numel),
             -delta,
             steps=steps,
-            tokens=100,
+            tokens=tokens,
             ledger=make_ledger((OTHERS[0].key,), round=self.head.round + 1, codec=self.codec),
             prior=prior,
             admission=b"",
@@ -123,6 +124,7 @@ class Peer:
         assert torch.equal(self.books.carry_P, before + min(2, 80 / steps) * delta)
         self.made += min(2, 80 / steps) * delta.double()
         self.units += 1
+        self.tokens += tokens
         if local is not None:
             self.sent[prior] = Sent(local.header, data_of(local), self._decode(local))
         return local

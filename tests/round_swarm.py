@@ -327,6 +327,7 @@ class Swarm:
             steps=node.steps,
             tokens=node.steps * 100,
             carried=0,
+            carried_tokens=0,
             admission=b"" if node.key in node.ledger.voters else b"token-" + node.key[:8],
             rules=self.rules,
             signer=node.signer,

@@ -96,6 +96,7 @@ def contribution(
         steps=80,
         tokens=1,
         carried=0,
+        carried_tokens=0,
         admission=b"",
         rules=RULES,
         signer=signer,

@@ -171,6 +171,8 @@ def contribution_refused(**changes: Any) -> str:
         ({"tokens": -1}, "malformed"),
         ({"tokens": 10**15 + 1}, "malformed"),
         ({"carried": -1}, "malformed"),
+        ({"carried_tokens": -1}, "malformed"),
+        ({"carried_tokens": 10**15 + 1}, "malformed"),
         ({"root": b"r" * 31}, "malformed"),
         ({"admission": bytes(1025)}, "malformed"),
         ({"codec": "x" * 33}, "malformed"),

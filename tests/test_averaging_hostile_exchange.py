@@ -277,6 +277,7 @@ class LyingSwarm(Swarm):
             steps=node.steps,
             tokens=node.steps * 100,
             carried=0,
+            carried_tokens=0,
             admission=b"",
             rules=self.rules,
             signer=node.signer,

@@ -135,6 +135,16 @@ def test_a_round_in_which_nobody_weighs_changes_no_clock() -> None:
     assert after.norms == (0.0,)
 
 
+def test_tokens_of_work_that_was_counted_late_count_but_give_no_weight() -> None:
+    cut = [
+        make_contribution(FIVE[0], tokens=1000, carried=2, carried_tokens=2500),
+        make_contribution(FIVE[1], tokens=1000),
+    ]
+    ledger = make_ledger(KEYS[:2], tokens=7)
+    assert next_ledger(ledger, cut, KEYS[:2], make_rules()).tokens == 7 + 4500
+    assert [item.weight for item in weigh(cut, ledger, make_rules())] == [0.5, 0.5]
+
+
 def test_the_norm_history_is_short_and_tokens_fit_their_integer() -> None:
     ledger = make_ledger(KEYS[:1], norms=tuple(float(n) for n in range(NORM_HISTORY)), tokens=MAX_TOKENS)
     after = next_ledger(ledger, [make_contribution(FIVE[0])], KEYS[:1], PRIVATE)

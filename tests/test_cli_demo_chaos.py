@@ -73,8 +73,10 @@ def test_figures() -> None:
     assert times == {"kill": [5.0, 9.0], "freeze": [3.0]}
     assert summary_of_kills(times["kill"]) == {"median": 7.0, "max": 9.0, "count": 2}
     assert summary_of_kills([]) == {"median": None, "max": None, "count": 0}
-    assert ratio(Rate(steps=90, seconds=10), Rate(steps=20, seconds=2)) == 0.9
-    assert ratio(Rate(steps=90, seconds=10), Rate(steps=0, seconds=0)) is None
+    under, before = Rate(steps=90, made=95, seconds=10), Rate(steps=20, made=20, seconds=2)
+    assert ratio(under.per_s, before.per_s) == 0.9
+    assert ratio(under.made_per_s, before.made_per_s) == 0.95
+    assert ratio(under.per_s, Rate(steps=0, made=0, seconds=0).per_s) is None
 
 
 def test_weak_certificates_of_two_sides_are_no_disagreement() -> None:

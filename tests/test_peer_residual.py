@@ -29,7 +29,7 @@ def play(peer: Peer, kind: str, number: int, delta: torch.Tensor) -> None:
     weak = number % 4 != 0
     match kind:
         case "work":
-            peer.work(delta, steps=5 if number % 9 == 0 else 80)
+            peer.work(delta, steps=5 if number % 9 == 0 else 80, tokens=number)
         case "count" | "omit":
             peer.follow(peer.certify(peer.head, count=kind == "count", weak=weak))
         case "branch":
@@ -60,6 +60,8 @@ def test_what_was_made_is_counted_or_carried_bit_for_bit(happens: list[Op]) -> N
             assert torch.equal(peer.made, peer.accounted()), kind
             units = sum(1 + item.carried for item in peer.counted_headers())
             assert peer.books.rounds == peer.units - units, kind
+            counted = sum(item.tokens + item.carried_tokens for item in peer.counted_headers())
+            assert peer.books.tokens == peer.tokens - counted, kind
 
 
 @given(ops((*CALM, "kill")), st.booleans(), st.booleans())
@@ -90,6 +92,7 @@ def test_an_uncounted_contribution_stays_bit_for_bit(tmp_path: Path) -> None:
     local = peer.work(torch.zeros(NUMEL))
     assert local is not None
     assert local.header.carried == 1
+    assert local.header.carried_tokens == 100
 
 
 @given(NUMBERS)

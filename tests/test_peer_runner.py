@@ -106,6 +106,7 @@ class Bench:
             steps=STEPS,
             tokens=100,
             carried=0,
+            carried_tokens=0,
             admission=b"",
             rules=RULES,
             signer=self.identity,
