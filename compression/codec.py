@@ -1,6 +1,12 @@
-"""Codecs by name: `fp32`, `fp16`, `bf16`, `int8` (blocks of 256), `int8:128` (blocks of 128)."""
+"""Codecs by name: `fp32`, `fp16`, `bf16`, `int8` (blocks of 256), `int8:128` (blocks of 128).
 
+A name is a kind, and for some kinds a colon and a number. Kinds whose bytes depend on shared chance take it
+from a seed; the others ignore it.
+"""
+
+from collections.abc import Callable
 from functools import lru_cache
+from typing import TypeAlias
 
 from talkoot.compression.base import Bytes, Codec, CodecError
 from talkoot.compression.floats import Bf16, Fp16, Fp32
@@ -8,19 +14,43 @@ from talkoot.compression.int8 import Int8
 
 __all__ = ["NAMES", "Bytes", "Codec", "CodecError", "get"]
 
-NAMES = ("fp32", "fp16", "bf16", "int8")
-"""Names without parameter."""
+Maker: TypeAlias = Callable[[int | None, int], Codec | None]
+"""Takes the number after the colon (None without one) and the seed; None or CodecError("unknown_codec") if
+the kind has no such number."""
+
+
+def _plain(make: Callable[[], Codec]) -> Maker:
+    """A kind that takes no number and no seed."""
+    return lambda number, seed: make() if number is None else None
+
+
+def _sized(make: Callable[[int], Codec], default: int) -> Maker:
+    """A kind that takes a number, which has a default, and no seed."""
+    return lambda number, seed: make(default if number is None else number)
+
+
+KINDS: dict[str, Maker] = {
+    "fp32": _plain(Fp32),
+    "fp16": _plain(Fp16),
+    "bf16": _plain(Bf16),
+    "int8": _sized(Int8, 256),
+}
+
+NAMES = tuple(KINDS)
+"""Names without number."""
 
 
 @lru_cache(maxsize=64)
-def get(name: str) -> Codec:
-    """The codec called `name`; raises CodecError("unknown_codec")."""
-    kind, colon, parameter = name.partition(":")
-    if kind == "int8" and not colon:
-        return Int8()
-    if kind == "int8" and parameter.isascii() and parameter.isdecimal() and len(parameter) <= 4:
-        return Int8(int(parameter))
-    plain = {codec.name: codec for codec in (Fp32, Fp16, Bf16)}
-    if colon or kind not in plain:
+def get(name: str, seed: int = 0) -> Codec:
+    """The codec called `name`, with a `seed` of 64 bits; raises CodecError("unknown_codec").
+
+    A codec with a seed refuses bytes that were encoded with another one, as CodecError("seed").
+    """
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"a seed has 64 bits, got {seed}")
+    kind, colon, text = name.partition(":")
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) <= 4 else None
+    found = KINDS[kind](number, seed) if kind in KINDS and bool(colon) == (number is not None) else None
+    if found is None:
         raise CodecError("unknown_codec", f"no codec {name!r}; try {', '.join(NAMES)} or int8:<block size>")
-    return plain[kind]()
+    return found
