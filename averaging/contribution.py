@@ -167,7 +167,7 @@ def settle(carry_P: torch.Tensor, chunks: Chunks, *, counted: bool, codec_name: 
     """
     if not counted:
         return
-    if rules.error_feedback:
+    if rules.feeds_back(codec_name):
         take_out(carry_P, chunks, codec_name=codec_name, rules=rules)
     else:
         carry_P.zero_()

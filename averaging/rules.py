@@ -15,6 +15,12 @@ CHUNK_NUMEL = 1 << 18
 """Elements in one chunk of a real swarm's vector: the unit of encoding, hashing and sharing out."""
 
 
+Feedback = bool | Literal["auto"]
+"""Whether what encoding loses is added to the next contribution; auto: with codecs that lose much."""
+
+NEARLY_LOSSLESS = ("fp32", "fp16", "bf16", "int8")
+"""Kinds of codec that lose so little that feeding it back changes nothing."""
+
 PIECE_BYTES = 256 * 1024
 EAGER_BYTES = 256 * 1024
 
@@ -38,9 +44,11 @@ class Rules:
     """H."""
     outer_learning_rate: float
     outer_momentum: float
-    error_feedback: bool
+    error_feedback: Feedback
     max_absent_rounds: int
     """A voter absent for more rounds in a row may be removed by a majority of the voters."""
+    feedback_decay: float = 1.0
+    """What earlier encodings lost is multiplied with this before each new contribution."""
     probation_rounds: int = 3
     """Counted rounds after which a newcomer of an open swarm weighs."""
 
@@ -56,6 +64,12 @@ class Rules:
 
     chunk_size: int = CHUNK_NUMEL
     """Elements in one chunk; simulations of small vectors have smaller ones."""
+
+    def feeds_back(self, codec_name: str) -> bool:
+        """Whether a counted contribution in this codec leaves to the next one what its encoding lost."""
+        if self.error_feedback == "auto":
+            return codec_name.partition(":")[0] not in NEARLY_LOSSLESS
+        return self.error_feedback
 
     @property
     def num_chunks(self) -> int:

@@ -210,14 +210,24 @@ class Compression:
     """Codec of contributions: `int8` (absmax in blocks), `fp16`, `bf16` or `fp32`."""
     aggregate_codec: str = "int8"
     """Codec of the aggregate that reducers send back (`exchange = "dense"`)."""
-    error_feedback: bool = False
-    """Add what quantisation lost to the next contribution."""
+    error_feedback: bool | Literal["auto"] = "auto"
+    """Add what encoding lost to the next contribution. `auto`: with codecs that lose much (all but `int8`,
+    `fp16`, `bf16` and `fp32`)."""
+    feedback_decay: float = 1.0
+    """What encodings have lost is multiplied with this before each new contribution; below 1 it is forgotten
+    in time. Work that was not counted is never forgotten."""
 
     def __post_init__(self) -> None:
         for name in ("codec", "aggregate_codec"):
             _require(
                 bool(_CODEC_NAME.fullmatch(getattr(self, name))), f"compression.{name}", "a codec's name"
             )
+        _require(
+            self.error_feedback in (True, False, "auto"),
+            "compression.error_feedback",
+            'true, false or "auto"',
+        )
+        _require(0 < self.feedback_decay <= 1, "compression.feedback_decay", "above 0, at most 1")
 
 
 Exchange = Literal["dense", "sparse"]

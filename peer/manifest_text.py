@@ -12,7 +12,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from textwrap import wrap
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from talkoot.peer import manifest as module
 from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest
@@ -64,13 +64,15 @@ def section_title(section: type[Any]) -> str:
 def type_words(kind: Any) -> str:
     """A field's type as an operator would say it."""
     if get_origin(kind) is Literal:
-        return "one of " + ", ".join(f'"{choice}"' for choice in get_args(kind))
+        choices = [f'"{choice}"' for choice in get_args(kind)]
+        return choices[0] if len(choices) == 1 else "one of " + ", ".join(choices)
     if get_origin(kind) is tuple:
         return "a list of strings"
+    if get_origin(kind) in (Union, UnionType):
+        return ", or ".join(type_words(part) for part in get_args(kind))
     if isinstance(kind, type) and get_origin(kind) is None:
         words = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
         return words.get(kind, "a table")
-    assert not isinstance(kind, UnionType), "no field of the manifest is a union"
     return "a table"
 
 

@@ -2,12 +2,14 @@
 
 Books are kept so that at any time, on whatever branch,
 
-    everything made  ==  decode(what is counted on the chain)  +  carry_P
+    everything made  ==  decode(what is counted on the chain)  +  carry_P  +  what decay has forgotten
 
 where `carry_P` holds the residual and, while a round runs, all that our contribution to it is made of: if
-that is not counted nothing needs to be done. The residual is a function of the chain and of the log of our
-own contributions (`talkoot.peer.contribution_log`), so a move to another branch settles every entry anew.
-Without error feedback a counted contribution takes with it what its encoding lost.
+that is not counted nothing needs to be done. Decay takes its share of what encodings lost, once for each
+new contribution (beta of SparseLoCo, Sarfi et al. 2025), and never of work that is not counted yet. The
+residual is a function of the chain and of the log of our own contributions
+(`talkoot.peer.contribution_log`), so a move to another branch settles every entry anew. Without error
+feedback a counted contribution takes with it what its encoding lost.
 
 What is lost is lost openly: when the process is killed, when the fate of a contribution is not to be known
 or its bytes are gone, the residual begins again at zero. It is never guessed, so nothing counts twice.
@@ -99,6 +101,7 @@ class Residual:
         if not bool(torch.isfinite(local_P).all()):
             raise CodecError("not_finite", "the local parameters are not finite")
         self._latest = None
+        self._decay()
         try:
             index, chunks = encode_delta(
                 start_P,
@@ -130,6 +133,11 @@ class Residual:
         local = LocalContribution(header, index, chunks)
         self._latest = self.log.add(local)
         return local
+
+    def _decay(self) -> None:
+        decay = self._rules.feedback_decay
+        if self.rounds == 0 and decay < 1:  # all work is counted: what is left is what encodings lost
+            torch.mul(self.carry_P, decay, out=self.carry_P)
 
     def made_for(self, prior: bytes) -> Entry | None:
         """Our contribution for an outer state, if we made one."""
@@ -163,7 +171,7 @@ class Residual:
             return
         whole = self._latest is entry
         self._latest = None
-        if entry.counted and whole and not self._rules.error_feedback:
+        if entry.counted and whole and not self._rules.feeds_back(entry.header.codec):
             self.carry_P.zero_()
             self.rounds = self.tokens = 0
             return

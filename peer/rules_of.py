@@ -30,6 +30,7 @@ def rules_of(manifest: Manifest) -> Rules:
         outer_learning_rate=manifest.outer.learning_rate,
         outer_momentum=manifest.outer.momentum,
         error_feedback=manifest.compression.error_feedback,
+        feedback_decay=manifest.compression.feedback_decay,
         max_absent_rounds=manifest.round.max_absent_rounds,
         exchange=manifest.round.exchange,
     )

@@ -75,15 +75,22 @@ class Peer:
     numel: int
     codec: str = "int8"
     error_feedback: bool = True
+    decay: float = 1.0
     sent: dict[bytes, Sent] = field(default_factory=dict)
     """By prior digest: all that was ever sent, also before a kill."""
     units: int = 0
     tokens: int = 0
     """Pieces of work made."""
+    forgotten: torch.Tensor = field(init=False)
+    """What decay took, float64."""
 
     def __post_init__(self) -> None:
-        changes = {"error_feedback": self.error_feedback, "numel": self.numel, "chunk_size": CHUNK}
-        self.rules = make_rules(**changes)
+        self.rules = make_rules(
+            error_feedback=self.error_feedback,
+            feedback_decay=self.decay,
+            numel=self.numel,
+            chunk_size=CHUNK,
+        )
         self.paths = StateDir(self.path)
         self.paths.prepare()
         root = make_value(OTHERS, OTHERS, round=0, prior=bytes(32), digest=b"0" * 32)
@@ -91,6 +98,7 @@ class Peer:
         self.places = [self.root]
         self.head = self.root
         self.made = torch.zeros(self.numel, dtype=torch.float64)
+        self.forgotten = torch.zeros(self.numel, dtype=torch.float64)
         self.books = Residual(self.paths, self.rules)
 
     def certificate_of(self, number: int) -> Certificate | None:
@@ -110,7 +118,8 @@ class Peer:
             return local
         if prior in self.sent:
             return None  # sent before we were killed: the journal says so
-        before = self.books.carry_P.clone()
+        kept = self.books.carry_P * (self.decay if self._all_counted else 1.0)
+        self.forgotten += self.books.carry_P.double() - kept
         local = self.books.encode(
             torch.zeros(self.numel),
             -delta,
@@ -121,7 +130,7 @@ class Peer:
             admission=b"",
             signer=US,
         )
-        assert torch.equal(self.books.carry_P, before + min(2, 80 / steps) * delta)
+        assert torch.equal(self.books.carry_P, kept + min(2, 80 / steps) * delta)
         self.made += min(2, 80 / steps) * delta.double()
         self.units += 1
         self.tokens += tokens
@@ -179,6 +188,11 @@ class Peer:
     def counted_headers(self) -> list[Contribution]:
         return [sent.header for sent in self.sent.values() if self.head.counts(sent.header)]
 
+    @property
+    def _all_counted(self) -> bool:
+        """Whether the chain counts all work: what is carried is only what encodings lost."""
+        return self.units == sum(1 + header.carried for header in self.counted_headers())
+
     def counted(self) -> torch.Tensor:
         """All of ours that the chain counts, decoded, float64."""
         total = torch.zeros(self.numel, dtype=torch.float64)
@@ -196,13 +210,13 @@ def data_of(local: LocalContribution) -> bytes:
     return b"".join(bytes(local.chunks[chunk]) for chunk in range(len(local.index.entries)))
 
 
-def dyadic(seed: int, numel: int) -> torch.Tensor:
-    """Multiples of 1/64 up to 1, with a 1 in each block, so that all sums in float32 are exact.
+def dyadic(seed: int, numel: int, unit: int = 64) -> torch.Tensor:
+    """Multiples of 1/64 (1 / `unit`) up to 1, with a 1 in each block, so that all sums in float32 are exact.
 
     Every block's scale is then at least 2**-7 and, as a bf16, a multiple of 2**-14; so is what is decoded.
     """
     generator = torch.Generator().manual_seed(seed)
-    delta = torch.randint(-64, 65, (numel,), generator=generator).float() / 64
+    delta = torch.randint(-unit, unit + 1, (numel,), generator=generator).float() / unit
     delta[::CHUNK] = 1.0
     return delta
 

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from averaging_help import make_rules
 from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from ledger_rig import Op, Peer, data_of, dyadic
 
+from talkoot.averaging.rules import Feedback
 from talkoot.compression.codec import CodecError
 from talkoot.peer import contribution_log
 
@@ -20,8 +22,8 @@ NUMBERS = st.integers(0, 2**16)
 CALM = ("work", "work", "count", "count", "omit", "branch", "branch", "switch", "again", "restart")
 
 
-def ops(kinds: tuple[str, ...]) -> st.SearchStrategy[list[Op]]:
-    return st.lists(st.tuples(st.sampled_from(kinds), NUMBERS), max_size=40)
+def ops(kinds: tuple[str, ...], most: int = 40) -> st.SearchStrategy[list[Op]]:
+    return st.lists(st.tuples(st.sampled_from(kinds), NUMBERS), max_size=most)
 
 
 def play(peer: Peer, kind: str, number: int, delta: torch.Tensor) -> None:
@@ -62,6 +64,48 @@ def test_what_was_made_is_counted_or_carried_bit_for_bit(happens: list[Op]) -> N
             assert peer.books.rounds == peer.units - units, kind
             counted = sum(item.tokens + item.carried_tokens for item in peer.counted_headers())
             assert peer.books.tokens == peer.tokens - counted, kind
+
+
+@given(ops(CALM, most=30))
+@examples(150)
+def test_decay_takes_its_share_of_what_encodings_lost_and_of_nothing_else(happens: list[Op]) -> None:
+    """Halves of halves stay exact: quarters that bf16 rounds, and at most 15 contributions that decay."""
+    with tempfile.TemporaryDirectory() as folder:
+        peer = Peer(Path(folder), NUMEL, codec="bf16", decay=0.5)
+        for kind, number in happens:
+            play(peer, kind, number, dyadic(number, NUMEL, unit=4))
+            assert torch.equal(peer.made, peer.accounted() + peer.forgotten), kind
+
+
+def test_decay_leaves_uncounted_work_bit_for_bit_and_happens_once(tmp_path: Path) -> None:
+    peer = Peer(tmp_path, NUMEL, decay=0.75)
+    generator = torch.Generator().manual_seed(3)
+    deltas = [torch.randn(NUMEL, generator=generator) for _ in range(3)]
+    peer.work(deltas[0])
+    peer.follow(peer.certify(peer.head, count=True, weak=False))
+    lost = peer.books.carry_P.clone()
+    assert lost.any()
+    peer.restart()
+    peer.follow(peer.head)
+    peer.work(deltas[1])  # `work` itself checks what is carried then
+    assert torch.equal(peer.books.carry_P, lost * 0.75 + deltas[1])
+    peer.follow(peer.certify(peer.head, count=False, weak=False))
+    whole = peer.books.carry_P.clone()
+    peer.work(deltas[2])
+    assert torch.equal(peer.books.carry_P, whole + deltas[2])
+
+
+def test_decay_is_not_taken_back_on_another_branch(tmp_path: Path) -> None:
+    peer = Peer(tmp_path, NUMEL, decay=0.5)
+    first, second = (dyadic(number, NUMEL) for number in (1, 2))
+    peer.work(first)
+    without = peer.certify(peer.head, count=False, weak=True)
+    peer.follow(peer.certify(peer.head, count=True, weak=True))
+    lost = peer.books.carry_P.clone()
+    peer.work(second)
+    peer.follow(without)
+    assert torch.equal(peer.books.carry_P, first + second - lost / 2)
+    assert peer.books.rounds == 2
 
 
 @given(ops((*CALM, "kill")), st.booleans(), st.booleans())
@@ -266,3 +310,19 @@ def test_without_feedback_a_count_takes_all(tmp_path: Path) -> None:
     peer.follow(peer.certify(peer.head, count=True, weak=True))
     assert not peer.books.carry_P.any()
     assert peer.books.rounds == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "codec", "keeps"),
+    [
+        ("auto", "int8", False),
+        ("auto", "int8:64", False),
+        ("auto", "bf16", False),
+        ("auto", "lloyd2", True),
+        ("auto", "topk:64", True),
+        (True, "int8", True),
+        (False, "topk:64", False),
+    ],
+)
+def test_feedback_can_follow_the_codec(setting: Feedback, codec: str, keeps: bool) -> None:
+    assert make_rules(error_feedback=setting).feeds_back(codec) is keeps
