@@ -16,7 +16,7 @@ from typing import Literal
 from talkoot.averaging.aggregate import EncodedPart
 from talkoot.averaging.attempt import Attempt, AttemptFailed, AttemptPhase
 from talkoot.averaging.blobs import BlobStore
-from talkoot.averaging.certificate import Certificate, CertificateError, Value
+from talkoot.averaging.certificate import Certificate, CertificateError
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import LocalContribution
 from talkoot.averaging.ledger import Ledger
@@ -46,6 +46,7 @@ from talkoot.averaging.outputs import (
 )
 from talkoot.averaging.parts import Part
 from talkoot.averaging.slices import Slices
+from talkoot.averaging.staged import Staged
 from talkoot.averaging.voting import Journal, Voter
 
 MAX_JUMP = 16
@@ -83,10 +84,7 @@ class Round:
         """Number of the running attempt, or of the next one."""
         self._running: Attempt | None = None
         self._done = False
-        self._staged: tuple[Value, Ledger] | None = None
-        """What the driver holds staged; it outlives an attempt, since the value may be locked."""
-        self._staging: Apply | Obtain | None = None
-        """The job that last began to overwrite what is staged."""
+        self._staged = Staged()
         self._certified: Certificate | None = None
         """The certificate of the running attempt, when it came before our own result."""
         self._reachable: set[bytes] = set()
@@ -218,28 +216,18 @@ class Round:
         running = self._running_in(attempt)
         value = running.value(digest, ledger) if running is not None else None
         if running is not None and value is not None:
-            self._staged = (value, ledger)
+            self._staged.hold(value, ledger)
             if self._certified is not None:
                 self._on_committed(self._certified, now)
-                return self._flush(now)
-            try:
-                self._try(lambda: running.stage(value), now)
-            except (MessageError, CertificateError) as error:
-                self._fail(AttemptFailed(error.reason), now)
+            else:
+                self._try_staged(lambda: running.stage(value), now)
         return self._flush(now)
 
     def obtained(self, job: Obtain, success: bool, now: float) -> list[Output]:
         """The job `Obtain` is done: whether the staged state is the result of its value."""
-        if self._staging is job:
-            self._staging = None
-            if success:
-                self._staged = (job.value, job.ledger)
-                if self._running is not None and not self._done:
-                    running = self._running
-                    try:
-                        self._try(lambda: running.obtained(job.value), now)
-                    except (MessageError, CertificateError) as error:
-                        self._fail(AttemptFailed(error.reason), now)
+        running = self._running
+        if self._staged.obtained(job, success) and running is not None and not self._done:
+            self._try_staged(lambda: running.obtained(job.value), now)
         return self._flush(now)
 
     # -- attempts ------------------------------------------------------------------------------------
@@ -254,6 +242,13 @@ class Round:
             self._emit(step())
         except AttemptFailed as failure:
             self._fail(failure, now)
+
+    def _try_staged(self, step: Callable[[], list[Output]], now: float) -> None:
+        """A step that follows from what is staged, and fails the attempt where it cannot be taken."""
+        try:
+            self._try(step, now)
+        except (MessageError, CertificateError) as error:
+            self._fail(AttemptFailed(error.reason), now)
 
     def _start_attempt(self, attempt: int, now: float) -> None:
         """Enter the forming phase of an attempt, skipping leaders that cannot be reached."""
@@ -367,8 +362,8 @@ class Round:
     def _receive_in(self, running: Attempt, sender: bytes, message: Message, now: float) -> None:
         """A message of the running attempt."""
         known = running.roster
-        staged = self._staged[0] if self._staged is not None else None
-        self._try(lambda: running.receive(sender, message, local=self.local, staged=staged, now=now), now)
+        held = self._staged.value
+        self._try(lambda: running.receive(sender, message, local=self.local, staged=held, now=now), now)
         if running.roster is not known and running.roster is not None and running.roster.parts:
             self._parts = running.roster.parts
         if running.certificate is not None and not self._done:
@@ -456,9 +451,10 @@ class Round:
         running = self._running_in(certificate.attempt)
         if running is not None and self._certified is None:
             running.committed(now)
-        if self._staged is not None and self._staged[0] == value:
+        ledger = self._staged.ledger_after(value)
+        if ledger is not None:
             self._done = True
-            self._out.append(Commit(certificate, self._staged[1]))
+            self._out.append(Commit(certificate, ledger))
         elif self._certified is None and running is not None and running.exchanges:
             self._certified = certificate  # our own work on it is about to be done
         elif certificate.weak and self._certified is None and self.phase not in ("idle", "forming"):
@@ -479,17 +475,14 @@ class Round:
     def _emit(self, outputs: list[Output]) -> None:
         """Queue outputs; messages to ourselves are delivered after the current step."""
         for output in outputs:
-            if isinstance(output, Obtain) and self._obtains(output.value):
+            if isinstance(output, Obtain) and self._staged.obtains(output.value):
                 continue  # since an attempt before
             if isinstance(output, Apply | Obtain):
-                self._staged, self._staging = None, output  # the staged state is about to be overwritten
+                self._staged.begin(output)
             if isinstance(output, Send):
                 self._send(output.to, output.message)
             else:
                 self._out.append(output)
-
-    def _obtains(self, value: Value) -> bool:
-        return isinstance(self._staging, Obtain) and self._staging.value == value
 
     def _flush(self, now: float) -> list[Output]:
         """Deliver messages to ourselves, then hand over what is to be done."""

@@ -168,7 +168,7 @@ def exchanging(made: Scene) -> bool:
 
 def staged(made: Scene) -> bool:
     """The victim holds its result, and nothing was proposed to it."""
-    return made.victim.machine._staged is not None and made.victim.journal is None
+    return made.victim.machine._staged.value is not None and made.victim.journal is None
 
 
 def proposed(made: Scene) -> bool:

@@ -42,8 +42,8 @@ from talkoot.averaging.messages import (
 
 def right_value(made: Scene) -> Value:
     """What the victim computed."""
-    assert made.victim.machine._staged is not None
-    return made.victim.machine._staged[0]
+    assert made.victim.machine._staged.value is not None
+    return made.victim.machine._staged.value
 
 
 def proposal(made: Scene, value: Value | None = None, **changes: Any) -> Proposal:
