@@ -71,9 +71,14 @@ class Contribution(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
         body = msgspec.structs.replace(self, signature=b"")
         return b"talkoot contribution\0" + msgspec.msgpack.encode(body)
 
+    @property
+    def names(self) -> tuple[bytes, ...]:
+        """Its fields of 32 bytes."""
+        return self.swarm, self.prior, self.key, self.root
+
     def check(self, verify: Verify) -> None:
         """Raise CertificateError unless the fields are in bounds and the signature is the contributor's."""
-        sizes_ok = all(len(field) == 32 for field in (self.swarm, self.prior, self.key, self.root))
+        sizes_ok = all(len(name) == 32 for name in self.names)
         if not sizes_ok or len(self.admission) > MAX_ADMISSION_BYTES or len(self.codec) > 32:
             raise CertificateError("malformed", "contribution with a field of the wrong size")
         if not 0 <= self.norm2 <= MAX_NORM2:
@@ -177,8 +182,10 @@ def decode_certificate(data: bytes) -> Certificate:
 
 def check_value(value: Value) -> None:
     """Raise CertificateError unless sizes, counts and orders of a received value are in bounds."""
-    keys = (value.swarm, value.prior, value.digest, *value.present, *value.voters)
-    if any(len(key) != 32 for key in keys) or any(len(part.root) != 32 for part in value.parts):
+    keys = [value.swarm, value.prior, value.digest, *value.present, *value.voters]
+    keys += [name for item in value.cut for name in item.names]
+    keys += [name for part in value.parts for name in (part.reducer, part.root)]
+    if any(len(key) != 32 for key in keys):
         raise CertificateError("malformed", "a key or hash is not 32 bytes long")
     if value.round < GENESIS_ROUND or len(value.cut) > MAX_CONTRIBUTIONS or len(value.parts) > MAX_PARTS:
         raise CertificateError("malformed", "a count is out of range")

@@ -10,6 +10,7 @@ import msgspec
 
 from talkoot.averaging.certificate import Certificate, Contribution, Prepared, Value, check_value
 from talkoot.averaging.digest import content_hash
+from talkoot.averaging.ledger import MAX_VOTERS
 from talkoot.averaging.parts import Part
 from talkoot.averaging.signing import Signer, Verify
 
@@ -338,27 +339,32 @@ def _problem(message: Message) -> str | None:
             return None if 0 <= nonce < 2**63 else "nonce out of range"
         case Join():
             return _join_problem(message)
-        case Roster(members=members, parts=parts):
-            if not 1 <= len(members) <= MAX_MEMBERS or len(parts) > MAX_MEMBERS:
-                return "roster of the wrong size"
-            times = (message.took_s, message.exchange_s, message.certify_s)
-            return _first(*map(_not_a_time, times), *map(_join_problem, members))
-        case Proposal(value=value) | Lock(prepared=Prepared(value=value)):
-            return _value_problem(value)
+        case Roster():
+            return _roster_problem(message)
+        case Proposal(value=value, prepared=prepared):
+            return _first(_value_problem(value), _votes_problem(prepared))
+        case Lock(prepared=prepared):
+            return _votes_problem(prepared)
         case Committed(certificate=certificate):
-            return _value_problem(certificate.value)
-        case Cut(contributors=keys, holdings=holdings, took_s=took_s):
+            return _votes_problem(certificate)
+        case Receipt(roster=roster, reducer=reducer, contributor=contributor, root=root):
+            return _not_32_bytes(roster, reducer, contributor, root)
+        case Vote(value_hash=value_hash, voter=voter):
+            return _not_32_bytes(value_hash, voter)
+        case Cut(roster=roster, contributors=keys, holdings=holdings, took_s=took_s):
             many = len(keys) > MAX_MEMBERS or len(holdings) > MAX_MEMBERS
-            return _first(many and "too many peers", _not_a_time(took_s), *map(_problem, holdings))
+            sizes = _not_32_bytes(roster, *keys)
+            return _first(many and "too many peers", sizes, _not_a_time(took_s), *map(_problem, holdings))
         case Abort(suspects=keys):
-            return None if len(keys) <= MAX_MEMBERS else "too many peers"
+            return "too many peers" if len(keys) > MAX_MEMBERS else _not_32_bytes(*keys)
         case Have() | Want() | Wait():
             return _fetching_problem(message)
         case Holding(roster=roster, voter=voter, blobs=blobs):
             sizes_ok = len(roster) == 32 and len(voter) == 32 and len(blobs) <= MAX_MEMBERS // 8
             return None if sizes_ok else "a holding with a field of the wrong size"
-        case Aggregate(cut=cut):
-            return None if len(cut) <= MAX_MEMBERS else "too many peers"
+        case Aggregate(roster=roster, cut=cut, reducer=reducer, hashes=hashes):
+            many = len(cut) > MAX_MEMBERS
+            return "too many peers" if many else _not_32_bytes(roster, *cut, reducer, *hashes)
         case _:
             return None
 
@@ -368,13 +374,18 @@ def _first(*problems: str | Literal[False] | None) -> str | None:
     return next((problem for problem in problems if problem), None)
 
 
+def _not_32_bytes(*names: bytes) -> str | None:
+    return "a key or hash is not 32 bytes long" if any(len(name) != 32 for name in names) else None
+
+
 def _not_a_time(seconds: float) -> str | None:
     return None if 0 <= seconds <= MAX_SECONDS else "not a length of time"
 
 
 def _join_problem(join: Join) -> str | None:
-    if len(join.key) != 32 or len(join.prior) != 32:
-        return "a key or digest is not 32 bytes long"
+    names = join.contribution.names if join.contribution else ()
+    if problem := _not_32_bytes(join.key, join.prior, *names, *(held.contributor for held in join.holds)):
+        return problem
     if not 0 <= join.upload < float("inf"):
         return "bandwidth is no number"
     holders = [held.contributor for held in join.holds]
@@ -382,11 +393,21 @@ def _join_problem(join: Join) -> str | None:
         return "what a reducer holds is out of order"
     if len(join.expects_s) != NUM_PHASES or any(_not_a_time(seconds) for seconds in join.expects_s):
         return "what it expects is no length of time"
-    if any(len(held.contributor) != 32 for held in join.holds):
-        return "a key is not 32 bytes long"
     if any(not 0 <= held.first_chunk <= held.first_chunk + held.num_chunks < 2**32 for held in join.holds):
         return "what a reducer holds is out of range"
-    return _value_problem(join.lock.value) if join.lock else None
+    return _votes_problem(join.lock)
+
+
+def _roster_problem(roster: Roster) -> str | None:
+    if not 1 <= len(roster.members) <= MAX_MEMBERS or len(roster.parts) > MAX_MEMBERS:
+        return "roster of the wrong size"
+    times = (roster.took_s, roster.exchange_s, roster.certify_s)
+    return _first(
+        _not_32_bytes(roster.leader, roster.prior, *(part.reducer for part in roster.parts)),
+        *map(_not_a_time, times),
+        *map(_join_problem, roster.members),
+        _votes_problem(roster.locked),
+    )
 
 
 def _fetching_problem(message: Fetching) -> str | None:
@@ -405,6 +426,14 @@ def _fetching_problem(message: Fetching) -> str | None:
 
 def _is_piece(blob: int, piece: int) -> bool:
     return 0 <= blob < MAX_MEMBERS and 0 <= piece < MAX_PIECES
+
+
+def _votes_problem(voted: Prepared | Certificate | None) -> str | None:
+    if voted is None:
+        return None
+    names = [vote.voter for vote in voted.votes]
+    many = len(names) > MAX_VOTERS and "too many votes"
+    return _first(many, _not_32_bytes(*names), _value_problem(voted.value))
 
 
 def _value_problem(value: Value) -> str | None:

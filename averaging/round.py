@@ -10,6 +10,7 @@ lost, the next voter leads the next attempt with the same contributions.
 """
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Literal
 
@@ -89,7 +90,8 @@ class Round:
         """The certificate of the running attempt, when it came before our own result."""
         self._reachable: set[bytes] = set()
         self.suspects = suspects
-        """Peers that kept the others waiting and were not heard of since: nobody waits for them."""
+        """Peers that kept the others waiting and were not heard of since: nobody waits for them. Never more
+        than are reachable, vote or are members."""
         self._slices = Slices()
         self._parts: tuple[Part, ...] = ()
         """Of the last roster that we saw."""
@@ -308,12 +310,18 @@ class Round:
             self._done = True
             self._out.append(NeedState(self._certified))
             return
-        self.suspects |= failure.suspects - {self.context.key}
+        self._suspect(failure.suspects)
         if self._running is not None:
             self._emit(self._running.abort(failure))
         self._out.append(AttemptOver(self.attempt, failure.reason, tuple(sorted(failure.suspects))))
         if self._one_more_failure(failure.reason):
             self._start_attempt(self.attempt + 1, now)
+
+    def _suspect(self, peers: AbstractSet[bytes]) -> None:
+        """Hardly wait for these, and forget whoever cannot be waited for: a leader names what it likes."""
+        members = self._running.members if self._running is not None else ()
+        others = {*self._reachable, *self.context.ledger.voters, *members} - {self.context.key}
+        self.suspects = (self.suspects | peers) & others
 
     # -- messages ------------------------------------------------------------------------------------
 
@@ -393,7 +401,7 @@ class Round:
         if attempt > self.attempt + MAX_JUMP:
             raise MessageError("too_far", f"attempt {attempt}, here it is {self.attempt}")
         if self._running is not None and attempt > self.attempt:
-            self.suspects |= self._running.unheard
+            self._suspect(self._running.unheard)
             self._out.append(AttemptOver(self.attempt, "others_ahead"))
         self._start_attempt(attempt, now)
 

@@ -1,5 +1,6 @@
 """Every message reads back; bytes that are none raise MessageError and nothing else."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from round_swarm import toy_verify
 
+from talkoot.averaging.ledger import MAX_VOTERS
 from talkoot.averaging.messages import (
     MAX_ASKED,
     MAX_ATTEMPT,
@@ -85,7 +87,7 @@ EXAMPLES: dict[str, Message] = {
     "join without contribution": make_join(contribution=None, role="client", lock=LOCK),
     "roster": make_roster(),
     "roster with a lock": make_roster(parts=(), locked=LOCK),
-    "receipt": sign(Receipt(**HERE, roster=b"h" * 32, reducer=KEY, contributor=KEY, root=b"r"), FOUR[0]),
+    "receipt": sign(Receipt(**HERE, roster=b"h" * 32, reducer=KEY, contributor=KEY, root=b"r" * 32), FOUR[0]),
     "leave": Leave(**HERE),
     "ping": Ping(**HERE, nonce=7),
     "pong": Pong(**HERE, nonce=7),
@@ -202,13 +204,38 @@ OUT_OF_BOUNDS: dict[str, Message] = {
     "wait for a piece too many": Wait(**HERE, blob=0, piece=MAX_PIECES),
     "wait for a negative blob": Wait(**HERE, blob=-1, piece=0),
     "abort": Abort(**HERE, reason="r", suspects=MANY),
+    "abort with a long key": Abort(**HERE, reason="r", suspects=(KEY, KEY + b"x")),
+    "abort with an empty key": Abort(**HERE, reason="r", suspects=(b"",)),
     "aggregate": Aggregate(**HERE, roster=b"h" * 32, cut=MANY, reducer=KEY, hashes=()),
+    "proposal of a bad lock": Proposal(**HERE, value=VALUE, weak=False, prepared=BAD_LOCK),
+    "roster with a bad lock": make_roster(parts=(), locked=BAD_LOCK),
+    "lock with too many votes": Lock(
+        **HERE, prepared=msgspec.structs.replace(LOCK, votes=(LOCK.votes[0],) * (MAX_VOTERS + 1))
+    ),
     "proposal": Proposal(**HERE, value=BAD_VALUE, weak=False, prepared=None),
     "lock": Lock(**HERE, prepared=BAD_LOCK),
     "committed": Committed(
         **HERE, certificate=msgspec.structs.replace(certify(VALUE, FOUR), value=BAD_VALUE)
     ),
 }
+
+
+def lengthened(item: object) -> Iterator[object]:
+    """The same value with one byte more in one of its keys or hashes, each in turn."""
+    if isinstance(item, bytes) and len(item) == 32:
+        yield item + b"x"
+    elif isinstance(item, list):
+        for place, inner in enumerate(item):
+            yield from ([*item[:place], odd, *item[place + 1 :]] for odd in lengthened(inner))
+    elif isinstance(item, dict):
+        for name, inner in item.items():
+            yield from (item | {name: odd} for odd in lengthened(inner))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_key_and_hash_has_32_bytes(name: str) -> None:
+    for odd in lengthened(msgspec.msgpack.decode(encode(EXAMPLES[name]))):
+        assert reason_of(msgspec.msgpack.encode(odd)) == "malformed"
 
 
 @pytest.mark.parametrize("name", OUT_OF_BOUNDS)

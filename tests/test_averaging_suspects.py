@@ -5,7 +5,7 @@ from round_swarm import Node, Swarm
 
 from talkoot.averaging import outputs
 from talkoot.averaging.blame import blamed
-from talkoot.averaging.messages import Abort, BulkHeader
+from talkoot.averaging.messages import MAX_MEMBERS, Abort, BulkHeader
 from talkoot.averaging.rules import Timing
 
 TIMING = Timing(form_s=8.0, exchange_s=4.0, certify_s=2.0, floor_s=1.0)
@@ -95,3 +95,37 @@ def test_a_leader_without_a_quorum_waits_for_suspects_too() -> None:
     swarm.run(TIMING.form_s / 2)
     assert nodes[0].machine.phase == "forming"
     assert not any(isinstance(note, outputs.AttemptOver) for note in nodes[0].notes)
+
+
+def test_what_a_leader_names_is_suspected_only_as_far_as_it_can_be_meant() -> None:
+    """Else its keys would be carried from round to round for ever."""
+    swarm, nodes = make()
+    member, villain = nodes[1].machine, nodes[0].key
+    strangers = tuple(bytes([n]) * 32 for n in range(100, 160))
+    named = (nodes[1].key, nodes[2].key, *strangers, b"", b"odd", bytes(1000))
+    member.receive(villain, Abort(round=0, attempt=0, reason="bored", suspects=named), swarm.now)
+    assert member.suspects == {nodes[2].key}
+
+
+def test_who_is_gone_is_forgotten_when_others_are_suspected() -> None:
+    swarm, nodes = make()
+    member = nodes[1].machine
+    gone, guest = b"g" * 32, b"h" * 32  # neither votes
+    member.reachable({*member._reachable, guest}, swarm.now)
+    member.suspects = frozenset({gone, guest, nodes[3].key})
+    abort = Abort(round=0, attempt=0, reason="bored", suspects=(nodes[2].key,))
+    member.receive(nodes[0].key, abort, swarm.now)
+    assert member.suspects == {guest, nodes[2].key, nodes[3].key}
+
+
+def test_suspects_stay_bounded_over_many_rounds() -> None:
+    suspects: frozenset[bytes] = frozenset()
+    for round_number in range(5):
+        swarm, nodes = make()
+        member = nodes[1].machine
+        member.suspects = suspects
+        named = tuple(bytes([round_number, n]) * 16 for n in range(MAX_MEMBERS))
+        abort = Abort(round=0, attempt=0, reason="bored", suspects=named)
+        member.receive(nodes[0].key, abort, swarm.now)
+        suspects = member.suspects
+    assert suspects == frozenset()

@@ -40,7 +40,8 @@ async def attack(world: World) -> None:
     here: dict[str, Any] = {"round": holdings.ledger.round, "attempt": 0}
     assert here["round"] > 0
     before = holdings.digest
-    receipt = Receipt(**here, roster=b"", reducer=b"", contributor=b"", root=b"")
+    name = bytes(32)
+    receipt = Receipt(**here, roster=name, reducer=name, contributor=name, root=name)
     assert set(await said(world, receipt)) <= {"out_of_order", "stale"}
     assert await said(world, Abort(round=0, attempt=0, reason="", suspects=())) == {"stale": 1}
     last = holdings.head
