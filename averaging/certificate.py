@@ -224,14 +224,19 @@ def check_votes(
         raise CertificateError("signature", "a vote is not signed by its voter")
 
 
+def check_cut(value: Value, verify: Verify) -> None:
+    """Raise CertificateError unless every counted contribution is its peer's, and of this round."""
+    for contribution in value.cut:
+        contribution.check(verify)
+        same = (contribution.swarm, contribution.round, contribution.prior)
+        if same != (value.swarm, value.round, value.prior):
+            raise CertificateError("wrong_round", "a counted contribution belongs to another round")
+
+
 def check_certificate(certificate: Certificate, voters: tuple[bytes, ...], verify: Verify) -> None:
     """Raise CertificateError unless `certificate` convinces somebody who knows its voters."""
     check_value(certificate.value)
-    for contribution in certificate.value.cut:
-        contribution.check(verify)
-        same = (contribution.swarm, contribution.round, contribution.prior)
-        if same != (certificate.value.swarm, certificate.value.round, certificate.value.prior):
-            raise CertificateError("wrong_round", "a counted contribution belongs to another round")
+    check_cut(certificate.value, verify)
     try:
         _check_all_votes(certificate, "commit", certificate.weak, voters, verify)
     except CertificateError:

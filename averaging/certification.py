@@ -1,6 +1,6 @@
 """The two-phase vote of one attempt, from the proposal to the certificate (Tendermint, HotStuff-2)."""
 
-from talkoot.averaging.certificate import Certificate, Prepared, Value
+from talkoot.averaging.certificate import Certificate, Prepared, Value, check_cut
 from talkoot.averaging.context import Context
 from talkoot.averaging.leader import Leader
 from talkoot.averaging.messages import Lock, MessageError, Proposal, Roster, Vote
@@ -72,8 +72,10 @@ class Certification:
         if not self._context.votes:
             return []
         if self._staged != proposal.value and proposal.prepared is not None:
+            matches = proposal.prepared.value == proposal.value
+            out = self._obtain(proposal.prepared) if matches else []
             self._held = proposal
-            return self._obtain(proposal.prepared) if proposal.prepared.value == proposal.value else []
+            return out
         if self._staged is None or (self._staged != proposal.value and self._computing):
             self._held = proposal
             return []
@@ -84,11 +86,16 @@ class Certification:
         return self._say(vote)
 
     def _obtain(self, prepared: Prepared) -> list[Output]:
+        """The digest that the result will be compared with says nothing of the voters that follow: they must
+        be those of the ledger that we compute ourselves."""
         if self._obtaining:
             return []
-        self._obtaining = True
         value, key = prepared.value, self._context.key
+        check_cut(value, self._context.verify)
         ledger = next_ledger(self._context.ledger, value.cut, value.present, self._context.rules)
+        if value.voters != ledger.voters:
+            raise MessageError("different_value", "other voters than follow from the round")
+        self._obtaining = True
         members = [join.key for join in self._roster.members if join.key != key]
         voted = {vote.voter for vote in prepared.votes}
         holders = sorted(members, key=lambda member: member not in voted)

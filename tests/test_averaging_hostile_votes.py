@@ -51,6 +51,12 @@ def proposal(made: Scene, value: Value | None = None, **changes: Any) -> Proposa
     return Proposal(**(made.here | values | changes))
 
 
+def prepared_by_a_quorum(made: Scene, **changes: Any) -> Proposal:
+    """A proposal of what voters that lie have prepared: its result is to be had, says the leader."""
+    value = replace(right_value(made), **changes)
+    return proposal(made, value, prepared=prepared(value, votes_of(made, 3)))
+
+
 def certificate(made: Scene, value: Value, voters: int, *, weak: bool = False) -> Certificate:
     votes = sign_votes(value, votes_of(made, voters), weak=weak)
     return Certificate(value=value, attempt=0, weak=weak, votes=votes)
@@ -88,6 +94,18 @@ TO_A_VOTER: dict[str, tuple[Attack, str]] = {
     "a proposal with a forged lock": (
         from_leader(lambda s: proposal(s, prepared=replace(weak_lock(s), weak=False))),
         "no_quorum",
+    ),
+    "a prepared value with other voters": (
+        from_leader(lambda s: prepared_by_a_quorum(s, voters=(s.leader.key,))),
+        "different_value",
+    ),
+    "a prepared value with a forged contribution": (
+        from_leader(lambda s: prepared_by_a_quorum(s, cut=(replace(right_value(s).cut[0], norm2=2.0),))),
+        "signature",
+    ),
+    "a prepared value with a norm that is none": (
+        from_leader(lambda s: prepared_by_a_quorum(s, cut=(replace(right_value(s).cut[0], norm2=-1.0),))),
+        "not_finite",
     ),
     "a lock without quorum": (
         from_leader(lambda s: Lock(**s.here, prepared=prepared(right_value(s), votes_of(s, 2)))),
@@ -283,3 +301,12 @@ def test_receipts_that_a_leader_does_not_count() -> None:
     ):
         assert made.refuses(lambda bad=bad: made.receive(villain.key, bad), villain.key) == reason  # type: ignore[misc]
     made.finish()
+
+
+def test_what_a_quorum_prepared_and_we_do_not_hold_is_obtained() -> None:
+    made = scene(victim=1, until=staged)
+    outs = made.receive(made.leader.key, prepared_by_a_quorum(made, digest=b"d" * 32))
+    (job,) = outs
+    assert isinstance(job, outputs.Obtain)
+    assert job.ledger.voters == job.value.voters
+    assert made.victim.machine._staged.value is None
