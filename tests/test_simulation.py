@@ -29,7 +29,7 @@ def test_a_seed_gives_the_same_run_in_another_process_and_order_and_with_other_h
 
 
 def test_without_faults_every_round_is_final_and_no_attempt_is_lost() -> None:
-    result, lines = run_seed(peers=4, seed=1, kinds=(), rounds=2)
+    result, lines = run_seed(peers=4, seed=1, kinds=(), rounds=3)
     assert not result.failed, result
     assert result.rounds_aborted == 0
     assert result.rounds_committed >= 3

@@ -14,15 +14,14 @@ from talkoot.peer.simulation.bounds import exceeded
 from talkoot.peer.simulation.checks import Safety
 from talkoot.peer.simulation.disks import simulated_disks
 from talkoot.peer.simulation.faults import Faults
+from talkoot.peer.simulation.liveness import HEAL_ROUNDS, Liveness
 from talkoot.peer.simulation.peers import SimPeer
 from talkoot.peer.simulation.signatures import stand_in_signatures
 from talkoot.peer.simulation.virtual_time import DeadlockError, run_virtual, virtual_loop
 from talkoot.peer.simulation.world import World
 
 HEAL_S = 240.0
-"""Virtual time within which every peer must have committed `HEAL_ROUNDS` more once the faults have ended."""
-
-HEAL_ROUNDS = 3
+"""Virtual time within which all peers must be together in a new round once the faults have ended."""
 
 MAX_CONTROL_BYTES = 4_000
 """Control messages that a peer may send in an attempt at a round, on average, for each peer of the swarm."""
@@ -89,6 +88,8 @@ class _Simulation:
         self.rounds = rounds
         self.liveness: list[str] = []
         self.failed = False
+        self._heads: set[bytes] = set()
+        self._peace: Liveness | None = None
         self.safety = Safety(self._fail)
         self.real = seed % REAL_SIGNATURES == 0
         self.world = World(
@@ -116,6 +117,10 @@ class _Simulation:
         holdings = peer.node.holdings if peer.node is not None else None
         self.safety.head(peer.number, holdings, certificate)
         self.check_bounds(peer)
+        value = certificate.value
+        self._heads.add(value.digest)
+        if self._peace is not None and not self._peace.head(peer.key, value.digest, value.present):
+            self._stuck(f"not all committed within {HEAL_ROUNDS} rounds")
         self._moved.set()
 
     def check_bounds(self, peer: SimPeer) -> None:
@@ -125,12 +130,13 @@ class _Simulation:
                 self.safety.violated(f"peer {peer.number}: {what}")
 
     async def play(self) -> None:
-        """Faults until enough rounds are committed, then peace until everybody is together again."""
+        """Faults for a while, then peace until all are together again and enough rounds are committed."""
         await self._until(lambda: self._slowest() >= 1, HEAL_S, "nobody finished the first round")
         await self.faults.run(ROUND_S * self.rounds)
         self.world.hub.heal()
         self.world.hub.release()
         await self._heal()
+        await self._until(lambda: self._slowest() >= self.rounds, HEAL_S, f"no {self.rounds} rounds")
         self._count()
         self.sent = self.control_bytes()
         if self.sent > MAX_CONTROL_BYTES * len(self.world.peers):
@@ -151,21 +157,14 @@ class _Simulation:
     def _slowest(self) -> int:
         return min((peer.round for peer in self.world.peers), default=-1)
 
-    def _frontier(self) -> int:
-        return max(peer.round for peer in self.world.peers)
-
     async def _heal(self) -> None:
-        target = self._frontier() + HEAL_ROUNDS
-        await self._until(lambda: self._slowest() >= target, HEAL_S, f"not all reached round {target}")
-        await self._until(self._together, HEAL_S, "not all hold the same state")
+        self._peace = peace = Liveness((peer.key for peer in self.world.peers), self._heads)
+        await self._until(lambda: peace.healed(self._states()), HEAL_S, "not all in one new round")
 
-    def _together(self) -> bool:
-        heads = {
-            peer.node.holdings.digest
-            for peer in self.world.peers
-            if peer.node is not None and peer.node.holdings is not None
-        }
-        return len(heads) == 1
+    def _states(self) -> list[bytes | None]:
+        """What each peer holds."""
+        holdings = (peer.node.holdings if peer.node is not None else None for peer in self.world.peers)
+        return [held.digest if held is not None else None for held in holdings]
 
     async def _until(self, reached: Any, limit_s: float, otherwise: str) -> None:
         with suppress(TimeoutError):
@@ -174,8 +173,11 @@ class _Simulation:
                     self._moved.clear()
                     await self._moved.wait()
                 return
+        self._stuck(otherwise)
+
+    def _stuck(self, what: str) -> None:
         where = ", ".join(f"{peer.number}:{peer.round}" for peer in self.world.peers)
-        self.liveness.append(f"{otherwise} ({where})")
+        self.liveness.append(f"{what} ({where})")
         self.failed = True
 
     def _count(self) -> None:
