@@ -29,7 +29,7 @@ simulate: $(VENV)/.installed
 soak: soak-simulated soak-real
 
 soak-simulated: $(VENV)/.installed
-	$(VENV)/bin/talkoot simulate --peers 0 --rounds 6 --seed $(SEED) --seeds $(SOAK_SEEDS) --jobs $(JOBS) --quiet
+	$(VENV)/bin/talkoot simulate --peers 0 --rounds 3 --seed $(SEED) --seeds $(SOAK_SEEDS) --jobs $(JOBS) --quiet
 	$(VENV)/bin/talkoot simulate --peers 64 --rounds 2 --seed $(SEED) --quiet
 
 soak-real: $(VENV)/.installed
