@@ -1,5 +1,6 @@
 """`talkoot bench`: measurements that anybody can repeat."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,3 +32,26 @@ def bench_round(
     raise typer.Exit(
         measure(peers=peers, numel=numel, codec=codec, rounds=rounds, exchange=exchange.value, json=json)
     )
+
+
+@app.command("codec")
+def bench_codec(
+    numel: Annotated[int, typer.Option(help="Elements of the vectors.")] = 2**23,
+    codec: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this codec; may be repeated.")
+    ] = None,
+    recorded: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A pseudo-gradient of your own, as safetensors (default: made now)."
+        ),
+    ] = None,
+    svg: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Plot distortion over bits as SVG.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Measure codecs on one core, ours and hivemind's: bits, error against theory, MB/s, memory."""
+    from talkoot.cli.bench_codec import run
+
+    run(numel=numel, chosen=codec or [], recorded=recorded, svg=svg, json=json)
