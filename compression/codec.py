@@ -1,7 +1,7 @@
-"""Codecs by name: `fp32`, `fp16`, `bf16`, `int8` (blocks of 256), `int8:128` (blocks of 128).
+"""Codecs by name: `fp32`, `fp16`, `bf16`, `int8` (blocks of 256), `int8:128` (blocks of 128), and so on.
 
-A name is a kind, and for some kinds a colon and a number. Kinds whose bytes depend on shared chance take it
-from a seed; the others ignore it.
+A name is a kind, and for some kinds a colon and a number, else its default. Kinds whose bytes depend on
+shared chance take it from a seed; the others ignore it.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,9 @@ from typing import TypeAlias
 
 from talkoot.compression.base import Bytes, Codec, CodecError
 from talkoot.compression.floats import Bf16, Fp16, Fp32
+from talkoot.compression.int4 import Int4
 from talkoot.compression.int8 import Int8
+from talkoot.compression.sign import Sign
 
 __all__ = ["NAMES", "Bytes", "Codec", "CodecError", "get"]
 
@@ -34,6 +36,8 @@ KINDS: dict[str, Maker] = {
     "fp16": _plain(Fp16),
     "bf16": _plain(Bf16),
     "int8": _sized(Int8, 256),
+    "int4": _sized(Int4, 64),
+    "sign": _sized(Sign, 1024),
 }
 
 NAMES = tuple(KINDS)

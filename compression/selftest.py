@@ -44,8 +44,29 @@ GOLDEN = {
     "int8:4096 encode": "ac7bd07fcd4cd1a4",
     "int8:4096 decode": "bc6809403ae77db7",
     "int8:4096 squared_norm": "211478bfc666f392",
+    "int4 encode": "61b542c2753c310d",
+    "int4 decode": "a1de76b421c4f3e0",
+    "int4 squared_norm": "be7e772c26780e47",
+    "int4:32 encode": "54caf14223bbdc07",
+    "int4:32 decode": "d0ff118ec13742f6",
+    "int4:32 squared_norm": "2b14ef803fa244af",
+    "sign encode": "bce3b4c1f4249ee0",
+    "sign decode": "b78a483da7429d1a",
+    "sign squared_norm": "24bb598646991bf5",
+    "sign:32 encode": "c96cf5a171534834",
+    "sign:32 decode": "3507e0ce5c4b5ef9",
+    "sign:32 squared_norm": "48093779fe47b0c6",
+    "sign:4096 encode": "24afad222c704f25",
+    "sign:4096 decode": "f39a3d555f27ee77",
+    "sign:4096 squared_norm": "c4bcb2bf2c476226",
 }
 """First 16 hexadecimal digits of the SHA-256 of each result."""
+
+CODECS = (
+    *("fp32", "fp16", "bf16"),
+    *("int8", "int8:32", "int8:4096", "int4", "int4:32"),
+    *("sign", "sign:32", "sign:4096"),
+)
 
 NUMEL = 2**18 + 2**12 + 77
 """More than a piece, more than a block, and a short block at the end."""
@@ -66,7 +87,7 @@ def digests(device: str = "cpu") -> Iterator[tuple[str, str]]:
     for name, operation in OPERATIONS.items():
         yield name, _digest(operation(torch.empty_like(a), a, b))
     yield "sum_squares", _digest(arithmetic.sum_squares(a))
-    for name in ("fp32", "fp16", "bf16", "int8", "int8:32", "int8:4096"):
+    for name in CODECS:
         subject = codec.get(name)
         data = subject.encode(torch.clamp(a, -60000.0, 60000.0))
         out = torch.empty_like(a)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from talkoot.compression import codec
 from talkoot.compression.codec import CodecError
 
-NAMES = ("fp32", "fp16", "bf16", "int8", "int8:32", "int8:4096")
+FLOATS = ("fp32", "fp16", "bf16")
+NAMES = (*FLOATS, "int8", "int8:32", "int8:4096", "int4", "int4:32", "sign", "sign:32")
 HEADER = 12
 
 
@@ -62,7 +63,7 @@ def test_arbitrary_bodies_decode_to_finite_numbers_or_raise_codec_error(data: st
     assert torch.isfinite(values_P).all()
     assert not torch.signbit(values_P[values_P == 0.0]).any()
     assert subject.squared_norm(encoded, numel) >= 0.0
-    if not name.startswith("int8"):  # one vector, one string of bytes
+    if name in FLOATS:  # one vector, one string of bytes
         assert subject.encode(values_P) == encoded
 
 
@@ -83,7 +84,8 @@ def test_one_byte_more_or_less_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_another_number_of_elements_is_refused(name: str) -> None:
-    assert reason_of(name, sample(name, 70), 71) == "length"
+    assert reason_of(name, sample(name, 70), 71) == ("header" if name.startswith("sign") else "length")
+    assert reason_of(name, sample(name, 70), 80) == "length"
     with pytest.raises(CodecError):
         codec.get(name).decode(sample(name, 70), 2**60)  # and nothing of that size is allocated
 
@@ -91,22 +93,49 @@ def test_another_number_of_elements_is_refused(name: str) -> None:
 def test_encodings_of_other_codecs_are_refused() -> None:
     assert reason_of("fp16", sample("bf16", 70), 70) == "header"
     assert reason_of("int8:128", sample("int8", 70), 70) == "header"
+    assert reason_of("int4:32", sample("int4", 30), 30) == "header"
+
+
+@pytest.mark.parametrize("name", ["int8:32", "int4:32", "sign:32"])
+@pytest.mark.parametrize(
+    "bits",
+    [0x8000, 0xBF80, 0x7F80, 0x7FC0, 0xFFFF, 0x0001, (27 << 7) - 1],
+    ids=["-0", "negative", "infinite", "nan", "-nan", "denormal", "below the floor"],
+)
+def test_scales_that_no_encoder_writes_are_refused(name: str, bits: int) -> None:
+    for block in (0, 1):
+        data = with_body(name, 50, 2 * block, struct.pack("<H", bits))
+        assert reason_of(name, data, 50) == "scale"
 
 
 @pytest.mark.parametrize(
-    "bits",
-    [0x8000, 0xBF80, 0x7F80, 0x7FC0, 0xFFFF, 0x0001, (27 << 7) - 1, ((248 << 7) | 1) + 1],
-    ids=["-0", "negative", "infinite", "nan", "-nan", "denormal", "below the floor", "too large"],
+    ("name", "largest"), [("int8:32", (248 << 7) | 1), ("int4:32", (252 << 7) | 18), ("sign:32", 0x7F7F)]
 )
-def test_int8_refuses_scales_that_no_encoder_writes(bits: int) -> None:
-    for block in (0, 1):
-        data = with_body("int8:32", 50, 2 * block, struct.pack("<H", bits))
-        assert reason_of("int8:32", data, 50) == "scale"
+def test_the_largest_float_has_the_largest_scale(name: str, largest: int) -> None:
+    data = codec.get(name).encode(torch.full((50,), torch.finfo(torch.float32).max))
+    assert struct.unpack_from("<HH", data, HEADER) == (largest, largest)
+    assert torch.isfinite(codec.get(name).decode(data, 50)).all()
+    data = with_body(name, 50, 2, struct.pack("<H", largest + 1))
+    assert reason_of(name, data, 50) == "scale"
 
 
 def test_int8_refuses_codes_that_no_encoder_writes() -> None:
     assert reason_of("int8", with_body("int8", 300, 4 + 299, b"\x80"), 300) == "code"
     assert reason_of("int8", with_body("int8", 300, 2, b"\0\0"), 300) == "code"  # scale 0, codes not
+
+
+def test_int4_refuses_codes_that_no_encoder_writes() -> None:
+    for at in (4, 4 + 49):
+        for pair in (0x08, 0x80, 0x88, 0x18, 0x81):
+            assert reason_of("int4", with_body("int4", 100, at, bytes([pair])), 100) == "code"
+    assert reason_of("int4", with_body("int4", 100, 2, b"\0\0"), 100) == "code"  # scale 0, codes not
+    assert reason_of("int4", with_body("int4", 99, 4 + 49, b"\x11"), 99) == "code"  # one code too many
+
+
+def test_sign_refuses_bits_that_no_encoder_writes() -> None:
+    assert reason_of("sign:32", with_body("sign:32", 50, 0, b"\0\0"), 50) == "code"  # scale 0, signs not
+    for bit in range(2, 8):  # 50 signs end after the second bit
+        assert reason_of("sign:32", with_body("sign:32", 50, 4 + 6, bytes([1 << bit])), 50) == "code"
 
 
 @pytest.mark.parametrize(
@@ -167,6 +196,12 @@ def test_values_that_would_round_to_infinity_are_refused(name: str, fits: float,
         "int8:8192",
         "int8:-32",
         "int8:²",
+        "int4:",
+        "int4:16",
+        "int4:128",
+        "sign:16",
+        "sign:8192",
+        "sign:100",
         "fp32:1",
         "FP32",
     ],
@@ -180,6 +215,14 @@ def test_unknown_names_are_refused(name: str) -> None:
 def test_int8_256_is_int8() -> None:
     assert codec.get("int8:256").name == "int8"
     assert codec.get("int8:128").name == "int8:128"
+    assert codec.get("int4:64").name == "int4"
+    assert codec.get("sign:1024").name == "sign"
+
+
+def test_a_seed_has_64_bits() -> None:
+    for seed in (-1, 2**64):
+        with pytest.raises(ValueError, match="64 bits"):
+            codec.get("int8", seed)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,11 @@ from talkoot.compression import codec
 from talkoot.compression.base import PIECE
 from talkoot.compression.selftest import golden_values
 
-NAMES = ("fp32", "fp16", "bf16", "int8", "int8:32", "int8:4096")
+NAMES = (
+    *("fp32", "fp16", "bf16", "int8", "int8:32", "int8:4096"),
+    *("int4", "int4:32", "sign", "sign:32", "sign:4096"),
+)
+BLOCKS = {"int8": 256, "int4": 64, "sign": 1024}
 LENGTHS = (0, 1, 2, 31, 255, 256, 257, 4095, 4096, 5000)
 
 
@@ -28,12 +32,12 @@ def round_to_bf16(value: float) -> float:
     return math.ldexp(round(fraction * 256), exponent - 8)
 
 
-def dumb_int8(values: list[float], block: int) -> tuple[list[float], list[int]]:
+def dumb_absmax(values: list[float], block: int, levels: int) -> tuple[list[float], list[int]]:
     """Scales and codes."""
     scales, codes = [], []
     for start in range(0, len(values), block):
         chunk = values[start : start + block]
-        quotient = f32(max(map(abs, chunk)) / 127.0)
+        quotient = f32(max(map(abs, chunk)) / levels)
         scale = round_to_bf16(quotient) if quotient >= 2.0**-126 else 0.0
         scale = scale if scale >= 2.0**-100 else 0.0
         inverse = f32(1.0 / scale) if scale else 0.0
@@ -42,14 +46,45 @@ def dumb_int8(values: list[float], block: int) -> tuple[list[float], list[int]]:
     return scales, codes
 
 
+def dumb_sign(values: list[float], block: int) -> tuple[list[float], list[int]]:
+    """Scales and 1 for each negative value."""
+    scales, negatives = [], []
+    for start in range(0, len(values), block):
+        chunk = values[start : start + block]
+        exponent = max(-100, math.frexp(max(map(abs, chunk)))[1] - 1)
+        unit = 2.0 ** (exponent + 1 - (24 - (block.bit_length() - 1)))
+        mean = sum(round(abs(value) / unit) for value in chunk) / len(chunk) * unit
+        scale = round_to_bf16(f32(mean)) if mean >= 2.0**-126 else 0.0
+        scale = scale if scale >= 2.0**-100 else 0.0
+        scales.append(scale)
+        negatives += [int(value < 0.0 < scale) for value in chunk]
+    return scales, negatives
+
+
+def dumb_blocks(name: str, values: list[float]) -> tuple[bytes, list[float]]:
+    """Body and decoded values."""
+    kind, _, number = name.partition(":")
+    block = int(number or BLOCKS[kind])
+    if kind == "sign":
+        scales, codes = dumb_sign(values, block)
+        octets = [codes[at : at + 8] for at in range(0, len(codes), 8)]
+        packed = [sum(bit << i for i, bit in enumerate(octet)) for octet in octets]
+        codes = [1 - 2 * bit for bit in codes]
+    elif kind == "int4":
+        scales, codes = dumb_absmax(values, block, 7)
+        nibbles = [*(code & 15 for code in codes), 0]
+        packed = [low | high << 4 for low, high in zip(nibbles[:-1:2], nibbles[1::2], strict=False)]
+    else:
+        scales, codes = dumb_absmax(values, block, 127)
+        packed = [code & 255 for code in codes]
+    decoded = [scales[i // block] * code for i, code in enumerate(codes)]
+    return b"".join(struct.pack("<f", scale)[2:] for scale in scales) + bytes(packed), decoded
+
+
 def dumb_encoding(name: str, values: list[float]) -> tuple[bytes, list[float]]:
     """Body and decoded values."""
-    if name.startswith("int8"):
-        block = int(name.partition(":")[2] or 256)
-        scales, codes = dumb_int8(values, block)
-        body = b"".join(struct.pack("<f", scale)[2:] for scale in scales)
-        body += struct.pack(f"<{len(codes)}b", *codes)
-        return body, [scales[i // block] * code for i, code in enumerate(codes)]
+    if name.partition(":")[0] in BLOCKS:
+        return dumb_blocks(name, values)
     if name == "bf16":
         values = [math.copysign(round_to_bf16(abs(v)), v) if v else 0.0 for v in values]
         return b"".join(struct.pack("<f", v + 0.0)[2:] for v in values), values
@@ -74,11 +109,11 @@ def test_encoding_is_that_of_the_dumb_reference(name: str, numel: int) -> None:
     assert not torch.signbit(out_P[out_P == 0.0]).any()
 
 
-@pytest.mark.parametrize("block", [32, 256])
-def test_int8_agrees_with_the_reference_at_all_magnitudes(block: int) -> None:
+@pytest.mark.parametrize("name", ["int8:32", "int8:256", "int4", "int4:32", "sign:32", "sign", "sign:4096"])
+def test_blocks_agree_with_the_reference_at_all_magnitudes(name: str) -> None:
     values_P = golden_values(20_000, seed=5)
-    body, _ = dumb_encoding(f"int8:{block}", values_P.tolist())
-    assert codec.get(f"int8:{block}").encode(values_P)[12:] == body
+    body, _ = dumb_encoding(name, values_P.tolist())
+    assert codec.get(name).encode(values_P)[12:] == body
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -88,7 +123,7 @@ def test_squared_norm_is_the_exact_one_of_the_decoded_values(name: str) -> None:
     data = subject.encode(values_P)
     exact = math.fsum(value * value for value in subject.decode(data, 9_999).tolist())
     assert subject.squared_norm(data, 9_999) == pytest.approx(exact, rel=1e-15)
-    if name.startswith("int8"):
+    if name.partition(":")[0] in BLOCKS:
         assert subject.squared_norm(data, 9_999) == exact
 
 
@@ -131,7 +166,16 @@ def test_decoding_is_idempotent(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "distribution", "bound"),
-    [("int8", "gauss", 5.0e-5), ("int8", "t4", 2e-4), ("bf16", "gauss", 3e-6), ("fp16", "gauss", 5e-8)],
+    [
+        ("int8", "gauss", 5.0e-5),
+        ("int8", "t4", 2e-4),
+        ("int4", "gauss", 1.3e-2),
+        ("int4", "t4", 2.7e-2),
+        ("sign", "gauss", 0.364),
+        ("sign", "t4", 0.51),
+        ("bf16", "gauss", 3e-6),
+        ("fp16", "gauss", 5e-8),
+    ],
 )
 def test_mean_squared_error_is_in_its_bound(name: str, distribution: str, bound: float) -> None:
     rng = np.random.default_rng(4)
@@ -142,16 +186,18 @@ def test_mean_squared_error_is_in_its_bound(name: str, distribution: str, bound:
     assert float((error_P**2).sum() / (values_P.double() ** 2).sum()) <= bound
 
 
-def test_int8_costs_little_more_than_a_byte() -> None:
-    assert codec.get("int8").encoded_size(2**18) * 8 / 2**18 <= 8.07
+@pytest.mark.parametrize(("name", "bits"), [("int8", 8.07), ("int4", 4.26), ("sign", 1.02)])
+def test_bits_per_value_are_in_their_bound(name: str, bits: float) -> None:
+    assert codec.get(name).encoded_size(2**18) * 8 / 2**18 <= bits
 
 
-def test_int8_keeps_the_largest_and_drops_the_smallest_numbers() -> None:
+@pytest.mark.parametrize("name", ["int8:32", "int4:32", "sign:32"])
+def test_blocks_keep_the_largest_and_drop_the_smallest_numbers(name: str) -> None:
     top = float(torch.finfo(torch.float32).max)
-    subject = codec.get("int8:32")
+    subject = codec.get(name)
     values_P = torch.zeros(96)
     values_P[:32] = top
-    values_P[32:64] = 1e-31
+    values_P[32:64] = 1e-31 if name != "sign:32" else -5e-31
     values_P[64:] = -1e-42
     out_P = subject.decode(subject.encode(values_P), 96)
     assert torch.isfinite(out_P).all()
@@ -195,7 +241,7 @@ print((peak() - before - len(data)) / (4 * numel))
 """
 
 
-@pytest.mark.parametrize("name", ["int8", "fp32"])
+@pytest.mark.parametrize("name", ["int8", "fp32", "int4", "sign"])
 def test_extra_memory_is_a_small_part_of_the_vector(name: str) -> None:
     """Beyond the vector and its encoding, whose copy in `bytes` is the only one."""
     command = [sys.executable, "-c", MEASURE_MEMORY, name]
