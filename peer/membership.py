@@ -9,13 +9,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
+
 from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import Identity
 from talkoot.peer import admission, invite, manifest_file
 from talkoot.peer.files import atomic_write
 from talkoot.peer.founding import found
-from talkoot.peer.manifest import Manifest
-from talkoot.peer.node import Membership, load_manifest
+from talkoot.peer.manifest import Manifest, from_canonical
+from talkoot.peer.node import Membership
 from talkoot.peer.options import RunOptions
 from talkoot.peer.requirements import require_admission, require_data, require_device, require_tokenizer
 from talkoot.peer.statedir import StateDir
@@ -81,7 +83,7 @@ def _founded(
     draft: Manifest, base: Path, options: RunOptions, paths: StateDir, identity: Identity
 ) -> Manifest:
     """The sealed form of a draft: that which was founded here from it before, or a new swarm's."""
-    known = load_manifest(paths)
+    known = _load_manifest(paths)
     if known is not None:
         _require_same_draft(draft, known, paths)
         return known
@@ -150,7 +152,7 @@ def _from_state(options: RunOptions, paths: StateDir) -> Membership:
     swarm = paths.swarm_id
     if swarm is None:
         raise ConfigError(f"{paths.path} holds no swarm yet: give a manifest or --join INVITE")
-    manifest = load_manifest(paths)
+    manifest = _load_manifest(paths)
     if manifest is not None and manifest.swarm_id != swarm:
         raise ConfigError(
             f"{paths.manifest_file} is not the manifest of swarm {swarm.hex()[:12]}: "
@@ -209,3 +211,14 @@ def _write(path: Path, data: bytes) -> None:
 
 def _cannot_write(path: Path, error: OSError) -> ConfigError:
     return ConfigError(f"cannot write {path}: {error.strerror}")
+
+
+def _load_manifest(paths: StateDir) -> Manifest | None:
+    """The manifest that a state directory holds. Raises ConfigError when it is damaged."""
+    data = paths.load_manifest()
+    if data is None:
+        return None
+    try:
+        return from_canonical(data)
+    except (ValueError, msgspec.DecodeError) as error:
+        raise ConfigError(f"{paths.manifest_file} is damaged: {error}") from error

@@ -14,8 +14,6 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-import msgspec
-
 from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.rules import Rules
 from talkoot.compression.arithmetic import self_test
@@ -33,7 +31,7 @@ from talkoot.peer.holdings import Holdings, open_holdings
 from talkoot.peer.invite import Anchor
 from talkoot.peer.joining import Joiner
 from talkoot.peer.links import Links
-from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest, from_canonical
+from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.options import RunOptions
 from talkoot.peer.requirements import require_admission, require_data
@@ -119,6 +117,8 @@ class Node:
         self.joiner = Joiner(network, membership.swarm, paths, membership.anchor)
         self.steps_before = self.tokens_before = 0
         self.stopping = asyncio.Event()
+        self._news = asyncio.Event()
+        """Set when the others' announcements were read, and by a new outer state."""
         self.runner = Runner()
         self.links = Links(
             network,
@@ -179,7 +179,7 @@ class Node:
             contributor=self.contributor,
             metrics=self.metrics,
             role=self.options.role,
-            on_head=self._on_head,
+            on_head=self._head,
         )
         self._on_head(holdings.head)
         others_vote = holdings.ledger.voters != (self.identity.key,)  # alone there is nobody to contradict
@@ -232,6 +232,10 @@ class Node:
         """The state as it is shown: while training, whether a round is being exchanged."""
         exchanging = self.state == "training" and self.swarming is not None and self.swarming.exchanging
         return "exchanging" if exchanging else self.state
+
+    def _head(self, certificate: Certificate) -> None:
+        self._news.set()
+        self._on_head(certificate)
 
     def _links_changed(self, peers: frozenset[bytes]) -> None:
         self.metrics.peers_connected.set(len(peers))
@@ -416,11 +420,12 @@ class Node:
         assert self.manifest is not None
         needed = self.manifest.swarm.start_peers
         while self.swarming.ledger.round == 0:
+            self._news.clear()
             present = 1 + self.swarming.view.ready(self.swarming.holdings.digest)
             if present >= needed:
                 break
             self._enter("paused", "nothing_to_do")
-            await asyncio.sleep(0.2)
+            await self._news.wait()
         await self.contributor.followed.wait()
         await self.contributor.follow("start", self.manifest.round.eval_windows)
         self._enter("training", "")
@@ -437,6 +442,7 @@ class Node:
             records = await self.network.directory.peers()
             view = self.swarming.view
             view.update(records)
+            self._news.set()
             nearest = frozenset(list(view.others)[: self.manifest.swarm.max_peers])
             self.links.keep(nearest)
             self.runner.links_changed()
@@ -484,14 +490,3 @@ class _Finished(Exception):  # noqa: N818 - ends the node's TaskGroup
 
 
 _self_test_once = cache(self_test)
-
-
-def load_manifest(paths: StateDir) -> Manifest | None:
-    """The manifest that a state directory holds. Raises ConfigError when it is damaged."""
-    data = paths.load_manifest()
-    if data is None:
-        return None
-    try:
-        return from_canonical(data)
-    except (ValueError, msgspec.DecodeError) as error:
-        raise ConfigError(f"{paths.manifest_file} is damaged: {error}") from error
