@@ -8,6 +8,7 @@ import os
 import struct
 from bisect import bisect_left
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -56,7 +57,8 @@ class CertLog:
         self._hook = hook
         self._places: list[_Place] = []
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
+        with ExitStack() as until_open:
+            until_open.callback(self.close)
             self._end = self._start()
             while (place := self._scan(self._end)) is not None:
                 self._places.append(place)
@@ -64,9 +66,7 @@ class CertLog:
             self.cut_bytes = os.fstat(self._descriptor).st_size - self._end
             """Bytes after the last whole record when the log was opened; they are gone."""
             self._cut()
-        except BaseException:
-            os.close(self._descriptor)
-            raise
+            until_open.pop_all()
 
     def _start(self) -> int:
         start = os.pread(self._descriptor, len(_MAGIC), 0)

@@ -1,6 +1,7 @@
 """The round log loses nothing that was acknowledged and believes nothing that was torn."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,15 @@ def test_a_failed_append_leaves_the_log_as_it_was(tmp_path: Path, step: str) -> 
         full[0] = False
         log.append(2, b"two")
     assert content_of(path) == [(1, b"one"), (2, b"two")]
+
+
+def open_descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+def test_a_log_that_does_not_open_leaves_no_descriptor_behind(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b"something else")
+    before = open_descriptors()
+    with pytest.raises(LogCorruptError):
+        CertLog(tmp_path / "log")
+    assert open_descriptors() == before

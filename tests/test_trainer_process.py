@@ -248,3 +248,15 @@ def test_the_trainer_ends_when_its_daemon_is_killed(tmp_path: Path) -> None:
         daemon.kill()
         daemon.wait(timeout=30)
     trainer.wait(timeout=30)
+
+
+def test_a_trainer_that_cannot_be_started_leaves_no_descriptor_behind(tmp_path: Path) -> None:
+    async def main() -> None:
+        trainer = TrainerProcess(spec, lambda _event: None, command=[str(tmp_path / "none")])
+        before = set(os.listdir("/proc/self/fd"))
+        with pytest.raises(FileNotFoundError):
+            await trainer.run()
+        assert set(os.listdir("/proc/self/fd")) == before
+
+    spec = make_spec(make_manifest("numpy"), tmp_path)
+    asyncio.run(main())

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -263,23 +263,21 @@ class TrainerProcess:
     async def _started(self) -> AsyncIterator[_Life]:
         """A running process with our `Setup` sent; at the end of the scope it is dead and reaped."""
         ours, theirs = socket.socketpair()
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                str(theirs.fileno()),
-                pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                env=self._environment(),
-                start_new_session=True,  # Ctrl-C in the terminal is ours
-            )
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        reader, writer = await asyncio.open_connection(sock=ours, limit=2 * protocol.MAX_MESSAGE_BYTES)
+        with ExitStack() as until_connected:
+            until_connected.enter_context(ours)
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    *self._command,
+                    str(theirs.fileno()),
+                    pass_fds=(theirs.fileno(),),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=asyncio.subprocess.PIPE,
+                    env=self._environment(),
+                    start_new_session=True,  # Ctrl-C in the terminal is ours
+                )
+            reader, writer = await asyncio.open_connection(sock=ours, limit=2 * protocol.MAX_MESSAGE_BYTES)
+            until_connected.pop_all()  # the writer closes it from now on
         life = _Life(process, reader, writer)
         self._life = life
         try:
