@@ -5,6 +5,7 @@ part without the rest. The index lists for each chunk its content hash and the s
 values; the root over the index is in the signed header.
 """
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import fsum
@@ -33,11 +34,7 @@ class Entry:
 
     def encode(self) -> bytes:
         """40 bytes."""
-        return self.hash + _float64(self.norm2)
-
-
-def _float64(value: float) -> bytes:
-    return torch.tensor([value], dtype=torch.float64).numpy().astype("<f8").tobytes()
+        return self.hash + struct.pack("<d", self.norm2)
 
 
 class Index:

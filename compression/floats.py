@@ -55,7 +55,10 @@ class FloatCodec(Codec):
             out_P[start : start + values.numel()].copy_(values)
 
     def _squared_norm(self, body: Octets, numel: int) -> float:
-        return math.fsum(term for _, values in self._checked(body, numel) for term in squares(values))
+        terms: list[float] = []
+        for _, values in self._checked(body, numel):
+            terms += squares(values)
+        return math.fsum(terms)
 
     def _checked(self, body: Octets, numel: int) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield (start, values) for each piece, valid until the next; raises CodecError."""
@@ -64,9 +67,10 @@ class FloatCodec(Codec):
         negative_zero = torch.iinfo(self.bits_dtype).min
         for start, stop, _ in pieces(numel):
             bits = copy_octets(scratch_P[: stop - start], body[start * size : stop * size])
-            if int((bits & self.exponent_mask).amax()) == self.exponent_mask:
+            array = bits.numpy()  # two checks of few elements are faster so
+            if (array & self.exponent_mask).max() == self.exponent_mask:
                 raise CodecError("not_finite", f"{self.name}: a value is not finite")
-            if bool((bits == negative_zero).any()):
+            if (array == negative_zero).any():
                 raise CodecError("negative_zero", f"{self.name}: a zero has a sign")
             yield start, self._from_bits(bits)
 

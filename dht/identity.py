@@ -7,6 +7,7 @@ is the protobuf-encoded private key with 64 bytes of seed and public key, which 
 
 import os
 import stat
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -135,6 +136,7 @@ def verify(key: bytes, message: bytes, signature: bytes) -> bool:
     return True
 
 
+@lru_cache(1024)
 def peer_id_of(key: bytes) -> str:
     """The PeerID (12D3Koo...) of a raw public key. Raises ValueError for another length."""
     if len(key) != KEY_BYTES:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections import deque
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -146,7 +147,7 @@ class MemoryChannel(Channel):
         self.bytes_sent += size
         self._network.traffic.sent[self.protocol] += size
         busy_s = self._network.upload_free_at - self._network.hub.clock.time()
-        async with asyncio.timeout(timeout_s if busy_s > timeout_s else None):
+        async with asyncio.timeout(timeout_s) if busy_s > timeout_s else nullcontext():
             await asyncio.sleep(max(0.0, busy_s))
 
     def _scatter(self, arrival: _Arrival) -> None:
@@ -208,7 +209,8 @@ class MemoryChannel(Channel):
                 return
             self._queued_bytes += len(frame.payload)
         self._queue.append(arrival)
-        self._changed.set()
+        if len(self._queue) == 1:  # whoever waits for the first one need not know of others
+            self._changed.set()
 
     def _arrived(self) -> _Arrival | None:
         if self._network.hub.held(self.peer, self.owner):
@@ -231,8 +233,9 @@ class MemoryChannel(Channel):
             timer.cancel()
 
     def _take(self, frame: Frame) -> Frame:
+        if len(self._queue) + 1 >= _MAX_QUEUED_FRAMES or self._queued_bytes >= _MAX_QUEUED_BYTES:
+            self._other.wake()  # there is room again
         self._queued_bytes -= len(frame.payload)
-        self._other.wake()
         size = PREFIX_BYTES + len(frame.header) + len(frame.payload)
         self.bytes_received += size
         self._network.traffic.received[self.protocol] += size

@@ -6,6 +6,7 @@ start. What was not measured yet is NaN. Anything that is counted may be counted
 """
 
 import math
+from functools import cache
 from importlib.metadata import version
 from platform import python_version
 
@@ -171,7 +172,7 @@ class Metrics:
     def build(self, *, backend: str, protocol: int) -> None:
         """Say what runs here: `backend` is the trainer's device kind (cpu, cuda, mps)."""
         self._build.clear()
-        versions = (version("talkoot"), python_version(), version("torch"))
+        versions = (_version_of("talkoot"), python_version(), _version_of("torch"))
         self._build.labels(*versions, backend, str(protocol)).set(1)
 
     def node(self, *, peer_id: str, swarm_name: str) -> None:
@@ -225,3 +226,9 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(f"talkoot_{name}", text, registry=self.registry, buckets=buckets)
+
+
+@cache
+def _version_of(package: str) -> str:
+    """Of an installed package; a file is read and parsed for it."""
+    return version(package)

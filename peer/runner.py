@@ -95,6 +95,7 @@ class Runner:
         self._clock = now
         self._outputs: asyncio.Queue[tuple[Round, outputs.Output]] = asyncio.Queue()
         self._changed = asyncio.Event()
+        self._planned_tick: float | None = None
         self._group: asyncio.TaskGroup | None = None
         self._links: Links | None = None
         self._moved = asyncio.Event()
@@ -183,7 +184,9 @@ class Runner:
         """Queue what a call of the round returned."""
         for output in outs:
             self._outputs.put_nowait((machine, output))
-        self._changed.set()
+        due = machine.next_tick
+        if due is not None and (self._planned_tick is None or due < self._planned_tick):
+            self._changed.set()
         self._move()
 
     async def run(self) -> None:
@@ -197,7 +200,7 @@ class Runner:
     async def _keep_time(self) -> None:
         while True:
             machine = self.round
-            due = machine.next_tick if machine is not None else None
+            self._planned_tick = due = machine.next_tick if machine is not None else None
             self._changed.clear()
             try:
                 async with asyncio.timeout(None if due is None else max(0.0, due - self._clock())):
@@ -205,6 +208,7 @@ class Runner:
             except TimeoutError:
                 if machine is not None and due is not None and machine is self.round:
                     # Rounding may have woken us a hair too early: the timer has decided that it is due.
+                    # Nothing was due if that has been put off meanwhile; the round knows.
                     self.feed(machine, machine.tick(max(due, self._clock())))
 
     async def _perform_all(self) -> None:

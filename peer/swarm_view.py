@@ -29,6 +29,7 @@ class SwarmView:
         self._key = key
         self._config = config
         self._seen: dict[bytes, Seen] = {}
+        self._known_trainers: tuple[bytes, list[tuple[Seen, bool]]] | None = None
 
     def update(self, records: dict[bytes, PeerRecord]) -> None:
         """Take what the directory holds now."""
@@ -38,6 +39,7 @@ class SwarmView:
             before = self._seen.get(key)
             fresh[key] = before if before and before.record == record else Seen(record, now)
         self._seen = fresh
+        self._known_trainers = None
 
     @property
     def others(self) -> dict[bytes, Seen]:
@@ -87,11 +89,9 @@ class SwarmView:
         """Whether the round is to close by what everybody announced and by our own steps."""
         now = clock.now()
         reports = [own] if own is not None else []
-        for key, seen in self.others.items():
-            if self._trains(seen, digest):
-                counts = key in ledger.voters or rules.invited_vote or self._proven(key, ledger, rules)
-                record = seen.record
-                reports.append(Report(record.steps, record.speed, now - seen.at_s, counts))
+        for seen, counts in self._trainers(ledger, digest, rules):
+            record = seen.record
+            reports.append(Report(record.steps, record.speed, now - seen.at_s, counts))
         return time_to_close(
             reports,
             inner_steps=rules.inner_steps,
@@ -100,6 +100,20 @@ class SwarmView:
             max_interval_s=self._config.max_interval_s,
             horizon_s=3 * self._config.announce_s,
         )
+
+    def _trainers(self, ledger: Ledger, digest: bytes, rules: Rules) -> list[tuple[Seen, bool]]:
+        """Others that train from the state with this digest and ledger, and whether their steps count.
+
+        Asked for several times a second, and the same until the next announcement or round.
+        """
+        if self._known_trainers is None or self._known_trainers[0] != digest:
+            found = [
+                (seen, key in ledger.voters or rules.invited_vote or self._proven(key, ledger, rules))
+                for key, seen in self.others.items()
+                if self._trains(seen, digest)
+            ]
+            self._known_trainers = (digest, found)
+        return self._known_trainers[1]
 
     @staticmethod
     def _proven(key: bytes, ledger: Ledger, rules: Rules) -> bool:
