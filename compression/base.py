@@ -14,7 +14,16 @@ Bytes: TypeAlias = "bytes | bytearray | memoryview"
 Octets: TypeAlias = NDArray[np.uint8]
 
 Reason = Literal[
-    "unknown_codec", "length", "header", "seed", "scale", "code", "not_finite", "negative_zero", "too_large"
+    "unknown_codec",
+    "length",
+    "header",
+    "seed",
+    "scale",
+    "code",
+    "position",
+    "not_finite",
+    "negative_zero",
+    "too_large",
 ]
 
 MAGIC = b"tc"

@@ -13,6 +13,7 @@ from talkoot.compression.floats import Bf16, Fp16, Fp32
 from talkoot.compression.int4 import Int4
 from talkoot.compression.int8 import Int8
 from talkoot.compression.sign import Sign
+from talkoot.compression.topk import Topk
 
 __all__ = ["NAMES", "Bytes", "Codec", "CodecError", "get"]
 
@@ -38,6 +39,7 @@ KINDS: dict[str, Maker] = {
     "int8": _sized(Int8, 256),
     "int4": _sized(Int4, 64),
     "sign": _sized(Sign, 1024),
+    "topk": _sized(Topk, 64),
 }
 
 NAMES = tuple(KINDS)
@@ -56,5 +58,5 @@ def get(name: str, seed: int = 0) -> Codec:
     number = int(text) if text.isascii() and text.isdecimal() and len(text) <= 4 else None
     found = KINDS[kind](number, seed) if kind in KINDS and bool(colon) == (number is not None) else None
     if found is None:
-        raise CodecError("unknown_codec", f"no codec {name!r}; try {', '.join(NAMES)} or int8:<block size>")
+        raise CodecError("unknown_codec", f"no codec {name!r}; try {', '.join(NAMES)}, int8:<block size>")
     return found

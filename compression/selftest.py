@@ -59,6 +59,15 @@ GOLDEN = {
     "sign:4096 encode": "24afad222c704f25",
     "sign:4096 decode": "f39a3d555f27ee77",
     "sign:4096 squared_norm": "c4bcb2bf2c476226",
+    "topk encode": "9d4bfcd72dcc605e",
+    "topk decode": "e21687e747020a25",
+    "topk squared_norm": "94658a399d5f2483",
+    "topk:8 encode": "8caa9e01ffd8183c",
+    "topk:8 decode": "17b5b9e33323cebb",
+    "topk:8 squared_norm": "b56a541b6e9823ad",
+    "topk:1024 encode": "f311bd93b0c4296d",
+    "topk:1024 decode": "87368d0949398f4a",
+    "topk:1024 squared_norm": "ed0c1839fa9f26eb",
 }
 """First 16 hexadecimal digits of the SHA-256 of each result."""
 
@@ -66,6 +75,7 @@ CODECS = (
     *("fp32", "fp16", "bf16"),
     *("int8", "int8:32", "int8:4096", "int4", "int4:32"),
     *("sign", "sign:32", "sign:4096"),
+    *("topk", "topk:8", "topk:1024"),
 )
 
 NUMEL = 2**18 + 2**12 + 77

@@ -71,7 +71,9 @@ def test_self_test_notices_flush_to_zero() -> None:
         arithmetic.self_test()
 
 
-@pytest.mark.parametrize("name", ["int8", "int8:32", "int4", "int4:32", "sign", "sign:32", "sign:4096"])
+@pytest.mark.parametrize(
+    "name", ["int8", "int8:32", "int4", "int4:32", "sign", "sign:32", "sign:4096", "topk"]
+)
 def test_blocks_do_not_depend_on_flush_to_zero(name: str) -> None:
     subject = codec.get(name)
     values_P = selftest.golden_values(10_000, seed=3)

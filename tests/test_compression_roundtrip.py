@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from dumb_topk import dumb_topk
 
 from talkoot.compression import codec
 from talkoot.compression.base import PIECE
@@ -15,7 +16,7 @@ from talkoot.compression.selftest import golden_values
 
 NAMES = (
     *("fp32", "fp16", "bf16", "int8", "int8:32", "int8:4096"),
-    *("int4", "int4:32", "sign", "sign:32", "sign:4096"),
+    *("int4", "int4:32", "sign", "sign:32", "sign:4096", "topk", "topk:8", "topk:1024"),
 )
 BLOCKS = {"int8": 256, "int4": 64, "sign": 1024}
 LENGTHS = (0, 1, 2, 31, 255, 256, 257, 4095, 4096, 5000)
@@ -85,6 +86,8 @@ def dumb_encoding(name: str, values: list[float]) -> tuple[bytes, list[float]]:
     """Body and decoded values."""
     if name.partition(":")[0] in BLOCKS:
         return dumb_blocks(name, values)
+    if name.startswith("topk"):
+        return dumb_topk(values, int(name.partition(":")[2] or 64))
     if name == "bf16":
         values = [math.copysign(round_to_bf16(abs(v)), v) if v else 0.0 for v in values]
         return b"".join(struct.pack("<f", v + 0.0)[2:] for v in values), values
@@ -123,7 +126,7 @@ def test_squared_norm_is_the_exact_one_of_the_decoded_values(name: str) -> None:
     data = subject.encode(values_P)
     exact = math.fsum(value * value for value in subject.decode(data, 9_999).tolist())
     assert subject.squared_norm(data, 9_999) == pytest.approx(exact, rel=1e-15)
-    if name.partition(":")[0] in BLOCKS:
+    if name.startswith((*BLOCKS, "topk")):
         assert subject.squared_norm(data, 9_999) == exact
 
 
@@ -241,7 +244,7 @@ print((peak() - before - len(data)) / (4 * numel))
 """
 
 
-@pytest.mark.parametrize("name", ["int8", "fp32", "int4", "sign"])
+@pytest.mark.parametrize("name", ["int8", "fp32", "int4", "sign", "topk"])
 def test_extra_memory_is_a_small_part_of_the_vector(name: str) -> None:
     """Beyond the vector and its encoding, whose copy in `bytes` is the only one."""
     command = [sys.executable, "-c", MEASURE_MEMORY, name]
