@@ -91,7 +91,7 @@ class _Lane:
         self.spec = spec
         self.channels: list[Channel] = []
         self.queue: deque[tuple[bytes, Buffer]] = deque()
-        self.wake = asyncio.Event()
+        self.wake = asyncio.Event()  # set when a channel is gone
         self.sending = False
 
 
@@ -201,7 +201,6 @@ class Links:
             log.warning("peer %s does not read; dropping what waits for it", peer_id_of(lane.peer))
             lane.queue.clear()
         lane.queue.append((header, payload))
-        lane.wake.set()
         if not lane.sending:
             lane.sending = True
             self._group.create_task(self._pump(lane))

@@ -20,7 +20,7 @@ from talkoot.averaging.deadlines import Pace
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.messages import Committed, Role
 from talkoot.averaging.messages import encode as encode_message
-from talkoot.averaging.progress import Report
+from talkoot.averaging.progress import Decision, Report
 from talkoot.averaging.round import Round
 from talkoot.averaging.rules import Rules, Timing
 from talkoot.dht.identity import Identity, peer_id_of, verify
@@ -41,12 +41,23 @@ from talkoot.peer.trainer.protocol import Mode
 log = logging.getLogger("talkoot.rounds")
 
 POLL_S = 0.1
-"""Pause between two looks at whether the round is to close."""
+"""Shortest pause between two looks at whether the round is to close."""
+
+MAX_POLL_S = 1.0
+"""Longest such pause."""
 
 RETRY_S = 2.0
 """Pause after a round was given up, doubled with each time in a row, up to `RETRY_MAX_S`."""
 
 RETRY_MAX_S = 60.0
+
+
+def until_next_look(decision: Decision, elapsed_s: float) -> float:
+    """Seconds until the next look: a quarter of the time that is left if the steps go on as until now."""
+    if decision.steps <= 0:
+        return POLL_S
+    left_s = elapsed_s * (decision.target / decision.steps - 1)
+    return min(max(POLL_S, left_s / 4), MAX_POLL_S)
 
 
 class NodeFailed(Exception):  # noqa: N818 - reads well where it is caught
@@ -168,18 +179,22 @@ class Swarming:
 
     async def _close_rounds(self) -> None:
         """Watch the swarm's progress; close the round when it is due."""
+        pause_s = POLL_S
         while True:
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(pause_s)
+            pause_s = POLL_S
             machine = self.runner.round
             if machine is None or machine.phase != "idle":
                 continue
+            elapsed_s = clock.now() - self._began
             decision = self.view.decide(
                 self.ledger,
                 self.holdings.digest,
                 self.rules,
                 self.own_report(),
-                clock.now() - self._began,
+                elapsed_s,
             )
+            pause_s = until_next_look(decision, elapsed_s)
             machine.almost = decision.steps >= ALMOST * decision.target
             if decision.close and clock.now() >= self._hold_off_until:
                 self._note_closing()

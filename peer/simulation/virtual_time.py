@@ -231,7 +231,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         timers = self._timers
         while timers and timers[0][0] <= self.now:
             timer = heapq.heappop(timers)[2]
-            if timer.cancelled():
+            if timer._cancelled:  # quicker than the method
                 self._num_cancelled -= 1
             else:
                 ready.append(timer)
@@ -239,7 +239,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             raise DeadlockError(f"time stands still at {self.now:.6f}")
         for _ in range(len(ready)):
             handle = ready.popleft()
-            if handle.cancelled():
+            if handle._cancelled:
                 continue
             if self._num_frozen:
                 host = handle._context.get(here)  # type: ignore[attr-defined]
