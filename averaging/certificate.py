@@ -26,6 +26,9 @@ MAX_PARTS = 64
 MAX_ADMISSION_BYTES = 1024
 MAX_CLAIM = 10**15
 """Most tokens that one contribution may claim."""
+MAX_UPLOAD = 10**12
+"""Most bytes/s that may be claimed."""
+MAX_MILLISECONDS = 10**12
 MAX_NORM2 = 1e100
 """Largest squared norm that is accepted: above 10**22 of the largest float32, and safe to add up."""
 
@@ -62,6 +65,10 @@ class Contribution(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     """Rounds whose uncounted work it carries in addition."""
     carried_tokens: int = 0
     """Tokens of that work."""
+    upload: int = 0
+    """Measured upload in bytes/s, 0: not measured. A claim, bounded in its use, like steps and tokens."""
+    milliseconds: int = 0
+    """Time that the steps took, 0: not measured."""
     admission: bytes = b""
     """Proof of invitation of a peer that is not a voter yet."""
     signature: bytes = b""
@@ -87,6 +94,8 @@ class Contribution(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
             raise CertificateError("malformed", "contribution with a count out of range")
         if not all(0 <= tokens <= MAX_CLAIM for tokens in (self.tokens, self.carried_tokens)):
             raise CertificateError("malformed", "contribution with a number of tokens out of range")
+        if not (0 <= self.upload <= MAX_UPLOAD and 0 <= self.milliseconds <= MAX_MILLISECONDS):
+            raise CertificateError("malformed", "contribution with a speed out of range")
         if not verify(self.key, self.unsigned(), self.signature):
             raise CertificateError("signature", "contribution not signed by its peer")
 

@@ -13,7 +13,14 @@ from math import fsum
 import msgspec
 import torch
 
-from talkoot.averaging.certificate import MAX_CLAIM, MAX_NORM2, CertificateError, Contribution
+from talkoot.averaging.certificate import (
+    MAX_CLAIM,
+    MAX_MILLISECONDS,
+    MAX_NORM2,
+    MAX_UPLOAD,
+    CertificateError,
+    Contribution,
+)
 from talkoot.averaging.digest import HASH_BYTES, content_hash, root
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.rules import Rules
@@ -222,8 +229,10 @@ def sign_contribution(
     admission: bytes,
     rules: Rules,
     signer: Signer,
+    upload: float = 0.0,
+    seconds: float = 0.0,
 ) -> Contribution:
-    """The signed header for an encoded delta."""
+    """The signed header for an encoded delta; `upload` in bytes/s, 0: not known, `seconds` of the steps."""
     header = Contribution(
         swarm=rules.swarm,
         round=ledger.round,
@@ -237,6 +246,8 @@ def sign_contribution(
         codec=ledger.codec,
         carried=carried,
         carried_tokens=min(carried_tokens, MAX_CLAIM),
+        upload=min(MAX_UPLOAD, int(upload)),
+        milliseconds=min(MAX_MILLISECONDS, int(1000 * seconds)),
         admission=admission,
     )
     return msgspec.structs.replace(header, signature=signer.sign(header.unsigned()))

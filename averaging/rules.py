@@ -25,6 +25,26 @@ PIECE_BYTES = 256 * 1024
 EAGER_BYTES = 256 * 1024
 
 
+Rung = tuple[str, str]
+"""Codec of contributions, codec of aggregates."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Adaptive:
+    """How the codecs of a round follow from the round before (`talkoot.averaging.ladder`)."""
+
+    rungs: tuple[Rung, ...]
+    """From dense to sparse."""
+    share: float
+    """Part of a round that its exchange may take."""
+    warm_rounds: int
+    """First rounds, in which it may take more."""
+    exchange_ms: int
+    """Deadline for contributions, milliseconds."""
+    certify_ms: int
+    """Deadline for aggregates, milliseconds."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rules:
     """What every peer of a swarm must agree on to get the same bits."""
@@ -49,6 +69,8 @@ class Rules:
     """A voter absent for more rounds in a row may be removed by a majority of the voters."""
     feedback_decay: float = 1.0
     """What earlier encodings lost is multiplied with this before each new contribution."""
+    adaptive: Adaptive | None = None
+    """None: the codecs of the first round are those of all rounds."""
     probation_rounds: int = 3
     """Counted rounds after which a newcomer of an open swarm weighs."""
 

@@ -10,6 +10,7 @@ from math import fsum, sqrt
 from statistics import median_low
 
 from talkoot.averaging.certificate import Contribution
+from talkoot.averaging.ladder import next_rung
 from talkoot.averaging.ledger import (
     MAX_STANDINGS,
     MAX_TOKENS_USED,
@@ -99,6 +100,7 @@ def next_ledger(
     uses.update({use.token: use for use in admitted(cut, ledger, rules).values()})
     voters, absent = _next_voters(ledger, cut, there, rules)
     counting = [item for item in weighed if item.weight > 0]
+    codec, aggregate_codec = next_rung(ledger, cut, [item.contribution for item in counting], rules)
     norm = median_low([sqrt(item.contribution.norm2) for item in counting]) if counting else 0.0
     return Ledger(
         swarm=ledger.swarm,
@@ -109,8 +111,8 @@ def next_ledger(
         global_step=ledger.global_step + mean_steps,
         tokens=min(MAX_TOKENS, ledger.tokens + sum(_work(item.contribution) for item in counting)),
         reference_steps=max(1, mean_steps),
-        codec=ledger.codec,
-        aggregate_codec=ledger.aggregate_codec,
+        codec=codec,
+        aggregate_codec=aggregate_codec,
         norms=(*ledger.norms, norm)[-NORM_HISTORY:],
         standings=_next_standings(ledger, cut, rules),
         used=tuple(uses[token] for token in sorted(uses)),

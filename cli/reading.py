@@ -54,6 +54,7 @@ def _round_line(record: dict[str, Any]) -> str:
         f"attempt {record['attempt']}",
         f"{len(record['counted'])} counted",
         own,
+        _codec_words(record),
         "fetched" if seconds is None else f"{seconds:.1f} s" + (f" ({', '.join(phases)})" if phases else ""),
         f"{size(record.get('bytes_sent') or 0)} up",
         "error -" if error is None else f"error {100 * error:.2f} %",
@@ -66,6 +67,12 @@ def _round_line(record: dict[str, Any]) -> str:
         + (f"  left out: {left_out}" if left_out else "")
         + (f"  before: {failures}" if failures else "")
     )
+
+
+def _codec_words(record: dict[str, Any]) -> str:
+    """The codec of contributions, and that of aggregates where it is another."""
+    codecs = (record.get("codec"), record.get("aggregate_codec"))
+    return "/".join(dict.fromkeys(name for name in codecs if name)) or "-"
 
 
 def invite(state_dir: StateDirOption = None, json: JsonOption = False) -> None:
@@ -136,7 +143,7 @@ def _round_words(status: dict[str, Any]) -> str:
     if number is None:
         return "no state of the swarm yet"
     others = "" if frontier is None else f" (swarm {frontier})"
-    return f"{number}{others}, {status.get('certificate') or 'no'} certificate"
+    return f"{number}{others}, {status.get('certificate') or 'no'} certificate, codec {_codec_words(status)}"
 
 
 def _peer_line(peer: dict[str, Any]) -> str:

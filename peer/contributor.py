@@ -13,6 +13,7 @@ from talkoot.averaging.signing import Signer
 from talkoot.compression.codec import CodecError
 from talkoot.peer.generation import map_file
 from talkoot.peer.holdings import Holdings
+from talkoot.peer.links import UploadMeter
 from talkoot.peer.residual import Residual
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.trainer.handle import Trainer
@@ -25,8 +26,11 @@ log = logging.getLogger("talkoot.work")
 class Contributor:
     """Turns local steps into contributions. Methods belong to the event loop; heavy work runs in threads."""
 
-    def __init__(self, paths: StateDir, holdings: Holdings, signer: Signer, admission: bytes) -> None:
+    def __init__(
+        self, paths: StateDir, holdings: Holdings, signer: Signer, admission: bytes, uplink: UploadMeter
+    ) -> None:
         """Takes up the residual of an orderly stop. Raises OSError when the disk cannot hold it."""
+        self._uplink = uplink
         self._holdings = holdings
         self._signer = signer
         self._admission = admission
@@ -111,6 +115,8 @@ class Contributor:
             prior=holdings.digest,
             admission=b"" if voter else self._admission,
             signer=self._signer,
+            upload=self._uplink.rate,
+            seconds=snapshot.seconds,
         )
         if local is not None:
             self.codec_error = chunk_error(

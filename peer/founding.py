@@ -24,6 +24,7 @@ from talkoot.dht.identity import Identity
 from talkoot.peer.files import atomic_write
 from talkoot.peer.generation import map_file
 from talkoot.peer.manifest import Manifest
+from talkoot.peer.rules_of import first_codecs
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
 
@@ -39,6 +40,7 @@ TOKENIZER_FILE = "tokenizer.json"
 
 def first_ledger(manifest: Manifest, founders: tuple[bytes, ...]) -> Ledger:
     """The ledger before round 0."""
+    codec, aggregate_codec = first_codecs(manifest)
     voters = tuple(sorted(founders))
     return Ledger(
         swarm=manifest.swarm_id,
@@ -49,8 +51,8 @@ def first_ledger(manifest: Manifest, founders: tuple[bytes, ...]) -> Ledger:
         global_step=0,
         tokens=0,
         reference_steps=manifest.outer.inner_steps,
-        codec=manifest.compression.codec,
-        aggregate_codec=manifest.compression.aggregate_codec,
+        codec=codec,
+        aggregate_codec=aggregate_codec,
     )
 
 

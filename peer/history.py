@@ -38,6 +38,10 @@ class RoundRecord:
     """Seconds of work in each kind of job, by its output's name."""
     failures: list[str]
     """Why attempts before came to nothing."""
+    codec: str | None
+    """Of contributions."""
+    aggregate_codec: str | None
+    """None: nothing was reduced, or the round was fetched with others."""
     codec_error: float | None
     """Relative L2 error of our own encoded contribution, taken from one chunk; None without one."""
     global_step: int
@@ -90,7 +94,7 @@ class History:
         self,
         certificate: Certificate,
         ledger: Ledger,
-        before: tuple[bytes, ...],
+        before: Ledger,
         *,
         own: bool | None,
         attempt: Attempt | None,
@@ -100,7 +104,8 @@ class History:
         fetched: bool,
         loss: float | None,
     ) -> RoundRecord:
-        """A round is committed; `before` are the voters that led it, `attempt` is ours that ended it."""
+        """A round is committed. `before` is the ledger that we held before (not that of the round, where
+        several were fetched at once), `attempt` is ours that ended it."""
         took_s = attempt.took_s if attempt is not None else {}
         limits = attempt.limits if attempt is not None else {}
         now, value = clock.now(), certificate.value
@@ -110,7 +115,7 @@ class History:
             digest=value.digest.hex(),
             kind=certificate.kind,
             attempt=certificate.attempt,
-            leader=peer_id_of(leader_of(leader_order(before, value.prior), certificate.attempt)),
+            leader=peer_id_of(leader_of(leader_order(before.voters, value.prior), certificate.attempt)),
             counted=[peer_id_of(item.key) for item in value.cut],
             left_out=self.running.left_out,
             own=own,
@@ -122,6 +127,8 @@ class History:
             },
             jobs={name: round(seconds, 4) for name, seconds in jobs.items()},
             failures=self.running.failures,
+            codec=value.cut[0].codec if value.cut else None,
+            aggregate_codec=before.aggregate_codec if value.parts and before.round == value.round else None,
             codec_error=codec_error,
             global_step=ledger.global_step,
             tokens=ledger.tokens,

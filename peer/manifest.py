@@ -207,9 +207,16 @@ class Compression:
     """Section [compression]: how pseudo-gradients travel."""
 
     codec: str = "int8"
-    """Codec of contributions: `int8` (absmax in blocks), `fp16`, `bf16` or `fp32`."""
-    aggregate_codec: str = "int8"
-    """Codec of the aggregate that reducers send back (`exchange = "dense"`)."""
+    """Codec of contributions, or `auto`: for each round the most exact one whose exchange keeps within
+    `exchange_share` on the slowest uplink of the round before."""
+    aggregate_codec: str = "auto"
+    """Codec of the aggregate that reducers send back (`exchange = "dense"`). `auto`: chosen together with
+    `codec` when that is `auto`, else `int8`."""
+    exchange_share: float = 0.1
+    """Part of a round that its exchange may take (`codec = "auto"`)."""
+    warm_rounds: int = 10
+    """So many first rounds may take four times `exchange_share`: early contributions are large and nothing is
+    carried over yet."""
     error_feedback: bool | Literal["auto"] = "auto"
     """Add what encoding lost to the next contribution. `auto`: with codecs that lose much (all but `int8`,
     `fp16`, `bf16` and `fp32`)."""
@@ -222,6 +229,13 @@ class Compression:
             _require(
                 bool(_CODEC_NAME.fullmatch(getattr(self, name))), f"compression.{name}", "a codec's name"
             )
+        _require(
+            self.aggregate_codec.partition(":")[0] not in ("topk", "sign"),
+            "compression.aggregate_codec",
+            "one that needs no error feedback, which reducers do not have: not topk or sign",
+        )
+        _require(0 < self.exchange_share <= 1, "compression.exchange_share", "above 0, at most 1")
+        _require(0 <= self.warm_rounds <= 10**6, "compression.warm_rounds", "0 to 1000000")
         _require(
             self.error_feedback in (True, False, "auto"),
             "compression.error_feedback",

@@ -53,12 +53,14 @@ def parse(text: str, *, name: str) -> Manifest:
 
 
 def require_codecs(manifest: Manifest, path: Path) -> None:
-    """Raise ConfigError as `load` does unless both codecs exist. Apart from `load`: it imports torch."""
+    """Raise ConfigError as `load` does unless both codecs exist or are `auto`. Apart from `load`: it imports
+    torch."""
     from talkoot.compression import codec
 
     for name in ("codec", "aggregate_codec"):
+        chosen = getattr(manifest.compression, name)
         try:
-            codec.get(getattr(manifest.compression, name))
+            codec.get("int8" if chosen == "auto" else chosen)
         except codec.CodecError as error:
             file = path / FILE_NAME if path.is_dir() else path
             line = line_of(file.read_text(encoding="utf-8"), ("compression", name))

@@ -165,7 +165,7 @@ class Node:
         holdings = await self._obtain_state(manifest)
         self.holdings = holdings
         self.contributor = await asyncio.to_thread(
-            Contributor, self.paths, holdings, self.identity, self.membership.admission
+            Contributor, self.paths, holdings, self.identity, self.membership.admission, self.links.upload
         )
         self.swarming = Swarming(
             manifest,

@@ -91,8 +91,11 @@ class Residual:
         prior: bytes,
         admission: bytes,
         signer: Signer,
+        upload: float = 0.0,
+        seconds: float = 0.0,
     ) -> LocalContribution | None:
-        """Add `start_P - local_P`, the work of `steps` inner steps, to the books and make our contribution.
+        """Add `start_P - local_P`, the work of `steps` inner steps in `seconds`, to the books and make our
+        contribution.
 
         None when it stands for too few steps: then the next one carries it. Raises CodecError when the work
         is not finite: it is thrown away, the books are as before.
@@ -129,6 +132,8 @@ class Residual:
             admission=admission,
             rules=self._rules,
             signer=signer,
+            upload=upload,
+            seconds=seconds,
         )
         local = LocalContribution(header, index, chunks)
         self._latest = self.log.add(local)

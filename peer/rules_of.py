@@ -1,6 +1,7 @@
 """From a sealed manifest to the rules that rounds follow."""
 
-from talkoot.averaging.rules import Rules
+from talkoot.averaging.ladder import first_rung, rungs_of
+from talkoot.averaging.rules import Adaptive, Rules, Rung
 from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import key_of_peer_id
 from talkoot.peer.admission import admit_rule
@@ -31,6 +32,29 @@ def rules_of(manifest: Manifest) -> Rules:
         outer_momentum=manifest.outer.momentum,
         error_feedback=manifest.compression.error_feedback,
         feedback_decay=manifest.compression.feedback_decay,
+        adaptive=_adaptive(manifest),
         max_absent_rounds=manifest.round.max_absent_rounds,
         exchange=manifest.round.exchange,
     )
+
+
+def _adaptive(manifest: Manifest) -> Adaptive | None:
+    """How codecs are chosen; None where the manifest names them."""
+    compression = manifest.compression
+    if compression.codec != "auto":
+        return None
+    return Adaptive(
+        rungs=rungs_of(manifest.round.exchange, compression.aggregate_codec),
+        share=compression.exchange_share,
+        warm_rounds=compression.warm_rounds,
+        exchange_ms=int(1000 * manifest.round.exchange_s),
+        certify_ms=int(1000 * manifest.round.certify_s),
+    )
+
+
+def first_codecs(manifest: Manifest) -> Rung:
+    """The codecs of the first round of a sealed manifest. Raises ConfigError."""
+    codec, aggregate_codec = manifest.compression.codec, manifest.compression.aggregate_codec
+    if codec == "auto":
+        return first_rung(rules_of(manifest))
+    return codec, "int8" if aggregate_codec == "auto" else aggregate_codec

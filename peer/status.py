@@ -55,6 +55,10 @@ def _round(node: Node) -> dict[str, Any]:
         "voters": len(holdings.ledger.voters) if holdings else None,
         "voting": holdings is not None and node.identity.key in holdings.ledger.voters,
         "global_step": holdings.ledger.global_step if holdings else None,
+        "codec": holdings.ledger.codec if holdings else None,
+        "aggregate_codec": holdings.ledger.aggregate_codec
+        if holdings and holdings.rules.exchange == "dense"
+        else None,
         "frontier": swarming.view.frontier(swarming.ledger.round) if swarming else None,
         "attempt": machine.attempt if machine else None,
         "rounds_committed": swarming.history.committed if swarming else 0,

@@ -266,21 +266,19 @@ class Swarming:
 
     async def commit(self, certificate: Certificate, ledger: Ledger) -> None:
         """See `Workshop`."""
-        voters = self.ledger.voters
+        before = self.ledger
         await self.contributor.begin_change()
         async with self._applying:
             await self._on_disk(self.holdings.commit, certificate, ledger)
         if certificate.kind == "final":
             self.may_vote = True
-        await self._after(certificate, voters, mode="rebase", fetched=False)
+        await self._after(certificate, before, mode="rebase", fetched=False)
 
     async def need_state(self, certificate: Certificate) -> None:
         """See `Workshop`."""
         self.want_update(set(certificate.value.present), at_once=True)
 
-    async def _after(
-        self, certificate: Certificate, voters: tuple[bytes, ...], *, mode: Mode, fetched: bool
-    ) -> None:
+    async def _after(self, certificate: Certificate, before: Ledger, *, mode: Mode, fetched: bool) -> None:
         """The outer state has moved on: settle our contribution, start the next round, move the trainer."""
         self._on_head(certificate)
         machine = self.runner.round
@@ -291,7 +289,7 @@ class Swarming:
         record = self.history.commit(
             certificate,
             self.ledger,
-            voters,
+            before,
             own=own,
             attempt=ended,
             jobs=dict(self.runner.seconds),
@@ -398,7 +396,7 @@ class Swarming:
     async def update(self, peers: list[bytes]) -> bool:
         """Fetch a state that is to be preferred to ours; True when there was one."""
         async with self._updating:
-            voters = self.ledger.voters
+            before = self.ledger
             stopped = False
 
             async def stop_round() -> None:
@@ -424,5 +422,5 @@ class Swarming:
                         self.begin_round()
                 return False
             self.metrics.rounds_skipped.inc(max(0, self.ledger.round - number))
-            await self._after(installed.branch.head, voters, mode=installed.mode, fetched=True)
+            await self._after(installed.branch.head, before, mode=installed.mode, fetched=True)
             return True

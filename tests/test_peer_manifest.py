@@ -103,6 +103,6 @@ def test_model_config_is_not_nested_without_end() -> None:
 
 
 def test_codec_names_have_a_form() -> None:
-    Compression(codec="int8", aggregate_codec="topk:k=32")
+    Compression(codec="topk:64", aggregate_codec="int4:32")
     with pytest.raises(ValueError, match=r"compression\.codec"):
         Compression(codec="../int8")

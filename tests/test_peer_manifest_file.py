@@ -103,6 +103,9 @@ MISTAKES = [
     ("protocol = 1", "protocol = 2", "made for protocol 2; this version of talkoot speaks 1"),
     ("protocol = 1", "inner = 2\n", "Cannot overwrite a value"),
     ('codec = "int8"', 'codec = "Int 8"', "compression.codec must be a codec's name"),
+    ('aggregate_codec = "auto"', 'aggregate_codec = "topk:64"', "aggregate_codec must be one that needs no"),
+    ('error_feedback = "auto"', "error_feedback = 1", 'error_feedback must be true or false, or "auto"'),
+    ('error_feedback = "auto"', 'error_feedback = "on"', 'error_feedback must be true or false, or "auto"'),
 ]
 
 
@@ -173,7 +176,7 @@ def test_unknown_preset_names_the_nearest() -> None:
 
 def test_an_unknown_codec_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "talkoot.toml"
-    path.write_text(TINY.replace('aggregate_codec = "int8"', 'aggregate_codec = "int7"'))
+    path.write_text(TINY.replace('aggregate_codec = "auto"', 'aggregate_codec = "int7"'))
     manifest, _ = manifest_file.load(tmp_path)
     with pytest.raises(ConfigError, match=rf"^{path}:{line('aggregate_codec')}: \[compression\] .*'int7'"):
         manifest_file.require_codecs(manifest, tmp_path)

@@ -144,13 +144,14 @@ class SimTrainer:
         await self._boundary()
         self._move()
         steps = self._steps()
+        seconds = steps / self._speed
         path = self._folder / f"snapshot-{self._snapshots % 2}.bin"
         self._snapshots += 1
         path.write_bytes(self._local.numpy().tobytes())
         self._base = self._local.clone()
         self._total += steps
         self._restart_steps(0)
-        return Snapshot(path=path, steps=steps, tokens=steps * TOKENS_A_STEP, loss=None, seconds=1.0)
+        return Snapshot(path=path, steps=steps, tokens=steps * TOKENS_A_STEP, loss=None, seconds=seconds)
 
     async def stop(self, *, save: bool, timeout_s: float) -> None:
         """End; nothing is saved."""

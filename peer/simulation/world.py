@@ -38,6 +38,9 @@ from talkoot.peer.trainer.protocol import TrainerEvent, TrainerSpec
 CHUNK_SIZE = 256
 NUMEL = 4 * CHUNK_SIZE - 100
 INNER_STEPS = 30
+AUTO = 0.2
+"""Part of the seeds in which the links choose the codecs."""
+
 CODECS = ("int8", "bf16", "fp16", "fp32")
 
 
@@ -90,7 +93,7 @@ class World:
             SimIdentity(blake3(f"{seed} {number}".encode()).digest(), witness, real=real_signatures)
             for number in range(num_peers)
         ]
-        self.manifest = _manifest(identities, exchange, self._compression())
+        self.manifest = _manifest(identities, exchange, self._compression(seed))
         self.rules = replace(rules_of(self.manifest), chunk_size=CHUNK_SIZE)
         if seed % 4:  # most blobs are passed on in pieces, as large ones are
             self.rules = replace(self.rules, piece_bytes=1, eager_bytes=0)
@@ -98,11 +101,22 @@ class World:
         self._group: asyncio.TaskGroup | None = None
         self._found()
 
-    def _compression(self) -> Compression:
-        """Every seed has codecs of its own."""
+    def _compression(self, seed: int) -> Compression:
+        """Every seed has codecs of its own; in one of five the links choose them."""
         codec, aggregate_codec = (self.random.choice(CODECS) for _ in range(2))
         feedback = self.random.random() < 0.5
-        return Compression(codec=codec, aggregate_codec=aggregate_codec, error_feedback=feedback)
+        more = Random(f"compression {seed}")  # noqa: S311 - a simulation is to be repeatable
+        decay = more.choice((1.0, 0.95, 0.5))
+        if more.random() < AUTO:
+            codec = aggregate_codec = "auto"
+        return Compression(
+            codec=codec,
+            aggregate_codec=aggregate_codec,
+            error_feedback=feedback,
+            feedback_decay=decay,
+            exchange_share=10 ** more.uniform(-3.5, -2.5),
+            warm_rounds=3,
+        )
 
     def _peer(self, number: int, identity: SimIdentity) -> SimPeer:
         random = self.random
@@ -216,6 +230,8 @@ class World:
             make_rules=make_rules,
             on_head=lambda certificate: self._head(peer, certificate),
         )
+        if self.rules.adaptive is not None:  # what is sent here is too little to be measured
+            peer.node.links.upload.rate = self.random.uniform(2e5, 1e6)
         peer.adjust()
         return peer.node
 
