@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from talkoot.compression.arithmetic import div_, mul_
 from talkoot.compression.base import PIECE, Codec, Octets, pieces, refuse_values
+from talkoot.compression.packing import packed_size
 from talkoot.compression.scales import check_scales, check_zero_blocks, reciprocal, scale, scale_bits
 
 
@@ -51,16 +52,17 @@ class Absmax(Codec):
     def _num_blocks(self, numel: int) -> int:
         return -(-numel // self.block)
 
-    def _code_bytes(self, numel: int) -> int:
-        return -(-numel * self.bits // 8)
-
     def _body_size(self, numel: int) -> int:
-        return 2 * self._num_blocks(numel) + self._code_bytes(numel)
+        return 2 * self._num_blocks(numel) + packed_size(numel, self.bits)
 
     def _split(self, body: Octets, numel: int) -> tuple[NDArray[np.uint16], Octets]:
         """Views of the scales' bits and of the codes."""
         cut = 2 * self._num_blocks(numel)
         return body[:cut].view("<u2"), body[cut:]
+
+    def _part(self, packed: Octets, start: int, stop: int) -> Octets:
+        """The bytes of the codes from `start`, the first of a block, to `stop`."""
+        return packed[packed_size(start, self.bits) : packed_size(stop, self.bits)]
 
     def _encode_body(self, values_P: torch.Tensor, body: Octets) -> None:
         bits_N, packed = self._split(body, values_P.numel())
@@ -73,7 +75,7 @@ class Absmax(Codec):
                 raise refuse_values(values_P[start:stop], start, math.inf)
             scale_bits_N = scale_bits(div_(absmax_N, absmax_N, float(self.levels)))
             mul_(work_NB, values_NB, reciprocal(scale_bits_N).view(-1, 1))
-            self._pack(work_NB.round_().view(-1), packed[self._code_bytes(start) : self._code_bytes(stop)])
+            self._pack(work_NB.round_().view(-1), self._part(packed, start, stop))
             first = start // self.block
             bits_N[first : first + len(scale_bits_N)] = scale_bits_N.cpu().numpy()
 
@@ -100,7 +102,7 @@ class Absmax(Codec):
         for start, stop, width in pieces(numel, self.block):
             first = start // self.block
             piece_bits_N = bits_N[first : first + (stop - start) // width].astype(np.int32)
-            piece = packed[self._code_bytes(start) : self._code_bytes(stop)]
+            piece = self._part(packed, start, stop)
             check_scales(piece_bits_N, self.max_scale_bits, first)
             self._check_codes(piece, stop - start)
             check_zero_blocks(piece_bits_N, piece)

@@ -12,6 +12,7 @@ from talkoot.compression.base import Bytes, Codec, CodecError
 from talkoot.compression.floats import Bf16, Fp16, Fp32
 from talkoot.compression.int4 import Int4
 from talkoot.compression.int8 import Int8
+from talkoot.compression.lloyd import Lloyd
 from talkoot.compression.sign import Sign
 from talkoot.compression.topk import Topk
 
@@ -38,6 +39,8 @@ KINDS: dict[str, Maker] = {
     "bf16": _plain(Bf16),
     "int8": _sized(Int8, 256),
     "int4": _sized(Int4, 64),
+    "lloyd4": lambda number, seed: Lloyd(4, seed) if number is None else None,
+    "lloyd2": lambda number, seed: Lloyd(2, seed) if number is None else None,
     "sign": _sized(Sign, 1024),
     "topk": _sized(Topk, 64),
 }

@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 
 from talkoot.compression.absmax import Absmax
 from talkoot.compression.base import CodecError, Octets
+from talkoot.compression.packing import check_padding, levels_of_bytes, pack
 
-_NIBBLES = np.array([code - 16 * (code > 7) for code in range(16)], np.float32)
-_PAIRS = np.stack([np.tile(_NIBBLES, 16), np.repeat(_NIBBLES, 16)], axis=1)
+_PAIRS = levels_of_bytes(np.array([*range(8), *range(-8, 0)], np.float32), 4)
 """The two codes of each byte."""
 _SQUARES = np.square(_PAIRS).sum(axis=1, dtype=np.float32)
 """Sum of their squares."""
@@ -32,15 +32,12 @@ class Int4(Absmax):
     def _pack(self, codes_P: torch.Tensor, packed: Octets) -> None:
         codes = np.zeros(2 * len(packed), np.int8)
         torch.from_numpy(codes)[: len(codes_P)].copy_(codes_P)
-        pairs = codes.view("<u2")
-        upper = (pairs >> 4) & 0xF0
-        packed[:] = np.bitwise_or(np.bitwise_and(pairs, 0x0F, out=pairs), upper, out=upper)
+        pack(np.bitwise_and(codes, 0x0F, out=codes).view(np.uint8), 4, packed)
 
     def _check_codes(self, packed: Octets, numel: int) -> None:
         if ((packed & 0x0F) == 0x08).any() or ((packed & 0xF0) == 0x80).any():
             raise CodecError("code", "a code is -8")
-        if numel % 2 and packed[-1] & 0xF0:
-            raise CodecError("code", "the half byte after the last code is not zero")
+        check_padding(packed, numel, 4)
 
     def _unpack(self, packed: Octets, out_P: torch.Tensor) -> None:
         if out_P.device.type == "cpu" and len(out_P) % 2 == 0:

@@ -68,6 +68,12 @@ GOLDEN = {
     "topk:1024 encode": "f311bd93b0c4296d",
     "topk:1024 decode": "87368d0949398f4a",
     "topk:1024 squared_norm": "ed0c1839fa9f26eb",
+    "lloyd4 encode": "239958ba2b52c77c",
+    "lloyd4 decode": "b445c7a19bb300d9",
+    "lloyd4 squared_norm": "24b48865fdffc12b",
+    "lloyd2 encode": "3c4629d4225c51cc",
+    "lloyd2 decode": "06a2abe5d1446a39",
+    "lloyd2 squared_norm": "68a4e9069059ee59",
 }
 """First 16 hexadecimal digits of the SHA-256 of each result."""
 
@@ -75,8 +81,12 @@ CODECS = (
     *("fp32", "fp16", "bf16"),
     *("int8", "int8:32", "int8:4096", "int4", "int4:32"),
     *("sign", "sign:32", "sign:4096"),
+    *("lloyd4", "lloyd2"),
     *("topk", "topk:8", "topk:1024"),
 )
+
+SEED = 0x9E3779B97F4A7C15
+"""For codecs that take one."""
 
 NUMEL = 2**18 + 2**12 + 77
 """More than a piece, more than a block, and a short block at the end."""
@@ -98,7 +108,7 @@ def digests(device: str = "cpu") -> Iterator[tuple[str, str]]:
         yield name, _digest(operation(torch.empty_like(a), a, b))
     yield "sum_squares", _digest(arithmetic.sum_squares(a))
     for name in CODECS:
-        subject = codec.get(name)
+        subject = codec.get(name, SEED)
         data = subject.encode(torch.clamp(a, -60000.0, 60000.0))
         out = torch.empty_like(a)
         subject.decode_into(data, out)

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from talkoot.compression.arithmetic import mul_
 from talkoot.compression.base import PIECE, Codec, CodecError, Octets, pieces, refuse_values
+from talkoot.compression.packing import check_padding, levels_of_bytes, packed_size
 from talkoot.compression.scales import check_scales, check_zero_blocks, grid, scale, scale_bits
 
 MAX_SCALE_BITS = 0x7F7F
 """bf16 bits of the largest finite scale; means above it become it."""
 EXACT_BITS = 24
 """Integers up to 2**24 are exact in float32."""
-_OCTETS = 1.0 - 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
-_SIGNS = _OCTETS.astype(np.float32)
+_SIGNS = levels_of_bytes(np.array([1.0, -1.0], np.float32), 1)
 """The eight signs of each byte."""
 
 
@@ -42,7 +42,7 @@ class Sign(Codec):
         return -(-numel // self.block)
 
     def _body_size(self, numel: int) -> int:
-        return 2 * self._num_blocks(numel) + -(-numel // 8)
+        return 2 * self._num_blocks(numel) + packed_size(numel, 1)
 
     def _split(self, body: Octets, numel: int) -> tuple[NDArray[np.uint16], Octets]:
         """Views of the scales' bits and of the signs."""
@@ -63,7 +63,7 @@ class Sign(Codec):
             bits_N[first : first + len(scale_bits_N)] = scale_bits_N.cpu().numpy()
             negative_NB = _negative(values_NB).logical_and_((scale_bits_N != 0).view(-1, 1))
             packed = np.packbits(negative_NB.view(-1).cpu().numpy(), bitorder="little")
-            signs[start // 8 : start // 8 + len(packed)] = packed
+            signs[start // 8 : packed_size(stop, 1)] = packed
 
     def _scale_bits(self, magnitudes_NB: torch.Tensor, absmax_N: torch.Tensor) -> torch.Tensor:
         """bf16 bits (int32) of the mean of each row; the magnitudes are lost."""
@@ -91,12 +91,11 @@ class Sign(Codec):
     def _checked(self, body: Octets, numel: int) -> Iterator[tuple[int, int, torch.Tensor, Octets]]:
         """Yield (start, stop, scale_N, signs) for each piece; raises CodecError."""
         bits_N, signs = self._split(body, numel)
-        if numel % 8 and signs[-1] >> (numel % 8):
-            raise CodecError("code", "a bit after the last sign is not zero")
+        check_padding(signs, numel, 1)
         for start, stop, width in pieces(numel, self.block):
             first = start // self.block
             piece_bits_N = bits_N[first : first + (stop - start) // width].astype(np.int32)
-            piece = signs[start // 8 : -(-stop // 8)]
+            piece = signs[start // 8 : packed_size(stop, 1)]
             check_scales(piece_bits_N, MAX_SCALE_BITS, first)
             check_zero_blocks(piece_bits_N, piece)
             yield start, stop, scale(torch.from_numpy(piece_bits_N)), piece

@@ -72,7 +72,7 @@ def test_self_test_notices_flush_to_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["int8", "int8:32", "int4", "int4:32", "sign", "sign:32", "sign:4096", "topk"]
+    "name", ["int8", "int8:32", "int4", "int4:32", "sign", "sign:32", "sign:4096", "lloyd2", "lloyd4", "topk"]
 )
 def test_blocks_do_not_depend_on_flush_to_zero(name: str) -> None:
     subject = codec.get(name)

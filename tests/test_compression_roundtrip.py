@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from dumb_lloyd import dumb_lloyd
 from dumb_topk import dumb_topk
 
 from talkoot.compression import codec
@@ -16,7 +17,7 @@ from talkoot.compression.selftest import golden_values
 
 NAMES = (
     *("fp32", "fp16", "bf16", "int8", "int8:32", "int8:4096"),
-    *("int4", "int4:32", "sign", "sign:32", "sign:4096", "topk", "topk:8", "topk:1024"),
+    *("int4", "int4:32", "sign", "sign:32", "sign:4096", "lloyd2", "lloyd4", "topk", "topk:8", "topk:1024"),
 )
 BLOCKS = {"int8": 256, "int4": 64, "sign": 1024}
 LENGTHS = (0, 1, 2, 31, 255, 256, 257, 4095, 4096, 5000)
@@ -86,6 +87,8 @@ def dumb_encoding(name: str, values: list[float]) -> tuple[bytes, list[float]]:
     """Body and decoded values."""
     if name.partition(":")[0] in BLOCKS:
         return dumb_blocks(name, values)
+    if name.startswith("lloyd"):
+        return dumb_lloyd(values, int(name[-1]), 0)
     if name.startswith("topk"):
         return dumb_topk(values, int(name.partition(":")[2] or 64))
     if name == "bf16":
@@ -244,7 +247,7 @@ print((peak() - before - len(data)) / (4 * numel))
 """
 
 
-@pytest.mark.parametrize("name", ["int8", "fp32", "int4", "sign", "topk"])
+@pytest.mark.parametrize("name", ["int8", "fp32", "int4", "sign", "lloyd2", "lloyd4", "topk"])
 def test_extra_memory_is_a_small_part_of_the_vector(name: str) -> None:
     """Beyond the vector and its encoding, whose copy in `bytes` is the only one."""
     command = [sys.executable, "-c", MEASURE_MEMORY, name]
