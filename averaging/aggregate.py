@@ -14,7 +14,6 @@ from talkoot.averaging.contribution import Entry
 from talkoot.averaging.digest import content_hash
 from talkoot.averaging.parts import Part
 from talkoot.averaging.rules import Rules
-from talkoot.compression import codec as codecs
 from talkoot.compression.arithmetic import sum_squares
 from talkoot.compression.codec import Codec, CodecError
 
@@ -56,6 +55,8 @@ class Source:
     """Encoded chunks of the part, in order."""
     entries: Sequence[Entry]
     """Their index entries."""
+    codec: Codec
+    """Which they are in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,50 +68,45 @@ class EncodedPart:
     """Content hash of each chunk."""
 
 
-def aggregate_part(
-    part: Part, sources: Sequence[Source], *, codec_name: str, aggregate_codec: str, rules: Rules
-) -> EncodedPart:
-    """Aggregate one part of a cut and encode the result, chunk by chunk.
+def aggregate_part(part: Part, sources: Sequence[Source], *, codec: Codec, rules: Rules) -> EncodedPart:
+    """Aggregate one part of a cut and encode the result in `codec`, chunk by chunk.
 
     A chunk that does not decode, or whose squared norm is not the one that its contributor signed, counts
     as zeros in this part: a rule that anybody who holds the signed bytes can repeat.
     """
-    codec, out_codec = codecs.get(codec_name), codecs.get(aggregate_codec)
     total, scratch = torch.empty(rules.chunk_size), torch.empty(rules.chunk_size)
     chunks = []
     for offset, chunk in enumerate(part.chunks):
         numel = rules.chunk_numel(chunk)
         acc = total[:numel]
-        _add_up(codec, sources, offset, acc, scratch[:numel])
-        chunks.append(out_codec.encode(acc))
+        _add_up(sources, offset, acc, scratch[:numel])
+        chunks.append(codec.encode(acc))
     return EncodedPart(tuple(chunks), tuple(content_hash(chunk) for chunk in chunks))
 
 
-def combine(sources: Sequence[Source], *, codec_name: str, rules: Rules, out_P: torch.Tensor) -> None:
+def combine(sources: Sequence[Source], *, rules: Rules, out_P: torch.Tensor) -> None:
     """Aggregate whole contributions into `out_P`, by the same rule as `aggregate_part` but unquantised."""
-    codec, scratch = codecs.get(codec_name), torch.empty(rules.chunk_size)
+    scratch = torch.empty(rules.chunk_size)
     for chunk in range(rules.num_chunks):
         start, numel = chunk * rules.chunk_size, rules.chunk_numel(chunk)
-        _add_up(codec, sources, chunk, out_P[start : start + numel], scratch[:numel])
+        _add_up(sources, chunk, out_P[start : start + numel], scratch[:numel])
 
 
-def _add_up(
-    codec: Codec, sources: Sequence[Source], offset: int, acc: torch.Tensor, scratch: torch.Tensor
-) -> None:
+def _add_up(sources: Sequence[Source], offset: int, acc: torch.Tensor, scratch: torch.Tensor) -> None:
     """Sum of one chunk over all sources, in their order, into `acc`."""
     acc.zero_()
     for source in sources:
-        if source.coefficient == 0 or not _decode_checked(codec, source, offset, scratch):
+        if source.coefficient == 0 or not _decode_checked(source, offset, scratch):
             continue
         torch.mul(scratch, source.coefficient, out=scratch)
         torch.add(acc, scratch, out=acc)
 
 
-def _decode_checked(codec: Codec, source: Source, offset: int, out: torch.Tensor) -> bool:
+def _decode_checked(source: Source, offset: int, out: torch.Tensor) -> bool:
     data = source.chunks[offset]
     try:
-        codec.decode_into(data, out)
-        return codec.squared_norm(data, out.numel()) == source.entries[offset].norm2
+        source.codec.decode_into(data, out)
+        return source.codec.squared_norm(data, out.numel()) == source.entries[offset].norm2
     except CodecError:
         return False
 
@@ -119,12 +115,11 @@ def decode_part(
     part: Part,
     chunks: Sequence[bytes | memoryview],
     *,
-    aggregate_codec: str,
+    codec: Codec,
     rules: Rules,
     out_P: torch.Tensor,
 ) -> None:
     """Decode a part's aggregate into its place in the flat vector. Raises CodecError."""
-    codec = codecs.get(aggregate_codec)
     for chunk, data in zip(part.chunks, chunks, strict=True):
         start = chunk * rules.chunk_size
         codec.decode_into(data, out_P[start : start + rules.chunk_numel(chunk)])

@@ -13,6 +13,7 @@ from talkoot.averaging.certificate import Contribution
 from talkoot.averaging.contribution import Chunks, Entry, Index, LocalContribution, decode_index
 from talkoot.averaging.digest import content_hash
 from talkoot.averaging.messages import MAX_PIECES, MessageError, Run
+from talkoot.averaging.rotation import contribution_codec
 from talkoot.averaging.rules import Rules
 from talkoot.compression import codec as codecs
 
@@ -113,7 +114,7 @@ class Blob:
         assert self.index is not None
         chunks: list[bytes | memoryview] = [self._chunk(chunk) for chunk in range(self._layout.num_chunks)]
         entries: Sequence[Entry] = self.index.entries
-        return Source(coefficient, chunks, entries)
+        return Source(coefficient, chunks, entries, contribution_codec(self.header))
 
 
 class BlobStore:

@@ -16,8 +16,10 @@ from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.messages import Held, Join, MessageError, Role, Roster, sign, signed_by
 from talkoot.averaging.parts import parts_problem
 from talkoot.averaging.quorum import leader_of, leader_order, quorum
+from talkoot.averaging.rotation import codec_of
 from talkoot.averaging.rules import Door, Rules, Timing
 from talkoot.averaging.signing import Signer, Verify
+from talkoot.compression.codec import Codec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,10 @@ class Context:
     def votes(self) -> bool:
         """Whether we are a voter of this round that may speak."""
         return self.may_vote and self.key in self.ledger.voters
+
+    def aggregate_codec(self, reducer: bytes) -> Codec:
+        """The codec in which a peer encodes its part of the aggregate."""
+        return codec_of(self.ledger.aggregate_codec, self.prior, reducer)
 
     def leader(self, attempt: int) -> bytes:
         """Who leads an attempt."""

@@ -87,6 +87,7 @@ class Chunks:
     """Encoded chunks of one vector in one buffer; chunk sizes follow from the codec."""
 
     def __init__(self, rules: Rules, codec: Codec, buffer: bytearray | memoryview) -> None:
+        self.codec = codec
         self._rules = rules
         self._view = memoryview(buffer)
         self._full = codec.encoded_size(rules.chunk_size)
@@ -139,7 +140,7 @@ def encode_delta(
     carry_P: torch.Tensor,
     *,
     scale: float,
-    codec_name: str,
+    codec: Codec,
     rules: Rules,
 ) -> tuple[Index, Chunks]:
     """Encode m = carry + scale * (start - local), chunk by chunk; m replaces `carry_P`.
@@ -148,7 +149,6 @@ def encode_delta(
     afterwards what this round must send: the caller turns it into the residual once it knows whether the
     contribution was counted (`settle`). Raises CodecError on non-finite input.
     """
-    codec = codecs.get(codec_name)
     chunks = Chunks.allocate(rules, codec)
     entries = []
     for chunk in range(rules.num_chunks):
@@ -164,55 +164,50 @@ def encode_delta(
     return Index(entries), chunks
 
 
-def settle(carry_P: torch.Tensor, chunks: Chunks, *, counted: bool, codec_name: str, rules: Rules) -> None:
+def settle(carry_P: torch.Tensor, chunks: Chunks, *, counted: bool, rules: Rules) -> None:
     """Turn what was to be sent into the residual: what quantisation lost, nothing, or all of it.
 
     Counted with error feedback: `m - decode(sent)`. Counted without: 0. Not counted: m stays, bit for bit.
     """
     if not counted:
         return
-    if rules.feeds_back(codec_name):
-        take_out(carry_P, chunks, codec_name=codec_name, rules=rules)
+    if rules.feeds_back(chunks.codec.name):
+        take_out(carry_P, chunks, rules=rules)
     else:
         carry_P.zero_()
 
 
-def take_out(carry_P: torch.Tensor, chunks: Chunks, *, codec_name: str, rules: Rules) -> None:
+def take_out(carry_P: torch.Tensor, chunks: Chunks, *, rules: Rules) -> None:
     """carry - decode(sent), in place: others have it now."""
-    _combine(torch.sub, carry_P, chunks, codec_name, rules)
+    _combine(torch.sub, carry_P, chunks, rules)
 
 
-def give_back(carry_P: torch.Tensor, chunks: Chunks, *, codec_name: str, rules: Rules) -> None:
+def give_back(carry_P: torch.Tensor, chunks: Chunks, *, rules: Rules) -> None:
     """carry + decode(sent), in place: what others had is not part of the chain any more.
 
     Undoes `take_out` bit for bit where m and decode(sent) were within a factor of 2 of each other or
     decode(sent) was 0 (Sterbenz), as they are with an int8 codec.
     """
-    _combine(torch.add, carry_P, chunks, codec_name, rules)
+    _combine(torch.add, carry_P, chunks, rules)
 
 
 def _combine(
-    operation: Callable[..., torch.Tensor],
-    carry_P: torch.Tensor,
-    chunks: Chunks,
-    codec_name: str,
-    rules: Rules,
+    operation: Callable[..., torch.Tensor], carry_P: torch.Tensor, chunks: Chunks, rules: Rules
 ) -> None:
-    codec = codecs.get(codec_name)
     sent = torch.empty(rules.chunk_size)
     for chunk in range(rules.num_chunks):
         start = chunk * rules.chunk_size
         numel = rules.chunk_numel(chunk)
-        codec.decode_into(chunks[chunk], sent[:numel])
+        chunks.codec.decode_into(chunks[chunk], sent[:numel])
         m = carry_P[start : start + numel]
         operation(m, sent[:numel], out=m)
 
 
-def chunk_error(m_P: torch.Tensor, chunks: Chunks, chunk: int, *, codec_name: str, rules: Rules) -> float:
+def chunk_error(m_P: torch.Tensor, chunks: Chunks, chunk: int, *, rules: Rules) -> float:
     """Relative L2 error of one encoded chunk of `m_P`; 0 for zeros. For people: no consensus arithmetic."""
     start, numel = chunk * rules.chunk_size, rules.chunk_numel(chunk)
     m, sent = m_P[start : start + numel], torch.empty(numel)
-    codecs.get(codec_name).decode_into(chunks[chunk], sent)
+    chunks.codec.decode_into(chunks[chunk], sent)
     norm = float(torch.linalg.vector_norm(m))
     return float(torch.linalg.vector_norm(torch.sub(m, sent, out=sent))) / norm if norm else 0.0
 

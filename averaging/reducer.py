@@ -7,6 +7,7 @@ from talkoot.averaging.digest import content_hash
 from talkoot.averaging.messages import Aggregate, BulkHeader, MessageError, Receipt, Roster, sign
 from talkoot.averaging.outputs import AggregatePart
 from talkoot.averaging.parts import Part
+from talkoot.averaging.rotation import contribution_codec
 from talkoot.averaging.slices import Slice, Slices
 from talkoot.averaging.succession import weigh
 from talkoot.compression import codec as codecs
@@ -94,7 +95,8 @@ class Reducer:
             assert piece.index is not None  # holds() came first
             chunks = [piece.chunks[chunk] for chunk in self.part.chunks]
             entries = [piece.index.entries[chunk] for chunk in self.part.chunks]
-            sources.append(Source(item.coefficient, chunks, entries))
+            codec = contribution_codec(piece.contribution)
+            sources.append(Source(item.coefficient, chunks, entries, codec))
         return AggregatePart(self._attempt, self.part, sources)
 
     def statement(self, contributors: tuple[bytes, ...], encoded: EncodedPart) -> Aggregate:

@@ -22,6 +22,7 @@ from talkoot.averaging.contribution import Chunks, Index, encode_delta, settle
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.outer import outer_step
 from talkoot.averaging.parts import Part
+from talkoot.averaging.rotation import codec_of
 from talkoot.averaging.rules import CHUNK_NUMEL, Rules
 from talkoot.averaging.succession import weigh
 from talkoot.compression import codec as codecs
@@ -234,19 +235,19 @@ class Outer:
             aggregate_codec=arm.aggregate_codec,
         )
         self.num_bytes = 0.0
+        self._rounds = 0
 
     def round(self, local_NP: Sequence[torch.Tensor]) -> None:
         """Exchange, aggregate, take the outer step; what encoding lost stays with each worker."""
         arm, rules = self.arm, self._rules
         encoded: list[tuple[Index, Chunks]] = []
-        for local_P, carry_P in zip(local_NP, self._carry_NP, strict=True):
+        for key, local_P, carry_P in zip(self._keys, local_NP, self._carry_NP, strict=True):
             torch.mul(carry_P, arm.feedback_decay, out=carry_P)
-            encoded.append(
-                encode_delta(self.theta_P, local_P, carry_P, scale=1.0, codec_name=arm.codec, rules=rules)
-            )
+            codec = self._codec(arm.codec, key)
+            encoded.append(encode_delta(self.theta_P, local_P, carry_P, scale=1.0, codec=codec, rules=rules))
         delta_P = self._aggregate(encoded)
         for carry_P, (_, chunks) in zip(self._carry_NP, encoded, strict=True):
-            settle(carry_P, chunks, counted=True, codec_name=arm.codec, rules=rules)
+            settle(carry_P, chunks, counted=True, rules=rules)
         outer_step(
             self.theta_P,
             self._momentum_P,
@@ -257,23 +258,33 @@ class Outer:
             momentum_out_P=self._momentum_P,
         )
         self.num_bytes += round_bytes(arm, rules.numel)
+        self._rounds += 1
+
+    def _codec(self, name: str, key: bytes) -> codecs.Codec:
+        """As a worker uses it in this round."""
+        return codec_of(name, self._rounds.to_bytes(32, "little"), key)
 
     def _aggregate(self, encoded: Sequence[tuple[Index, Chunks]]) -> torch.Tensor:
         arm, rules = self.arm, self._rules
         headers = [self._header(key, index) for key, (index, _) in zip(self._keys, encoded, strict=True)]
         weighed = weigh(headers, self._ledger, rules)
         sources = [
-            Source(item.coefficient, [bytes(chunks[c]) for c in range(rules.num_chunks)], list(index.entries))
+            Source(
+                item.coefficient,
+                [bytes(chunks[c]) for c in range(rules.num_chunks)],
+                list(index.entries),
+                chunks.codec,
+            )
             for item, (index, chunks) in zip(weighed, encoded, strict=True)
         ]
         delta_P = torch.empty_like(self.theta_P)
         if arm.exchange == "sparse":
-            combine(sources, codec_name=arm.codec, rules=rules, out_P=delta_P)
+            combine(sources, rules=rules, out_P=delta_P)
             return delta_P
         whole = Part(self._keys[0], 0, rules.num_chunks)
-        names = {"codec_name": arm.codec, "aggregate_codec": arm.aggregate_codec}
-        part = aggregate_part(whole, sources, rules=rules, **names)
-        decode_part(whole, part.chunks, aggregate_codec=arm.aggregate_codec, rules=rules, out_P=delta_P)
+        codec = self._codec(arm.aggregate_codec, whole.reducer)
+        part = aggregate_part(whole, sources, codec=codec, rules=rules)
+        decode_part(whole, part.chunks, codec=codec, rules=rules, out_P=delta_P)
         return delta_P
 
     def _header(self, key: bytes, index: Index) -> Contribution:

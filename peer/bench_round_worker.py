@@ -19,6 +19,7 @@ from talkoot.averaging.deadlines import Pace
 from talkoot.averaging.digest import state_tree
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.outer import outer_step
+from talkoot.averaging.rotation import codec_of
 from talkoot.averaging.round import Round
 from talkoot.averaging.rules import Rules, Timing
 from talkoot.dht.config import NetworkConfig
@@ -109,8 +110,9 @@ class Bench:
     def _encode(self) -> LocalContribution:
         self.carry.zero_()
         self.times["began"] = time.monotonic()
+        codec = codec_of(self.codec, self.context.prior, self.identity.key)
         index, chunks = encode_delta(
-            self.start, self.local, self.carry, scale=1.0, codec_name=self.codec, rules=self.rules
+            self.start, self.local, self.carry, scale=1.0, codec=codec, rules=self.rules
         )
         header = sign_contribution(
             index,

@@ -24,8 +24,8 @@ from talkoot.averaging.contribution import (
     encoded_bytes,
 )
 from talkoot.averaging.digest import content_hash
+from talkoot.averaging.rotation import contribution_codec
 from talkoot.averaging.rules import Rules
-from talkoot.compression import codec as codecs
 from talkoot.peer.files import fsync_directory
 
 log = logging.getLogger("talkoot.work")
@@ -130,7 +130,7 @@ class ContributionLog:
         except (OSError, CertificateError) as error:
             log.warning("our contribution to round %d cannot be read: %s", header.round, error)
             return None
-        chunks = Chunks(rules, codecs.get(header.codec), memoryview(data)[cut:])
+        chunks = Chunks(rules, contribution_codec(header), memoryview(data)[cut:])
         if chunks.nbytes != encoded_bytes(rules, header.codec) or any(
             content_hash(chunks[chunk]) != index.entries[chunk].hash for chunk in range(rules.num_chunks)
         ):

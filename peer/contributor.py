@@ -123,7 +123,6 @@ class Contributor:
                 self.residual.carry_P,
                 local.chunks,
                 holdings.ledger.round % holdings.rules.num_chunks,
-                codec_name=holdings.ledger.codec,
                 rules=holdings.rules,
             )
         return local

@@ -33,6 +33,7 @@ from talkoot.averaging.contribution import (
 )
 from talkoot.averaging.fate import fate_of
 from talkoot.averaging.ledger import Ledger
+from talkoot.averaging.rotation import codec_of
 from talkoot.averaging.rules import Rules
 from talkoot.averaging.signing import Signer
 from talkoot.compression.codec import CodecError
@@ -111,7 +112,7 @@ class Residual:
                 local_P,
                 self.carry_P,
                 scale=step_scale(max(1, steps), ledger.reference_steps),
-                codec_name=ledger.codec,
+                codec=codec_of(ledger.codec, prior, signer.key),
                 rules=self._rules,
             )
         except CodecError:
@@ -185,7 +186,7 @@ class Residual:
             self._turn_without_bytes(entry)
             return
         move, sign = (take_out, -1) if entry.counted else (give_back, 1)
-        move(self.carry_P, local.chunks, codec_name=entry.header.codec, rules=self._rules)
+        move(self.carry_P, local.chunks, rules=self._rules)
         header = entry.header
         self.rounds = max(0, self.rounds + sign * (1 + header.carried))
         self.tokens = max(0, self.tokens + sign * (header.tokens + header.carried_tokens))

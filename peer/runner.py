@@ -253,8 +253,7 @@ class Runner:
                     aggregate.aggregate_part,
                     part,
                     sources,
-                    codec_name=machine.context.ledger.codec,
-                    aggregate_codec=machine.context.ledger.aggregate_codec,
+                    codec=machine.context.aggregate_codec(machine.context.key),
                     rules=machine.context.rules,
                 )
                 outs = machine.aggregated(attempt, encoded, self._clock())
@@ -282,7 +281,7 @@ class Runner:
                     aggregate.decode_part,
                     part,
                     chunks,
-                    aggregate_codec=machine.context.ledger.aggregate_codec,
+                    codec=machine.context.aggregate_codec(part.reducer),
                     rules=machine.context.rules,
                     out_P=self._workshop.aggregate_vector(),
                 )
@@ -298,7 +297,6 @@ class Runner:
             await asyncio.to_thread(
                 aggregate.combine,
                 sources,
-                codec_name=machine.context.ledger.codec,
                 rules=machine.context.rules,
                 out_P=self._workshop.aggregate_vector(),
             )

@@ -14,7 +14,6 @@ from averaging_help import certify, make_contribution, make_ledger, make_rules, 
 from talkoot.averaging.certificate import Certificate, Contribution
 from talkoot.averaging.contribution import LocalContribution
 from talkoot.averaging.digest import content_hash
-from talkoot.compression import codec as codecs
 from talkoot.peer.residual import Residual
 from talkoot.peer.statedir import StateDir
 
@@ -142,7 +141,7 @@ class Peer:
         out = torch.empty(self.numel)
         for chunk in range(self.rules.num_chunks):
             piece = out[chunk * CHUNK : chunk * CHUNK + self.rules.chunk_numel(chunk)]
-            codecs.get(self.codec).decode_into(local.chunks[chunk], piece)
+            local.chunks.codec.decode_into(local.chunks[chunk], piece)
         return out.double()
 
     def certify(self, parent: Place, *, count: bool, weak: bool) -> Place:

@@ -36,6 +36,7 @@ from talkoot.averaging.messages import (
     encode_bulk_header,
 )
 from talkoot.averaging.outer import outer_step
+from talkoot.averaging.rotation import codec_of
 from talkoot.averaging.round import Round
 from talkoot.averaging.rules import CHUNK_NUMEL, Rules, Timing
 from talkoot.averaging.voting import Journal, decode_journal
@@ -266,8 +267,7 @@ class Swarm:
                 done = aggregate.aggregate_part(
                     part,
                     sources,
-                    codec_name=node.ledger.codec,
-                    aggregate_codec=node.ledger.aggregate_codec,
+                    codec=machine.context.aggregate_codec(node.key),
                     rules=self.rules,
                 )
                 self._job(node, lambda: machine.aggregated(attempt, done, self.now))
@@ -275,15 +275,13 @@ class Swarm:
                 aggregate.decode_part(
                     part,
                     chunks,
-                    aggregate_codec=node.ledger.aggregate_codec,
+                    codec=machine.context.aggregate_codec(part.reducer),
                     rules=self.rules,
                     out_P=node.aggregate,
                 )
                 self._job(node, lambda: machine.decoded(attempt, part.reducer, self.now))
             case outputs.Combine(attempt=attempt, sources=sources):
-                aggregate.combine(
-                    sources, codec_name=node.ledger.codec, rules=self.rules, out_P=node.aggregate
-                )
+                aggregate.combine(sources, rules=self.rules, out_P=node.aggregate)
                 self._job(node, lambda: machine.decoded(attempt, node.key, self.now))
             case outputs.Apply(attempt=attempt, ledger=ledger):
                 digest = self._apply(node, ledger)
@@ -317,7 +315,7 @@ class Swarm:
             node.local,
             node.carry,
             scale=step_scale(node.steps, node.ledger.reference_steps),
-            codec_name=node.ledger.codec,
+            codec=codec_of(node.ledger.codec, node.digest, node.key),
             rules=self.rules,
         )
         header = sign_contribution(
@@ -379,7 +377,6 @@ class Swarm:
                 node.carry,
                 node.round.local.chunks,
                 counted=counted,
-                codec_name=node.round.local.header.codec,
                 rules=self.rules,
             )
 

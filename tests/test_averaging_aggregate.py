@@ -38,6 +38,7 @@ from talkoot.compression import codec as codecs
 
 NUMEL = CHUNK_NUMEL + 1000
 RULES = make_rules(numel=NUMEL)
+INT8 = codecs.get("int8")
 FEEDBACK = make_rules(numel=NUMEL, error_feedback=True)
 WHOLE = Part(b"r" * 32, 0, 2)
 
@@ -87,7 +88,7 @@ def contribution(
 ) -> tuple[Contribution, Index, Chunks]:
     signer = signer or peers(1)[0]
     index, chunks = encode_delta(
-        delta, torch.zeros(NUMEL), torch.zeros(NUMEL), scale=1.0, codec_name=codec, rules=RULES
+        delta, torch.zeros(NUMEL), torch.zeros(NUMEL), scale=1.0, codec=codecs.get(codec), rules=RULES
     )
     header = sign_contribution(
         index,
@@ -168,16 +169,16 @@ HEADER = contribution(vector(0))
 def test_what_quantisation_lost_is_carried_and_what_was_not_counted_stays() -> None:
     start, local, carry = vector(1), vector(2), vector(3)
     m = carry + 0.5 * (start - local)
-    _, chunks = encode_delta(start, local, carry, scale=0.5, codec_name="int8", rules=FEEDBACK)
+    _, chunks = encode_delta(start, local, carry, scale=0.5, codec=INT8, rules=FEEDBACK)
     torch.testing.assert_close(carry, m)
     before = carry.clone()
-    settle(carry, chunks, counted=False, codec_name="int8", rules=FEEDBACK)
+    settle(carry, chunks, counted=False, rules=FEEDBACK)
     assert torch.equal(carry, before)
-    settle(carry, chunks, counted=True, codec_name="int8", rules=FEEDBACK)
+    settle(carry, chunks, counted=True, rules=FEEDBACK)
     assert torch.equal(carry, before - decoded(chunks))
     assert 0 < carry.norm() < 0.02 * before.norm()
     carry = before.clone()
-    settle(carry, chunks, counted=True, codec_name="int8", rules=RULES)
+    settle(carry, chunks, counted=True, rules=RULES)
     assert not carry.any()
 
 
@@ -185,7 +186,7 @@ def test_a_delta_that_is_not_finite_is_not_sent() -> None:
     local = vector(2)
     local[CHUNK_NUMEL + 5] = float("nan")
     with pytest.raises(codecs.CodecError):
-        encode_delta(vector(1), local, torch.zeros(NUMEL), scale=1.0, codec_name="int8", rules=RULES)
+        encode_delta(vector(1), local, torch.zeros(NUMEL), scale=1.0, codec=INT8, rules=RULES)
 
 
 # -- parts -------------------------------------------------------------------------------------------------
@@ -193,16 +194,18 @@ def test_a_delta_that_is_not_finite_is_not_sent() -> None:
 
 def source(delta: torch.Tensor, coefficient: float, part: Part = WHOLE) -> Source:
     _, index, chunks = contribution(delta)
-    return Source(coefficient, [chunks[c] for c in part.chunks], [index.entries[c] for c in part.chunks])
+    return Source(
+        coefficient, [chunks[c] for c in part.chunks], [index.entries[c] for c in part.chunks], INT8
+    )
 
 
 def aggregate(sources: list[Source], part: Part = WHOLE, codec: str = "fp32") -> EncodedPart:
-    return aggregate_part(part, sources, codec_name="int8", aggregate_codec=codec, rules=RULES)
+    return aggregate_part(part, sources, codec=codecs.get(codec), rules=RULES)
 
 
 def values(encoded: EncodedPart, part: Part = WHOLE, codec: str = "fp32") -> torch.Tensor:
     out = torch.full((NUMEL,), 7.0)
-    decode_part(part, encoded.chunks, aggregate_codec=codec, rules=RULES, out_P=out)
+    decode_part(part, encoded.chunks, codec=codecs.get(codec), rules=RULES, out_P=out)
     return out
 
 
@@ -231,21 +234,21 @@ def test_parts_together_are_the_whole() -> None:
 def test_a_chunk_with_another_norm_than_was_signed_counts_as_zeros_and_so_does_one_that_is_no_code() -> None:
     honest, liar = source(vector(1), 0.5), source(vector(2), 0.5)
     other = [Entry(liar.entries[0].hash, liar.entries[0].norm2 * 1.000001), liar.entries[1]]
-    result = values(aggregate([honest, Source(0.5, liar.chunks, other)]))
+    result = values(aggregate([honest, Source(0.5, liar.chunks, other, INT8)]))
     alone = values(aggregate([honest]))
     both = values(aggregate([honest, liar]))
     assert torch.equal(result[:CHUNK_NUMEL], alone[:CHUNK_NUMEL])
     assert torch.equal(result[CHUNK_NUMEL:], both[CHUNK_NUMEL:])
     broken = bytearray(liar.chunks[1])
     broken[12:14] = b"\xff\x7f"  # the first scale is a NaN
-    torn = Source(0.5, [liar.chunks[0], bytes(broken)], liar.entries)
+    torn = Source(0.5, [liar.chunks[0], bytes(broken)], liar.entries, INT8)
     result = values(aggregate([honest, torn]))
     assert torch.equal(result[:CHUNK_NUMEL], both[:CHUNK_NUMEL])
     assert torch.equal(result[CHUNK_NUMEL:], alone[CHUNK_NUMEL:])
 
 
 def test_what_weighs_nothing_is_not_even_decoded() -> None:
-    silent = Source(0.0, [b"garbage", b""], [Entry(bytes(32), 1.0)] * 2)
+    silent = Source(0.0, [b"garbage", b""], [Entry(bytes(32), 1.0)] * 2, INT8)
     assert torch.equal(
         values(aggregate([source(vector(1), 1.0), silent])), decoded(contribution(vector(1))[2])
     )

@@ -17,6 +17,7 @@ from talkoot.averaging.messages import Abort, BulkHeader, Call, Message, encode,
 from talkoot.averaging.outer import outer_step
 from talkoot.averaging.round import Round
 from talkoot.averaging.rules import Rules, Timing
+from talkoot.compression.codec import get
 from talkoot.dht.identity import Identity, verify
 from talkoot.dht.memory import Link, MemoryHub
 from talkoot.dht.network import Buffer
@@ -97,7 +98,12 @@ class Bench:
 
     async def encode(self) -> LocalContribution:
         index, chunks = encode_delta(
-            self.delta, torch.zeros(NUMEL), torch.zeros(NUMEL), scale=1.0, codec_name="int8", rules=RULES
+            self.delta,
+            torch.zeros(NUMEL),
+            torch.zeros(NUMEL),
+            scale=1.0,
+            codec=get("int8"),
+            rules=RULES,
         )
         header = sign_contribution(
             index,

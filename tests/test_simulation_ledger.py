@@ -15,7 +15,6 @@ from ledger_rig import data_of, dyadic
 
 from talkoot.averaging.certificate import Certificate, decode_certificate
 from talkoot.averaging.contribution import LocalContribution
-from talkoot.compression import codec as codecs
 from talkoot.peer import contribution_log, residual
 from talkoot.peer.residual import Residual
 from talkoot.peer.simulation.disks import simulated_disks
@@ -35,11 +34,11 @@ class Account:
         self.data: dict[bytes, bytes] = {}
         self.returned = self.checked = 0
 
-    def encoded(self, local: LocalContribution, codec_name: str) -> None:
+    def encoded(self, local: LocalContribution) -> None:
         out = torch.empty(NUMEL)
         for chunk in range(len(local.index.entries)):
             piece = out[chunk * CHUNK_SIZE : (chunk + 1) * CHUNK_SIZE]
-            codecs.get(codec_name).decode_into(local.chunks[chunk], piece)
+            local.chunks.codec.decode_into(local.chunks[chunk], piece)
         self.sent[local.header.prior] = local.header.root, out.double()
         self.data[local.header.prior] = data_of(local)
 
@@ -81,7 +80,7 @@ class Auditor:
             made = encode(books, torch.zeros(NUMEL), -delta, **values)
             if made is not None:
                 assert made.header.prior not in account.sent
-                account.encoded(made, values["ledger"].codec)
+                account.encoded(made)
             return made
 
         def followed(books: Residual, head: Certificate, certificate_of: Any) -> None:
