@@ -64,7 +64,7 @@ def _progress(words: str) -> None:
 def table(rows: Sequence[Row]) -> str:
     """A line a codec, at most 100 characters wide, then what top-k keeps, then the legend."""
     kinds = list(dict.fromkeys(row["distribution"] for row in rows))
-    titles = "".join(f"{kind:>10}" for kind in kinds)
+    titles = "".join(f"{kind.replace('student_', ''):>10}" for kind in kinds)
     lines = [f"{'codec':18}{'bits':>8}{titles}{'limit':>7}{'scalar':>7}{'encode':>7}{'decode':>7}{'mem':>6}"]
     by_codec: dict[str, dict[str, Row]] = {}
     for row in rows:

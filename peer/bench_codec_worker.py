@@ -135,7 +135,11 @@ def errors(name: str, values_P: torch.Tensor, decoded_P: torch.Tensor) -> dict[s
         kept_error += float(lost[chosen].sum())
     if not name.startswith("topk"):
         return {"nmse": error / energy}
-    return {"nmse": error / energy, "value_error": kept_error / kept, "kept_energy": kept / energy}
+    return {
+        "nmse": error / energy,
+        "value_error": kept_error / kept if kept else 0.0,
+        "kept_energy": kept / energy,
+    }
 
 
 def speed_rows(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
