@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from talkoot.compression.arithmetic import mul_
+from talkoot.compression.arithmetic import div_, mul_
 from talkoot.compression.base import PIECE, Codec, CodecError, Octets, pieces, refuse_values
 from talkoot.compression.packing import check_padding, levels_of_bytes, packed_size
 from talkoot.compression.scales import check_scales, check_zero_blocks, grid, scale, scale_bits
@@ -70,7 +70,7 @@ class Sign(Codec):
         factor_N, unit_N = grid(absmax_N, EXACT_BITS + 1 - self.block.bit_length())
         mul_(magnitudes_NB, magnitudes_NB, factor_N.view(-1, 1)).round_()
         sums_N = magnitudes_NB.sum(dim=1).to(torch.float64)  # integers up to 2**24: exact in any order
-        mean_N = sums_N / magnitudes_NB.shape[1] * unit_N
+        mean_N = div_(sums_N, sums_N, float(magnitudes_NB.shape[1])).mul_(unit_N)
         return scale_bits(mean_N.to(torch.float32)).clamp_(max=MAX_SCALE_BITS)
 
     def _decode_body(self, body: Octets, out_P: torch.Tensor) -> None:
