@@ -32,8 +32,6 @@ POLL_S = 0.5
 RETURN_LIMIT_S = 90.0
 """How long after the last fault every peer must have been counted in a round again."""
 LAST_SHOWN = 5
-EXPECTED_WORDS = "talkoot: cannot "
-"""How a daemon begins its last line when its disk is full."""
 
 
 def run_chaos(
@@ -193,19 +191,14 @@ class ChaosRun:
 
     def _note_who_ended(self, screen: Screen) -> None:
         """Who ended without being killed is started again, and told of."""
-        meant = {trouble.index for trouble in self._open if trouble.kind in ("kill", "disk")}
+        meant = {trouble.index for trouble in self._open if trouble.kind == "kill"}
         for index, node in enumerate(self.demo.nodes):
             if node.exit_code is not None and index not in meant:
                 self._tell_exit(node, screen)
                 node.start()
-        for trouble in self._troubles:
-            words = trouble.ended_itself
-            if words is not None and not words.startswith(EXPECTED_WORDS):
-                self._tell_exit(trouble.node, screen, words)
-                trouble.ended_itself = EXPECTED_WORDS
 
-    def _tell_exit(self, node: DemoNode, screen: Screen, words: str | None = None) -> None:
-        told = f"{node.name} (exit code {node.exit_code}): {words or node.last_words()}"
+    def _tell_exit(self, node: DemoNode, screen: Screen) -> None:
+        told = f"{node.name} (exit code {node.exit_code}): {node.last_words()}"
         screen.say("EXITED: " + told)
         self._exited.append(told)
 

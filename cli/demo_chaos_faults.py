@@ -20,8 +20,6 @@ DISK = "64m"
 BALLAST = "ballast"
 """File that fills a disk."""
 
-START_AFTER_DISK_S = 1.0
-
 
 def possible_kinds() -> tuple[list[str], dict[str, str]]:
     """Faults that can be made here, and for the others the reason why not."""
@@ -74,8 +72,6 @@ class Trouble:
         self.over = False
         self.ended_at: float | None = None
         """When it was taken back."""
-        self.ended_itself: str | None = None
-        """Last words of a daemon that a full disk has ended."""
         self._ends = self.began + lasts_s
         self._cables = cables
         self._undo: Callable[[], None] = self._begin()
@@ -98,7 +94,7 @@ class Trouble:
                 return _nothing
             case "disk":
                 fill(node.state_dir)
-                return self._make_room
+                return lambda: (node.state_dir / BALLAST).unlink(missing_ok=True)
         assert cables is not None
         match self.kind:
             case "link":
@@ -114,9 +110,6 @@ class Trouble:
 
     def step(self, now: float) -> bool:
         """Take it back if its time has come; whether it is over now."""
-        if self.kind == "disk" and self.node.exit_code is not None and self.ended_itself is None:
-            self.ended_itself = self.node.last_words()
-            self._ends = now + START_AFTER_DISK_S
         if not self.over and now >= self._ends:
             self.over, self.ended_at = True, now
             self._undo()
@@ -124,14 +117,9 @@ class Trouble:
 
     def take_back(self) -> None:
         """At the end of the demo, whatever is left; starts nobody."""
-        if not self.over and self.kind not in ("kill", "disk"):
+        if not self.over and self.kind != "kill":
             self.over = True
             self._undo()
-
-    def _make_room(self) -> None:
-        (self.node.state_dir / BALLAST).unlink(missing_ok=True)
-        if self.node.exit_code is not None:
-            self.node.start()
 
 
 def _nothing() -> None:

@@ -25,7 +25,7 @@ KINDS: dict[str, Kind] = {
     "freeze": Kind("SIGSTOP to daemon, p2pd and trainer; then SIGCONT", (3.0, 10.0)),
     "p2pd": Kind("SIGKILL to p2pd", (0.0, 0.0)),
     "trainer": Kind("SIGKILL to the trainer", (0.0, 0.0)),
-    "disk": Kind("its disk is full; once the daemon has ended: room, and a new start", (20.0, 20.0), "disk"),
+    "disk": Kind("its disk is full", (3.0, 10.0), "disk"),
     "link": Kind("its network link is down", (3.0, 10.0), "network"),
     "mute": Kind("nothing that it sends arrives; it hears everybody", (3.0, 10.0), "network"),
     "slow": Kind("it sends 128 kbit/s", (5.0, 15.0), "network"),

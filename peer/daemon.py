@@ -28,6 +28,7 @@ from talkoot.dht.identity import Identity
 from talkoot.peer import admission, invite, logs, status
 from talkoot.peer.api import ApiServer
 from talkoot.peer.holdings import number_of
+from talkoot.peer.lives import Lives, causes
 from talkoot.peer.membership import membership_of
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.node import Membership, Node
@@ -75,25 +76,17 @@ def run(options: RunOptions) -> int:
 
 def _explain(error: Exception, paths: StateDir) -> str:
     """Why the daemon ended, in one line. Raises the operator's errors; logs what nobody foresaw."""
-    causes = list(_leaves(error))
-    for cause in causes:
+    reasons = list(causes(error))
+    for cause in reasons:
         if isinstance(cause, ConfigError):
             raise ConfigError(str(cause)) from error
-    for cause in causes:
+    for cause in reasons:
         if isinstance(cause, NodeFailed):
             return str(cause)
         if isinstance(cause, OSError) and cause.errno in _DISK_ERRORS:
             return f"cannot write to {cause.filename or paths.path}: {cause.strerror}"
     log.error("this should not have happened", exc_info=error)
-    return f"ended by a fault of its own ({type(causes[0]).__name__}: {causes[0]}); the log has it in full"
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
+    return f"ended by a fault of its own ({type(reasons[0]).__name__}: {reasons[0]}); the log has it in full"
 
 
 @contextmanager
@@ -132,9 +125,13 @@ def _network_config(options: RunOptions, bootstrap: tuple[str, ...]) -> NetworkC
 class _View:
     """The node as the local API sees it."""
 
-    def __init__(self, node: Node) -> None:
-        self.node = node
+    def __init__(self, lives: Lives) -> None:
+        self._lives = lives
         self.http_port = 0
+
+    @property
+    def node(self) -> Node:
+        return self._lives.node
 
     @property
     def metrics(self) -> Metrics:
@@ -158,6 +155,8 @@ def make_invite(node: Node) -> str:
 
     Raises ValueError while there is nothing to join, or no address to give.
     """
+    if node.state == "paused" and node.reason == "disk":
+        raise ValueError("this peer is paused: its disk is full")
     if node.manifest is None or node.holdings is None or not node.network.addresses:
         raise ValueError("this peer is not in the swarm yet: try again in a moment")
     swarm = node.membership.swarm
@@ -183,9 +182,13 @@ async def _serve(
     options: RunOptions, paths: StateDir, identity: Identity, membership: Membership, metrics: Metrics
 ) -> None:
     config = _network_config(options, membership.bootstrap)
-    network = P2PNetwork(identity, config, swarm=membership.swarm, state_dir=paths.path)
-    node = Node(options, paths, identity, network, membership, metrics)
-    view = _View(node)
+
+    def make_node() -> Node:
+        network = P2PNetwork(identity, config, swarm=membership.swarm, state_dir=paths.path)
+        return Node(options, paths, identity, network, membership, metrics)
+
+    lives = Lives(make_node)
+    view = _View(lives)
     api = ApiServer(view, port=options.http_port, token=secrets.token_urlsafe(32))
 
     def api_started(port: int) -> None:
@@ -195,35 +198,39 @@ async def _serve(
 
     memory = MemoryWatch(
         metrics,
-        children=lambda: {
-            "trainer": node.trainer.pid if node.trainer else None,
-            "p2pd": network.p2pd_pid,
-        },
+        children=lambda: _children(lives.node),
     )
-    _handle_signals(node, network)
+    _handle_signals(lives)
     async with asyncio.TaskGroup() as group:
         helpers = [
             group.create_task(api.run(started=api_started)),
             group.create_task(LoopWatch(metrics).run()),
             group.create_task(memory.run()),
         ]
-        await node.run()
+        await lives.run()
         for helper in helpers:
             helper.cancel()
 
 
-def _handle_signals(node: Node, network: P2PNetwork) -> None:
+def _children(node: Node) -> dict[str, int | None]:
+    """Process ids of those that run."""
+    p2pd = node.network.p2pd_pid if isinstance(node.network, P2PNetwork) else None
+    return {"trainer": node.trainer.pid if node.trainer else None, "p2pd": p2pd}
+
+
+def _handle_signals(lives: Lives) -> None:
     """First Ctrl-C: finish the step, save, leave politely. Second: stop at once."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
 
     def stop() -> None:
+        node = lives.node
         if not node.stopping.is_set():
             log.info("stopping; once more to stop at once")
             node.stopping.set()
             return
-        for pid in (node.trainer.pid if node.trainer is not None else None, network.p2pd_pid):
+        for pid in _children(node).values():
             if pid is not None:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

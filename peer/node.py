@@ -227,6 +227,10 @@ class Node:
             self.metrics.state(state)
             log.info("%s%s", state, f": {reason}" if reason else "")
 
+    def pause(self, reason: str) -> None:
+        """Show that nothing is done for now, and why. Of a node that does not run."""
+        self._enter("paused", reason)
+
     @property
     def state_now(self) -> str:
         """The state as it is shown: while training, whether a round is being exchanged."""

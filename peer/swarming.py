@@ -5,6 +5,7 @@ others are ahead.
 """
 
 import asyncio
+import errno
 import logging
 import math
 from collections.abc import Callable
@@ -62,6 +63,10 @@ def until_next_look(decision: Decision, elapsed_s: float) -> float:
 
 class NodeFailed(Exception):  # noqa: N818 - reads well where it is caught
     """The node cannot go on; one line says why. Nothing that was committed is lost."""
+
+
+class DiskFull(NodeFailed):
+    """It could go on if there were room on the disk."""
 
 
 class Swarming:
@@ -132,10 +137,10 @@ class Swarming:
             self.begin_round()
             await self.failure
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, kind: type[NodeFailed] = NodeFailed) -> None:
         """End the node for a reason that it cannot repair."""
         if not self.failure.done():
-            self.failure.set_exception(NodeFailed(reason))
+            self.failure.set_exception(kind(reason))
 
     @property
     def ledger(self) -> Ledger:
@@ -261,7 +266,9 @@ class Swarming:
         try:
             return await asyncio.to_thread(call, *arguments)
         except OSError as error:
-            self.fail(f"cannot write to {self.holdings.store.path.parent}: {error.strerror or error}")
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            where = self.holdings.store.path.parent
+            self.fail(f"cannot write to {where}: {error.strerror or error}", DiskFull if full else NodeFailed)
             await asyncio.get_running_loop().create_future()  # until the failure has ended us
 
     async def commit(self, certificate: Certificate, ledger: Ledger) -> None:

@@ -328,13 +328,31 @@ def test_the_disk_is_full_when_the_tokens_are_prepared(small_state: Path, swarm:
 @pytest.mark.parametrize("leave_kib", [0, 72])
 def test_the_disk_is_full_while_it_trains(small_state: Path, swarm: Daemons, leave_kib: int) -> None:
     node = trained(swarm)
+    first = pid_of(node)
     ballast = fill(small_state, leave=leave_kib * 1024)
-    until(lambda: not node.running or "No space left" in "".join(lines(node)), "full disk", [node])
-    if not node.running:
-        assert node.exit_code == 1
-        (line,) = told(node)
-        assert "No space left on device" in line
+    until(lambda: "No space left" in "".join(lines(node)) or paused(node), "full disk", [node])
     assert not [line for line in lines(node) if "Traceback" in line]
+    ballast.unlink()
+    goes_on(swarm, node)
+    assert pid_of(node) == first  # the same process: nobody had to start it again
+    assert told(node) == []
+
+
+def paused(node: DemoNode) -> bool:
+    """Whether it shows that it waits for room."""
+    shown = node.poll() or {}
+    return (shown.get("state"), shown.get("reason")) == ("paused", "disk")
+
+
+def test_a_peer_whose_disk_is_full_is_paused_and_can_be_stopped(small_state: Path, swarm: Daemons) -> None:
+    node = trained(swarm, peers=2)
+    ballast = fill(small_state)
+    until(lambda: paused(node), "a pause", [node])
+    assert node.status is not None
+    assert node.status["round"] is not None
+    assert node.invite() is None
+    os.kill(pid_of(node), signal.SIGTERM)
+    assert until(lambda: node.exit_code is not None and [node.exit_code], "end", [node]) == [0]
     ballast.unlink()
     goes_on(swarm, node)
 
