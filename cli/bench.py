@@ -36,7 +36,7 @@ def bench_round(
 
 @app.command("codec")
 def bench_codec(
-    numel: Annotated[int, typer.Option(help="Elements of the vectors.")] = 2**23,
+    numel: Annotated[int, typer.Option(help="Elements of the vectors.")] = 2**24,
     codec: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Only this codec; may be repeated.")
     ] = None,
