@@ -18,10 +18,10 @@ from talkoot.averaging.messages import (
     encode,
     signed_by,
 )
-from talkoot.averaging.outputs import Apply, Output, Send, SendBulk
+from talkoot.averaging.outcome import Outcome
+from talkoot.averaging.outputs import Output, Send, SendBulk
 from talkoot.averaging.reducer import Reducer
 from talkoot.averaging.slices import Slices
-from talkoot.averaging.succession import next_ledger
 
 
 class Exchange:
@@ -146,10 +146,7 @@ class Exchange:
         if not self._gatherer.agrees_with(self._cut.contributors):
             raise MessageError("different_value", "a reducer aggregated another cut")
         self._applying = True
-        headers = [self._headers[key] for key in self._cut.contributors]
-        present = [join.key for join in self._roster.members]
-        ledger = next_ledger(self._context.ledger, headers, present, self._context.rules)
-        return [Apply(self._roster.attempt, ledger)]
+        return [Outcome(self._context, self._roster, self._cut).step()]
 
     @property
     def missing(self) -> tuple[bytes, ...]:
@@ -159,13 +156,5 @@ class Exchange:
     def value(self, digest: bytes, ledger: Ledger) -> Value:
         """What this round consists of, given the state that we computed."""
         assert self._cut is not None
-        return Value(
-            swarm=self._context.rules.swarm,
-            round=self._context.ledger.round,
-            prior=self._context.prior,
-            cut=tuple(self._headers[key] for key in self._cut.contributors),
-            present=tuple(join.key for join in self._roster.members),
-            parts=self._gatherer.part_digests(),
-            digest=digest,
-            voters=ledger.voters,
-        )
+        outcome = Outcome(self._context, self._roster, self._cut)
+        return outcome.value(digest, ledger, self._gatherer.part_digests())

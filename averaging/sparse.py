@@ -28,8 +28,9 @@ from talkoot.averaging.messages import (
     Want,
     signed_by,
 )
-from talkoot.averaging.outputs import Apply, Combine, Output, Refused, Send, SendBulk
-from talkoot.averaging.succession import next_ledger, weigh
+from talkoot.averaging.outcome import Outcome
+from talkoot.averaging.outputs import Combine, Output, Refused, Send, SendBulk
+from talkoot.averaging.succession import weigh
 
 
 def patience_of(exchange_s: float, num_pieces: int) -> float:
@@ -233,10 +234,7 @@ class SparseExchange:
         if self._combined:
             return []
         self._combined = True
-        headers = [self._headers[key] for key in self._cut.contributors]
-        present = [join.key for join in self._roster.members]
-        ledger = next_ledger(self._context.ledger, headers, present, self._context.rules)
-        return [Apply(self._roster.attempt, ledger)]
+        return [Outcome(self._context, self._roster, self._cut).step()]
 
     @property
     def missing(self) -> tuple[bytes, ...]:
@@ -246,13 +244,4 @@ class SparseExchange:
     def value(self, digest: bytes, ledger: Ledger) -> Value:
         """What this round consists of, given the state that we computed."""
         assert self._cut is not None
-        return Value(
-            swarm=self._context.rules.swarm,
-            round=self._context.ledger.round,
-            prior=self._context.prior,
-            cut=tuple(self._headers[key] for key in self._cut.contributors),
-            present=tuple(join.key for join in self._roster.members),
-            parts=(),
-            digest=digest,
-            voters=ledger.voters,
-        )
+        return Outcome(self._context, self._roster, self._cut).value(digest, ledger)
