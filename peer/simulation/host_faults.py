@@ -3,6 +3,7 @@
 import asyncio
 
 from talkoot.peer.simulation.harm import Harm, Maker
+from talkoot.peer.simulation.peers import SimPeer
 from talkoot.peer.simulation.virtual_time import virtual_loop
 
 STOP_S = 70.0
@@ -12,6 +13,13 @@ WRITE_S = 10.0
 """If a peer writes nothing for so long, its power is cut anyway."""
 
 
+async def _start_later(harm: Harm, peer: SimPeer, least_s: float, most_s: float) -> None:
+    """After a random while the peer, which does not run, is there again."""
+    await asyncio.sleep(harm.random.uniform(least_s, most_s))
+    harm.world.start(peer)
+    harm.up(peer)
+
+
 async def crash(harm: Harm) -> None:
     """See `kinds.DESCRIPTIONS`, as for all of them."""
     peer = harm.take_down()
@@ -19,9 +27,7 @@ async def crash(harm: Harm) -> None:
         return
     harm.note(f"crash {peer.number}")
     harm.world.crash(peer)
-    await asyncio.sleep(harm.random.uniform(1.0, 20.0))
-    harm.world.start(peer)
-    harm.up(peer)
+    await _start_later(harm, peer, 1.0, 20.0)
 
 
 async def torn(harm: Harm) -> None:
@@ -35,9 +41,7 @@ async def torn(harm: Harm) -> None:
         if peer.task is None:
             break
     harm.world.crash(peer)
-    await asyncio.sleep(harm.random.uniform(1.0, 20.0))
-    harm.world.start(peer)
-    harm.up(peer)
+    await _start_later(harm, peer, 1.0, 20.0)
 
 
 async def restart(harm: Harm) -> None:
@@ -47,9 +51,7 @@ async def restart(harm: Harm) -> None:
     harm.note(f"restart {peer.number}")
     if not await harm.world.stop(peer, STOP_S):
         harm.world.trouble(f"peer {peer.number} did not stop within {STOP_S:.0f} s")
-    await asyncio.sleep(harm.random.uniform(0.5, 10.0))
-    harm.world.start(peer)
-    harm.up(peer)
+    await _start_later(harm, peer, 0.5, 10.0)
 
 
 async def disk(harm: Harm) -> None:
