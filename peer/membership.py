@@ -14,12 +14,12 @@ import msgspec
 from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import Identity
 from talkoot.peer import admission, invite, manifest_file
-from talkoot.peer.files import atomic_write
 from talkoot.peer.founding import found
 from talkoot.peer.manifest import Manifest, from_canonical
 from talkoot.peer.node import Membership
 from talkoot.peer.options import RunOptions
 from talkoot.peer.requirements import require_admission, require_data, require_device, require_tokenizer
+from talkoot.peer.small_files import cannot_write, read_small, write_small
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
 
@@ -27,8 +27,6 @@ log = logging.getLogger("talkoot.daemon")
 
 SEALED_FILE = "swarm.toml"
 """The sealed manifest of a swarm that was founded here, for people to read and to pass on."""
-
-MAX_SMALL_FILE_BYTES = 64 * 1024
 
 
 def membership_of(options: RunOptions, paths: StateDir, identity: Identity) -> Membership:
@@ -59,7 +57,7 @@ def _require_usable(
     options: RunOptions, paths: StateDir, identity: Identity, manifest: Manifest, base: Path | None
 ) -> None:
     if not OuterStore.exists(paths.outer):
-        require_admission(manifest, identity, _read(paths.admission_file) or b"")
+        require_admission(manifest, identity, read_small(paths.admission_file) or b"")
     if base is not None or options.data_paths:
         require_data(manifest, base or Path(), options.data_paths)
 
@@ -76,7 +74,7 @@ def _take_manifest(options: RunOptions, path: Path, paths: StateDir, identity: I
         manifest = _founded(manifest, base, options, paths, identity)
     paths.claim(manifest.swarm_id)
     paths.save_manifest(manifest.canonical())
-    _write(paths.base_file, str(base.resolve()).encode())
+    write_small(paths.base_file, str(base.resolve()).encode())
 
 
 def _founded(
@@ -100,7 +98,7 @@ def _founded(
     try:
         manifest_file.save(sealed, target)
     except OSError as error:
-        raise _cannot_write(target, error) from error
+        raise cannot_write(target, error) from error
     log.info("swarm %s founded; its sealed manifest is %s", sealed.swarm_id.hex()[:12], target)
     return sealed
 
@@ -133,8 +131,8 @@ def _join(text: str, paths: StateDir, identity: Identity) -> None:
     paths.claim(given.swarm)
     if given.key is not None:
         proof = admission.prove(given.key.token, swarm=given.swarm, seed=given.key.seed, key=identity.key)
-        _write(paths.admission_file, proof)
-    _write(paths.invite_file, text.encode())
+        write_small(paths.admission_file, proof)
+    write_small(paths.invite_file, text.encode())
 
 
 def _require_fresh(token: admission.Token) -> None:
@@ -165,13 +163,13 @@ def _from_state(options: RunOptions, paths: StateDir) -> Membership:
         manifest=manifest,
         bootstrap=tuple(dict.fromkeys(addresses)),
         anchor=joined.anchor if joined else None,
-        admission=_read(paths.admission_file) or b"",
+        admission=read_small(paths.admission_file) or b"",
         data_base=_read_folder(paths.base_file),
     )
 
 
 def _read_invite(path: Path) -> invite.Invite | None:
-    data = _read(path)
+    data = read_small(path)
     try:
         return None if data is None else invite.decode(data.decode())
     except ValueError as error:
@@ -179,38 +177,11 @@ def _read_invite(path: Path) -> invite.Invite | None:
 
 
 def _read_folder(path: Path) -> Path | None:
-    data = _read(path)
+    data = read_small(path)
     try:
         return None if data is None else Path(data.decode())
     except ValueError as error:
         raise ConfigError(f"{path} is damaged: give the manifest again") from error
-
-
-# -- small files -------------------------------------------------------------------------------------
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_SMALL_FILE_BYTES + 1)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    if len(data) > MAX_SMALL_FILE_BYTES:
-        raise ConfigError(f"{path} is damaged: it is longer than {MAX_SMALL_FILE_BYTES} bytes")
-    return data
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        atomic_write(path, data)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-
-
-def _cannot_write(path: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"cannot write {path}: {error.strerror}")
 
 
 def _load_manifest(paths: StateDir) -> Manifest | None:

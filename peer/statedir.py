@@ -15,10 +15,7 @@ import msgspec
 import platformdirs
 
 from talkoot.dht.errors import ConfigError
-from talkoot.peer.files import atomic_write
-
-MAX_SMALL_FILE_BYTES = 256 * 1024
-"""No file that is read whole by this module is longer."""
+from talkoot.peer.small_files import read_small, write_small
 
 _FOREIGN_FILES_THAT_DO_NOT_COUNT = frozenset({"lost+found", ".DS_Store"})
 
@@ -122,7 +119,7 @@ class StateDir:
 
         Raises ConfigError if the marker cannot be read or is damaged.
         """
-        text = self._read_small(self.swarm_file)
+        text = read_small(self.swarm_file)
         if text is None:
             return None
         try:
@@ -140,7 +137,7 @@ class StateDir:
         """
         owner = self.swarm_id
         if owner is None:
-            self._write_small(self.swarm_file, swarm_id.hex().encode() + b"\n")
+            write_small(self.swarm_file, swarm_id.hex().encode() + b"\n")
         elif owner != swarm_id:
             raise ConfigError(
                 f"{self.path} belongs to swarm {owner.hex()[:12]}, not to {swarm_id.hex()[:12]}: "
@@ -149,17 +146,17 @@ class StateDir:
 
     def save_manifest(self, canonical: bytes) -> None:
         """Keep the sealed manifest. Raises ConfigError if it cannot be written."""
-        self._write_small(self.manifest_file, canonical)
+        write_small(self.manifest_file, canonical)
 
     def load_manifest(self) -> bytes | None:
         """The canonical manifest that was saved, if any. Raises ConfigError if it cannot be read."""
-        return self._read_small(self.manifest_file)
+        return read_small(self.manifest_file)
 
     def announce_api(self, port: int) -> str:
         """Write `api.json` and a new `api.token`; returns the token. Raises ConfigError."""
         token = secrets.token_urlsafe(32)
-        self._write_small(self.token_file, token.encode())
-        self._write_small(self.api_file, msgspec.json.encode(ApiAddress(port=port, pid=os.getpid())))
+        write_small(self.token_file, token.encode())
+        write_small(self.api_file, msgspec.json.encode(ApiAddress(port=port, pid=os.getpid())))
         return token
 
     def withdraw_api(self) -> None:
@@ -180,24 +177,6 @@ class StateDir:
                 f"{self.path} needs {_megabytes(num_bytes)} of disk, {_megabytes(free)} are free: "
                 "make room or choose another --state-dir"
             )
-
-    def _read_small(self, path: Path) -> bytes | None:
-        try:
-            with path.open("rb") as file:
-                data = file.read(MAX_SMALL_FILE_BYTES + 1)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-        if len(data) > MAX_SMALL_FILE_BYTES:
-            raise ConfigError(f"{path} is damaged: it is longer than {MAX_SMALL_FILE_BYTES} bytes")
-        return data
-
-    def _write_small(self, path: Path, data: bytes) -> None:
-        try:
-            atomic_write(path, data)
-        except OSError as error:
-            raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _megabytes(num_bytes: int) -> str:
