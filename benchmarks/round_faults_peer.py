@@ -4,7 +4,6 @@ Reads lines of JSON: `{"peers": [...]}` (whom to connect to, again whenever one 
 `{"round": number, "withhold": [key, ...]}` (run this round; its aggregate is not sent to these peers).
 """
 
-import asyncio
 import os
 import sys
 import time
@@ -21,7 +20,7 @@ from talkoot.averaging.round import Round
 from talkoot.dht.config import NetworkConfig
 from talkoot.dht.host import P2PNetwork
 from talkoot.dht.network import Buffer
-from talkoot.peer.bench_round_worker import Bench, line, say
+from talkoot.peer.bench_round_worker import Bench, begin_round, line, link_up, meet, say, serving
 from talkoot.peer.links import Links
 from talkoot.peer.runner import Runner
 
@@ -88,34 +87,19 @@ async def work(bench: TellingBench) -> None:
     network = P2PNetwork(bench.identity, NetworkConfig.test(), swarm=bench.rules.swarm)
     runner = TellingRunner()
 
-    def changed(peers: frozenset[bytes]) -> None:
-        runner.links_changed(peers)
-        tell("links", count=len(peers))
+    def changed(count: int) -> None:
+        tell("links", count=count)
 
-    links = SelectiveLinks(
-        network, bench.rules.swarm, on_control=runner.on_control, on_bulk=runner.on_bulk, on_change=changed
-    )
-    runner.attach(links)
-    runner.work_for(bench)
-    started = asyncio.Event()
-    async with asyncio.TaskGroup() as group:
-        services = [group.create_task(network.run(started=started.set))]
-        await started.wait()
-        services += [group.create_task(links.run()), group.create_task(runner.run())]
+    links = link_up(network, bench, runner, changed, SelectiveLinks)
+    async with serving(network, links, runner):
         tell("ready", key=bench.identity.key.hex(), addresses=network.addresses, p2pd=network.p2pd_pid)
         while (order := await line()) is not None:
             if "peers" in order:
-                for other in order["peers"]:
-                    await network.add_addresses(bytes.fromhex(other["key"]), other["addresses"])
+                await meet(network, order["peers"])
                 links.keep(frozenset(bench.voters))
             else:
                 links.withheld = frozenset(map(bytes.fromhex, order["withhold"]))
-                bench.suspects = runner.round.suspects if runner.round is not None else frozenset()
-                runner.seconds.clear()
-                runner.set_round(bench.begin(order["round"]))
-                runner.close()
-        for service in services:
-            service.cancel()
+                begin_round(bench, runner, order["round"])
 
 
 def main() -> None:

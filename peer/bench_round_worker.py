@@ -6,7 +6,9 @@ import json
 import resource
 import sys
 import time
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 import torch
 import uvloop
@@ -25,11 +27,13 @@ from talkoot.averaging.rules import Rules, Timing
 from talkoot.dht.config import NetworkConfig
 from talkoot.dht.host import P2PNetwork
 from talkoot.dht.identity import Identity, verify
+from talkoot.dht.network import Network
 from talkoot.peer.links import Links
 from talkoot.peer.manifest import Exchange
 from talkoot.peer.runner import Runner
 
 STEPS = 100
+LinksT = TypeVar("LinksT", bound=Links)
 TIMING = Timing(form_s=30.0, exchange_s=120.0, certify_s=60.0)
 
 
@@ -203,49 +207,78 @@ def say(message: Any) -> None:
     sys.stdout.flush()
 
 
-async def _work(bench: Bench) -> None:
-    network = P2PNetwork(bench.identity, NetworkConfig.test(), swarm=bench.rules.swarm)
-    runner = Runner()
-    complete = asyncio.Event()
+def link_up(
+    network: Network, bench: Bench, runner: Runner, on_change: Callable[[int], None], links: type[LinksT]
+) -> LinksT:
+    """Links of this kind that the runner works over for the bench; `on_change` hears how many there are."""
 
     def changed(peers: frozenset[bytes]) -> None:
         runner.links_changed(peers)
-        if len(peers) == bench.peers - 1:
-            complete.set()
+        on_change(len(peers))
 
-    links = Links(
+    made = links(
         network,
         bench.rules.swarm,
         on_control=runner.on_control,
         on_bulk=runner.on_bulk,
         on_change=changed,
     )
-    runner.attach(links)
+    runner.attach(made)
     runner.work_for(bench)
+    return made
+
+
+@asynccontextmanager
+async def serving(network: Network, links: Links, runner: Runner) -> AsyncIterator[None]:
+    """All three run until the end of the scope."""
     started = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         services = [group.create_task(network.run(started=started.set))]
         await started.wait()
         services += [group.create_task(links.run()), group.create_task(runner.run())]
+        yield
+        for service in services:
+            service.cancel()
+
+
+async def meet(network: Network, others: Iterable[dict[str, Any]]) -> None:
+    """Where the other peers are, as they said."""
+    for other in others:
+        await network.add_addresses(bytes.fromhex(other["key"]), other["addresses"])
+
+
+def begin_round(bench: Bench, runner: Runner, number: int) -> None:
+    """Start a round, with the suspects of the one before, and close it at once."""
+    bench.suspects = runner.round.suspects if runner.round is not None else frozenset()
+    runner.seconds.clear()
+    runner.set_round(bench.begin(number))
+    runner.close()
+
+
+async def _work(bench: Bench) -> None:
+    network = P2PNetwork(bench.identity, NetworkConfig.test(), swarm=bench.rules.swarm)
+    runner = Runner()
+    complete = asyncio.Event()
+
+    def changed(count: int) -> None:
+        if count == bench.peers - 1:
+            complete.set()
+
+    links = link_up(network, bench, runner, changed, Links)
+    async with serving(network, links, runner):
         say({"key": bench.identity.key.hex(), "addresses": network.addresses})
-        for other in await line():
-            await network.add_addresses(bytes.fromhex(other["key"]), other["addresses"])
+        await meet(network, await line())
         links.keep(frozenset(bench.voters))
         await complete.wait()
         say("connected")
         while (number := await line()) is not None:
             say(await _round(bench, network, runner, number))
-        for service in services:
-            service.cancel()
 
 
 async def _round(bench: Bench, network: P2PNetwork, runner: Runner, number: int) -> dict[str, Any]:
-    runner.seconds.clear()
     sent, cpu = network.traffic.bytes_sent, _cpu_seconds()
-    runner.set_round(bench.begin(number))
-    runner.close()
+    begin_round(bench, runner, number)
     await bench.done.wait()
-    bench.suspects = runner.round.suspects if runner.round is not None else frozenset()
     cpu = _cpu_seconds() - cpu
     return bench.times | {
         "bytes_sent": network.traffic.bytes_sent - sent,

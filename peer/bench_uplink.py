@@ -12,7 +12,7 @@ from talkoot.averaging import outputs
 from talkoot.averaging.blobs import Layout
 from talkoot.averaging.round import Round
 from talkoot.dht.memory import Link, MemoryHub
-from talkoot.peer.bench_round_worker import Bench
+from talkoot.peer.bench_round_worker import Bench, link_up
 from talkoot.peer.links import Links
 from talkoot.peer.runner import Runner
 from talkoot.peer.simulation.virtual_time import run_virtual
@@ -45,19 +45,10 @@ class _Peer:
         self.runner = _Counting()
         self.network = hub.node(bench.identity, swarm=bench.rules.swarm, link=link)
         self.complete = asyncio.Event()
-        self.links = Links(
-            self.network,
-            bench.rules.swarm,
-            on_control=self.runner.on_control,
-            on_bulk=self.runner.on_bulk,
-            on_change=self._changed,
-        )
-        self.runner.attach(self.links)
-        self.runner.work_for(bench)
+        self.links = link_up(self.network, bench, self.runner, self._changed, Links)
 
-    def _changed(self, peers: frozenset[bytes]) -> None:
-        self.runner.links_changed(peers)
-        if len(peers) == self.bench.peers - 1:
+    def _changed(self, count: int) -> None:
+        if count == self.bench.peers - 1:
             self.complete.set()
 
     async def run(self) -> None:
