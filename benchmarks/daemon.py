@@ -33,7 +33,13 @@ MAX_CALLBACK_S = 0.05
 MAX_IMPORT_S = 0.3
 
 START_LIMIT_S = 180.0
+STOP_LIMIT_S = 60.0
 SETTLE_S = 5.0
+"""What a start leaves to do is not counted as idling."""
+POLL_S = 0.05
+"""Pause between two questions to a daemon, which is a process of its own: what start-up times resolve."""
+SAMPLE_S = 0.2
+"""Pause between two samples of the memory."""
 CALLBACK = "talkoot_event_loop_callback_cpu_seconds"
 LAG = "talkoot_event_loop_lag_seconds"
 
@@ -103,7 +109,7 @@ def idle(folder: Path, seconds: float) -> Figures:
         time.sleep(SETTLE_S)
         processes = parts(node)
         before, began = cpu(processes), time.monotonic()
-        time.sleep(seconds)
+        time.sleep(seconds)  # what is measured: nothing happens
         elapsed = time.monotonic() - began
         share = {name: (used - before[name]) / elapsed for name, used in cpu(processes).items()}
         return {
@@ -127,8 +133,8 @@ def restart(folder: Path) -> Figures:
     try:
         wait(node, lambda status: status["rounds_committed"] > 0)
         node.interrupt()
-        while node.running:
-            time.sleep(0.05)
+        if not node.wait(STOP_LIMIT_S):
+            raise SystemExit(f"{node.name} did not stop: {node.last_words()}")
         node.start()
         api_s = wait(node, lambda status: True)
         return {
@@ -157,7 +163,7 @@ def rounds(folder: Path, manifest: Manifest, seconds: float) -> Figures:
         peaks: list[dict[str, int]] = []
         while (elapsed := time.monotonic() - began) < seconds:
             peaks += [resident(each["daemon"]) for each in processes]
-            time.sleep(0.2)
+            time.sleep(SAMPLE_S)
         used = [cpu(each)["daemon"] for each in processes]
         statuses = [node.poll() or {} for node in nodes]
         return {
@@ -200,7 +206,7 @@ def wait(node: DemoNode, event: Callable[[Figures], bool]) -> float:
         status = node.poll()
         if status is not None and event(status):
             return time.monotonic() - began
-        time.sleep(0.05)
+        time.sleep(POLL_S)
     raise SystemExit(f"{node.name} did not get there: {node.last_words()}")
 
 

@@ -287,7 +287,7 @@ def strike(
     else:
         number = swarm.begin()
         swarm.until(lambda: (number, "exchanging") in victim.phases, "exchange of the victim")
-        time.sleep(rng.uniform(0, swarm.normal_s("exchange")))
+        time.sleep(rng.uniform(0, swarm.normal_s("exchange")))  # the fault comes at a random instant of it
     return began, victim.signal(signal.SIGSTOP if fate == "stop" else signal.SIGKILL)
 
 

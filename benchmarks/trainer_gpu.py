@@ -33,6 +33,10 @@ MIN_RATIO = 0.97
 MAX_RELEASE_S = 5.0
 RELEASED_WITHIN_MIB = 64
 WARM_UP_S = 5.0
+MEMORY_POLL_S = 0.1
+"""Pause between two questions to the driver, which tells of no change by itself."""
+POLL_S = 0.2
+"""Pause between two questions to daemons, which are processes of their own."""
 SWARM_ROUNDS = 5
 SWARM_LIMIT_S = 300.0
 
@@ -118,7 +122,7 @@ def released_after(before_mib: int, stopped: float) -> float | None:
     while time.monotonic() < stopped + 60:
         if device_memory_mib() <= before_mib + RELEASED_WITHIN_MIB:
             return round(time.monotonic() - stopped, 2)
-        time.sleep(0.1)
+        time.sleep(MEMORY_POLL_S)
     return None
 
 
@@ -206,7 +210,7 @@ def _pause(nodes: list[DemoNode], deadline: float) -> None:
     ended = [node for node in nodes if node.exit_code is not None]
     if ended or time.monotonic() > deadline:
         raise SystemExit(f"the mixed swarm does not train: {[node.last_words() for node in nodes]}")
-    time.sleep(0.2)
+    time.sleep(POLL_S)
 
 
 def _common_rounds(nodes: list[DemoNode]) -> dict[int, set[str]]:

@@ -29,6 +29,7 @@ from talkoot.cli.demo_swarm import Demo, DemoOptions, working
 from talkoot.cli.words import duration
 
 POLL_S = 0.5
+"""Pause between two looks, as in the plain demo: daemons say how they are only when asked."""
 RETURN_LIMIT_S = 90.0
 """How long after the last fault every peer must have been counted in a round again."""
 LAST_SHOWN = 5

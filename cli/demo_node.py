@@ -72,6 +72,13 @@ class DemoNode:
         """Whether the daemon's process lives."""
         return self._process is not None and self._process.poll() is None
 
+    def wait(self, limit_s: float) -> bool:
+        """Wait for the end of the daemon's process; False when it still lives after that long."""
+        with suppress(subprocess.TimeoutExpired):
+            if self._process is not None:
+                self._process.wait(max(0.0, limit_s))
+        return not self.running
+
     @property
     def exit_code(self) -> int | None:
         """How the process ended, if it did."""
@@ -197,5 +204,5 @@ def stop_all(nodes: Sequence[DemoNode], *, polite_s: float = 40.0, firm_s: float
 
 def _wait_for_end(nodes: Sequence[DemoNode], wait_s: float) -> None:
     deadline = time.monotonic() + wait_s
-    while time.monotonic() < deadline and any(node.running for node in nodes):
-        time.sleep(0.1)
+    for node in nodes:
+        node.wait(deadline - time.monotonic())

@@ -24,6 +24,7 @@ from talkoot.peer import manifest_file
 START_UP_LIMIT_S = 300.0
 """Longest start-up; a loaded two-core machine needs about 40 s for four peers."""
 POLL_S = 0.5
+"""Pause between two looks: a daemon, a process of its own, says how it is only when asked."""
 ARMED_POLL_S = 0.1
 """An exchange of the tiny preset is short: the victim's state is looked at often."""
 ROUNDS_EVERY_S = 2.0
