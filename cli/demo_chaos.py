@@ -23,6 +23,7 @@ from talkoot.cli.demo_chaos_report import (
     summary_of_kills,
     times_back,
 )
+from talkoot.cli.demo_leftovers import remove_leftovers
 from talkoot.cli.demo_node import TALKOOT, DemoNode
 from talkoot.cli.demo_screen import Screen
 from talkoot.cli.demo_swarm import Demo, DemoOptions, working
@@ -38,10 +39,12 @@ LAST_SHOWN = 5
 def run_chaos(
     options: DemoOptions, folder: Path, screen: Screen, program: Sequence[str] = TALKOOT
 ) -> ChaosReport:
-    """Run it; no process, namespace or mount of it is left, whatever happens.
+    """Run it; no process, namespace or mount of it is left, whatever happens; if it is killed, no process.
 
     Raises CommandError (the swarm did not start), OSError, KeyboardInterrupt.
     """
+    for what in remove_leftovers():
+        screen.say(f"Removed {what}, which a demo that was killed had left behind.")
     kinds, left_out = possible_kinds()
     for kind, why in left_out.items():
         screen.say(f"Left out: {kind} ({KINDS[kind].words}): {why}.")

@@ -46,7 +46,8 @@ def small_disks(folders: list[Path]) -> Iterator[None]:
         for folder in folders:
             folder.mkdir(mode=0o700, parents=True)
             size = f"size={DISK},mode=0700"
-            run_tool("mount", "-t", "tmpfs", "-o", size, "talkoot-demo", str(folder))
+            name = f"talkoot-{os.getpid()}-disk"  # for whoever clears up after us, if we are killed
+            run_tool("mount", "-t", "tmpfs", "-o", size, name, str(folder))
             # Lazily: a process that is about to be gone may still hold it.
             stack.callback(run_tool, "umount", "--lazy", str(folder))
         yield

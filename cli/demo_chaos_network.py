@@ -161,8 +161,9 @@ def _delete(name: str) -> None:
     subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False, timeout=30)  # noqa: S603, S607
 
 
-def run_tool(*command: str) -> None:
-    """Raises CommandError with what the program says."""
+def run_tool(*command: str) -> str:
+    """What the program prints. Raises CommandError with what it complains of."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)  # noqa: S603
     if done.returncode != 0:
         raise CommandError(f"{' '.join(command)}: {done.stderr.strip() or f'exit code {done.returncode}'}")
+    return done.stdout

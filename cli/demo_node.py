@@ -1,6 +1,7 @@
 """One peer of the demo: a `talkoot run` process in a session of its own, watched through its API."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -22,6 +24,16 @@ POLL_TIMEOUT_S = 3.0
 
 LAST_ROUNDS = 100
 """Rounds that are asked for; the demo asks every second or two."""
+
+
+@cache
+def dying_with_us() -> tuple[str, ...]:
+    """What stands before a command that is to be killed with this process, where util-linux can do that."""
+    before = ("setpriv", "--pdeathsig", "KILL")
+    if not sys.platform.startswith("linux") or shutil.which("setpriv") is None:
+        return ()
+    tried = subprocess.run([*before, "true"], capture_output=True, check=False)  # noqa: S603 - BusyBox's cannot
+    return before if tried.returncode == 0 else ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,10 +70,20 @@ class DemoNode:
         self._api = LocalApi(self.state_dir, timeout_s=POLL_TIMEOUT_S)
 
     def start(self, arguments: Sequence[str] = ()) -> None:
-        """Start the daemon; without arguments as it was started before. Raises OSError."""
+        """Start the daemon; without arguments as it was started before. Raises OSError.
+
+        To be called by a thread that lasts as long as the daemon is to: it is killed when that has ended.
+        """
         self._arguments = list(arguments) or self._arguments
         self.status, self.frozen = None, False
-        command = [*self._program, "run", *self._arguments, "--state-dir", str(self.state_dir)]
+        command = [
+            *dying_with_us(),
+            *self._program,
+            "run",
+            *self._arguments,
+            "--state-dir",
+            str(self.state_dir),
+        ]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
