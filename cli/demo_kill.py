@@ -34,8 +34,12 @@ class KillPlan:
 
     @property
     def pending(self) -> bool:
-        """Whether the victim was killed and not counted in a round since."""
-        return self.killed_at is not None and self.counted_in_round is None
+        """Whether the victim was killed and has not been seen at work, and counted in a round, since.
+
+        The others may tell that it was counted before it answers itself.
+        """
+        back = self.back_after_s is not None and self.counted_in_round is not None
+        return self.killed_at is not None and not back
 
     def armed(self, share: float, rounds: int) -> bool:
         """Whether the victim's state should be looked at often."""

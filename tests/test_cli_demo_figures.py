@@ -85,6 +85,17 @@ def test_kill_does_not_wait_forever() -> None:
     assert KillPlan().step(now=0, share=0.6, rounds=1, state="training") is Act.KILL
 
 
+def test_a_kill_is_pending_until_the_victim_is_seen_at_work_and_counted() -> None:
+    plan = KillPlan()
+    assert not plan.pending
+    plan.step(now=0, share=0.6, rounds=1, state="training")
+    plan.step(now=DOWN_S, share=0.7, rounds=1, state="starting")
+    plan.counted_in_round = 3  # the others said so; it has not answered yet
+    assert plan.pending
+    plan.step(now=DOWN_S + 1, share=0.8, rounds=3, state="training")
+    assert not plan.pending
+
+
 def test_data_parallel_bytes() -> None:
     # ring all-reduce of 4 peers: 1.5 times the fp32 gradient
     assert data_parallel_bytes(peers=4, numel=1000, steps=10) == 60_000
