@@ -18,10 +18,25 @@ from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.rules import Adaptive, Rules, Rung
 
 LADDERS: dict[Literal["dense", "sparse"], tuple[Rung, ...]] = {
-    "dense": (("int8", "int8"),),
-    "sparse": (("int8", "int8"),),
+    "dense": (
+        ("int8", "int8"),
+        ("lloyd4", "int8"),
+        ("lloyd4", "lloyd4"),
+        ("lloyd2", "lloyd4"),
+        ("topk:256", "lloyd4"),
+    ),
+    "sparse": (
+        ("int8", "int8"),
+        ("lloyd4", "int8"),
+        ("lloyd2", "int8"),
+        ("topk:512", "int8"),
+        ("topk:256", "int8"),
+        ("topk:128", "int8"),
+        ("topk:64", "int8"),
+    ),
 }
-"""(codec, aggregate codec), most exact first. The sparse exchange encodes no aggregate."""
+"""(codec, aggregate codec), most exact first. Nobody feeds back what an aggregate loses, so it keeps 4 bits;
+the sparse exchange encodes none."""
 
 WARM = 4
 """In the first rounds the exchange may take so many times its share."""

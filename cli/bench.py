@@ -21,7 +21,11 @@ def _group() -> None:
 def bench_round(
     peers: Annotated[int, typer.Option(min=2, max=16, help="Peers, each a process on loopback.")] = 4,
     numel: Annotated[int, typer.Option(min=1, help="Elements of the parameter vector.")] = 25_000_000,
-    codec: Annotated[str, typer.Option(help="Codec in both directions.")] = "int8",
+    codec: Annotated[str, typer.Option(help="Codec of contributions.")] = "int8",
+    aggregate_codec: Annotated[
+        str | None,
+        typer.Option(help="Codec of aggregates; by default the same, or lloyd4 for sign and topk."),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds to measure.")] = 5,
     exchange: ExchangeOption = ExchangeMode.dense,
     json: JsonOption = False,
@@ -30,7 +34,15 @@ def bench_round(
     from talkoot.peer.bench_round import main as measure
 
     raise typer.Exit(
-        measure(peers=peers, numel=numel, codec=codec, rounds=rounds, exchange=exchange.value, json=json)
+        measure(
+            peers=peers,
+            numel=numel,
+            codec=codec,
+            aggregate_codec=aggregate_codec,
+            rounds=rounds,
+            exchange=exchange.value,
+            json=json,
+        )
     )
 
 

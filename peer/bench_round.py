@@ -13,7 +13,8 @@ from contextlib import ExitStack
 from statistics import mean, median
 from typing import IO, Any
 
-from talkoot.compression.codec import get
+from talkoot.averaging.rules import Rung
+from talkoot.compression.codec import CodecError, get
 from talkoot.peer.bench_uplink import measure as measure_uplink
 from talkoot.peer.manifest import Exchange
 
@@ -23,9 +24,11 @@ START_TIMEOUT_S = 120.0
 class _Peer:
     """A worker process and its lines of JSON."""
 
-    def __init__(self, number: int, peers: int, numel: int, codec: str, exchange: Exchange) -> None:
+    def __init__(
+        self, number: int, peers: int, numel: int, codec: str, aggregate_codec: str, exchange: Exchange
+    ) -> None:
         command = [sys.executable, "-m", "talkoot.peer.bench_round_worker"]
-        arguments = [str(number), str(peers), str(numel), codec, exchange]
+        arguments = [str(number), str(peers), str(numel), codec, aggregate_codec, exchange]
         self.process = subprocess.Popen(  # noqa: S603 - ourselves
             command + arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -58,13 +61,22 @@ def _pipe(pipe: IO[str] | None) -> IO[str]:
 
 
 def measure(
-    *, peers: int, numel: int, codec: str, rounds: int, exchange: Exchange = "dense"
+    *,
+    peers: int,
+    numel: int,
+    codec: str,
+    rounds: int,
+    exchange: Exchange = "dense",
+    aggregate_codec: str | None = None,
 ) -> dict[str, Any]:
-    """Run the benchmark; returns its figures. Raises RuntimeError when a peer fails."""
+    """Run the benchmark; returns its figures. Raises RuntimeError when a peer fails, CodecError."""
+    back = aggregate_codec or _codec_back(codec)
+    for name in (codec, back):
+        get(name)
     with ExitStack() as stack:
         workers = []
         for number in range(peers):
-            worker = _Peer(number, peers, numel, codec, exchange)
+            worker = _Peer(number, peers, numel, codec, back, exchange)
             stack.callback(worker.end)
             workers.append(worker)
         who = [worker.hear() for worker in workers]
@@ -77,27 +89,35 @@ def measure(
             for worker in workers:
                 worker.say(number)
             results.append([worker.hear() for worker in workers])
-    return _summary(results[1:], peers=peers, numel=numel, codec=codec, exchange=exchange)
+    return _summary(results[1:], peers=peers, numel=numel, rung=(codec, back), exchange=exchange)
 
 
-def lower_bound(*, peers: int, numel: int, codec: str, exchange: Exchange = "dense") -> float:
-    """Bytes that each peer sends at least, when all send equally much: 2 (n-1)/n encoded vectors in an
-    all-reduce (Patarasuk and Yuan 2009), n-1 where everyone fetches every contribution."""
-    vectors = peers - 1 if exchange == "sparse" else 2 * (peers - 1) / peers
-    return vectors * get(codec).encoded_size(numel)
+def _codec_back(codec: str) -> str:
+    """The codec of aggregates where none is given: the same, unless it needs error feedback."""
+    return "lloyd4" if codec.startswith(("sign", "topk")) else codec
+
+
+def lower_bound(*, peers: int, numel: int, rung: Rung, exchange: Exchange = "dense") -> float:
+    """Bytes that each peer sends at least, when all send equally much: (n-1)/n of an encoded vector each way
+    in an all-reduce (Patarasuk and Yuan 2009), n-1 where everyone fetches every contribution."""
+    there, back = (get(name).encoded_size(numel) for name in rung)
+    if exchange == "sparse":
+        return (peers - 1) * there
+    return (peers - 1) / peers * (there + back)
 
 
 def _summary(
-    results: list[list[dict[str, Any]]], *, peers: int, numel: int, codec: str, exchange: Exchange
+    results: list[list[dict[str, Any]]], *, peers: int, numel: int, rung: Rung, exchange: Exchange
 ) -> dict[str, Any]:
     seconds = [max(r["decoded"] for r in row) - min(r["began"] for r in row) for row in results]
     whole = [max(r["committed"] for r in row) - min(r["began"] for r in row) for row in results]
     sent = max(r["bytes_sent"] for row in results for r in row)
-    at_least = lower_bound(peers=peers, numel=numel, codec=codec, exchange=exchange)
+    at_least = lower_bound(peers=peers, numel=numel, rung=rung, exchange=exchange)
     return {
         "peers": peers,
         "numel": numel,
-        "codec": codec,
+        "codec": rung[0],
+        "aggregate_codec": rung[1] if exchange == "dense" else None,
         "exchange": exchange,
         "rounds": len(results),
         "seconds_median": round(median(seconds), 4),
@@ -116,16 +136,32 @@ def _summary(
     }
 
 
-def main(*, peers: int, numel: int, codec: str, rounds: int, exchange: Exchange, json: bool) -> int:
+def main(
+    *,
+    peers: int,
+    numel: int,
+    codec: str,
+    aggregate_codec: str | None,
+    rounds: int,
+    exchange: Exchange,
+    json: bool,
+) -> int:
     """Print the figures; returns the exit code."""
     try:
-        figures = measure(peers=peers, numel=numel, codec=codec, rounds=rounds, exchange=exchange)
+        figures = measure(
+            peers=peers,
+            numel=numel,
+            codec=codec,
+            aggregate_codec=aggregate_codec,
+            rounds=rounds,
+            exchange=exchange,
+        )
         if exchange == "sparse":
             uplink = measure_uplink(peers=peers, numel=numel, codec=codec)
             figures |= {f"slow_uplink_{name}": value for name, value in uplink.items()}
-    except RuntimeError as error:
+    except (RuntimeError, CodecError) as error:
         sys.stderr.write(f"talkoot: {error}\n")
-        return 1
+        return 2 if isinstance(error, CodecError) else 1
     if json:
         sys.stdout.write(json_module.dumps(figures, indent=2) + "\n")
     else:

@@ -48,7 +48,16 @@ class Bench:
     make_round: type[Round] = Round
     """The machine of a round; other benchmarks listen in on it."""
 
-    def __init__(self, number: int, peers: int, numel: int, codec: str, exchange: Exchange = "dense") -> None:
+    def __init__(
+        self,
+        number: int,
+        peers: int,
+        numel: int,
+        codec: str,
+        exchange: Exchange = "dense",
+        aggregate_codec: str | None = None,
+    ) -> None:
+        self.aggregate_codec = aggregate_codec or codec
         self.number, self.peers, self.numel, self.codec = number, peers, numel, codec
         self.identity = Identity.from_seed(bytes([number + 1]) * 32)
         voters = tuple(sorted(Identity.from_seed(bytes([i + 1]) * 32).key for i in range(peers)))
@@ -88,7 +97,7 @@ class Bench:
             tokens=0,
             reference_steps=STEPS,
             codec=self.codec,
-            aggregate_codec=self.codec,
+            aggregate_codec=self.aggregate_codec,
         )
 
     def begin(self, number: int) -> Round:
@@ -296,8 +305,9 @@ def main() -> None:
     torch.set_num_threads(1)
 
     async def work() -> None:
-        exchange: Exchange = "sparse" if sys.argv[5] == "sparse" else "dense"
-        await _work(Bench(number, peers, numel, sys.argv[4], exchange))
+        codec, aggregate_codec, mode = sys.argv[4:7]
+        exchange: Exchange = "sparse" if mode == "sparse" else "dense"
+        await _work(Bench(number, peers, numel, codec, exchange, aggregate_codec))
 
     uvloop.run(work())
 

@@ -38,7 +38,7 @@ from talkoot.averaging.messages import (
 from talkoot.averaging.outer import outer_step
 from talkoot.averaging.rotation import codec_of
 from talkoot.averaging.round import Round
-from talkoot.averaging.rules import CHUNK_NUMEL, Rules, Timing
+from talkoot.averaging.rules import CHUNK_NUMEL, Adaptive, Feedback, Rules, Timing
 from talkoot.averaging.voting import Journal, decode_journal
 
 
@@ -71,6 +71,7 @@ class Node:
     aggregate: torch.Tensor
     steps: int = 30
     role: Role = "full"
+    upload: float = 0.0
     round: Round | None = None
     alive: bool = True
     frozen: bool = False
@@ -103,7 +104,9 @@ class Swarm:
         num_voters: int | None = None,
         seed: int = 0,
         codec: str = "int8",
-        error_feedback: bool = False,
+        aggregate_codec: str | None = None,
+        error_feedback: Feedback = False,
+        adaptive: Adaptive | None = None,
         timing: Timing | None = None,
         exchange: Literal["dense", "sparse"] = "dense",
     ) -> None:
@@ -121,6 +124,7 @@ class Swarm:
             outer_learning_rate=0.7,
             outer_momentum=0.5,
             error_feedback=error_feedback,
+            adaptive=adaptive,
             max_absent_rounds=2,
             chunk_size=chunk_size,
             exchange=exchange,
@@ -137,7 +141,7 @@ class Swarm:
             tokens=0,
             reference_steps=30,
             codec=codec,
-            aggregate_codec=codec,
+            aggregate_codec=aggregate_codec or codec,
         )
         digest = state_tree(theta, torch.zeros(numel), ledger.encode()).digest
         self.nodes = {
@@ -329,6 +333,8 @@ class Swarm:
             admission=b"" if node.key in node.ledger.voters else b"token-" + node.key[:8],
             rules=self.rules,
             signer=node.signer,
+            upload=node.upload,
+            seconds=1.0,
         )
         return LocalContribution(header, index, chunks)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ledger_rig import Op, Peer, data_of, dyadic
 
 from talkoot.averaging.rules import Feedback
+from talkoot.compression import codec as codecs
 from talkoot.compression.codec import CodecError
 from talkoot.peer import contribution_log
 
@@ -75,6 +76,18 @@ def test_decay_takes_its_share_of_what_encodings_lost_and_of_nothing_else(happen
         for kind, number in happens:
             play(peer, kind, number, dyadic(number, NUMEL, unit=4))
             assert torch.equal(peer.made, peer.accounted() + peer.forgotten), kind
+
+
+@pytest.mark.parametrize("codec", ["int4", "lloyd4", "lloyd2", "sign", "topk:64"])
+@given(ops(CALM, most=30))
+@examples(15)
+def test_codecs_of_few_bits_keep_the_books_but_for_rounding(codec: str, happens: list[Op]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        peer = Peer(Path(folder), NUMEL, codec=codec, decay=0.75)
+        for kind, number in happens:
+            play(peer, kind, number, dyadic(number, NUMEL))
+            books = peer.accounted() + peer.forgotten
+            torch.testing.assert_close(peer.made, books, rtol=0.0, atol=1e-4)
 
 
 def test_decay_leaves_uncounted_work_bit_for_bit_and_happens_once(tmp_path: Path) -> None:
@@ -157,8 +170,11 @@ def test_with_int8_a_return_to_the_old_branch_is_exact_for_any_numbers(seed: int
         assert torch.equal(peer.books.carry_P.view(torch.int32), left.view(torch.int32))
 
 
-def test_a_contribution_survives_an_orderly_stop_and_is_sent_again_unchanged(tmp_path: Path) -> None:
-    peer = Peer(tmp_path, NUMEL)
+@pytest.mark.parametrize("codec", codecs.NAMES)
+def test_a_contribution_survives_an_orderly_stop_and_is_sent_again_unchanged(
+    tmp_path: Path, codec: str
+) -> None:
+    peer = Peer(tmp_path, NUMEL, codec=codec)
     first = peer.work(dyadic(1, NUMEL))
     peer.restart()
     peer.follow(peer.head)

@@ -4,7 +4,6 @@ What the trainer made is replaced by dyadic numbers on its way into the books, s
 """
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,6 +15,7 @@ from ledger_rig import data_of, dyadic
 from talkoot.averaging.certificate import Certificate, decode_certificate
 from talkoot.averaging.contribution import LocalContribution
 from talkoot.peer import contribution_log, residual
+from talkoot.peer.manifest import Compression
 from talkoot.peer.residual import Residual
 from talkoot.peer.simulation.disks import simulated_disks
 from talkoot.peer.simulation.peers import SimPeer
@@ -146,8 +146,8 @@ def test_nothing_is_lost_or_counted_twice(seed: int, tmp_path: Path, monkeypatch
             witness=lambda key, message: None,
             on_head=on_head,
             on_trouble=auditor.problems.append,
+            compression=Compression(codec="int8", error_feedback=True),
         )
-        world.rules = replace(world.rules, error_feedback=True)
         await world.run(lambda: trouble(world, random))
 
     with simulated_disks(), stand_in_signatures():

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from traceback import extract_tb
+from typing import Literal
 
 import torch
 from blake3 import blake3
@@ -42,6 +43,8 @@ AUTO = 0.2
 """Part of the seeds in which the links choose the codecs."""
 
 CODECS = ("int8", "bf16", "fp16", "fp32")
+FEW_BITS = ("int4", "lloyd4", "lloyd2", "sign", "topk")
+AGGREGATES = ("int8", "int4", "lloyd4", "lloyd2")
 
 
 @dataclass(slots=True)
@@ -76,9 +79,10 @@ class World:
         real_signatures: bool = False,
         wrong_clocks: bool = False,
         exchange: Exchange = "dense",
+        compression: Compression | None = None,
     ) -> None:
         """`witness` hears all that is signed, `on_head` of every new head of every peer, `on_trouble` of
-        nodes that end by themselves.
+        nodes that end by themselves. Without `compression` the seed chooses it.
         """
         self.random = Random(f"world {seed}")  # noqa: S311 - a simulation is to be repeatable
         self.clock = TrueClock()
@@ -93,7 +97,7 @@ class World:
             SimIdentity(blake3(f"{seed} {number}".encode()).digest(), witness, real=real_signatures)
             for number in range(num_peers)
         ]
-        self.manifest = _manifest(identities, exchange, self._compression(seed))
+        self.manifest = _manifest(identities, exchange, compression or self._compression(seed))
         self.rules = replace(rules_of(self.manifest), chunk_size=CHUNK_SIZE)
         if seed % 4:  # most blobs are passed on in pieces, as large ones are
             self.rules = replace(self.rules, piece_bytes=1, eager_bytes=0)
@@ -104,16 +108,18 @@ class World:
     def _compression(self, seed: int) -> Compression:
         """Every seed has codecs of its own; in one of five the links choose them."""
         codec, aggregate_codec = (self.random.choice(CODECS) for _ in range(2))
-        feedback = self.random.random() < 0.5
+        feedback: bool | Literal["auto"] = self.random.random() < 0.5
         more = Random(f"compression {seed}")  # noqa: S311 - a simulation is to be repeatable
-        decay = more.choice((1.0, 0.95, 0.5))
+        if more.random() < 0.5:
+            codec, aggregate_codec = more.choice(FEW_BITS), more.choice(AGGREGATES)
+            feedback = "auto"
         if more.random() < AUTO:
             codec = aggregate_codec = "auto"
         return Compression(
             codec=codec,
             aggregate_codec=aggregate_codec,
             error_feedback=feedback,
-            feedback_decay=decay,
+            feedback_decay=more.choice((1.0, 0.95)),
             exchange_share=10 ** more.uniform(-3.5, -2.5),
             warm_rounds=3,
         )
