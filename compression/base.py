@@ -152,11 +152,14 @@ class Codec(ABC):
         """Check `body` and sum the squares; raises CodecError."""
 
 
-def pieces(numel: int, block: int = 1) -> Iterator[tuple[int, int, int]]:
-    """Cut `numel` elements into (start, stop, width): whole blocks of width `block`, then one short block."""
+def pieces(numel: int, block: int = 1, piece: int = PIECE) -> Iterator[tuple[int, int, int]]:
+    """Cut `numel` elements into (start, stop, width): whole blocks of width `block`, then one short block.
+
+    At most `piece` elements, a multiple of `block`, are in each.
+    """
     full = numel - numel % block
-    for start in range(0, full, PIECE):
-        yield start, min(start + PIECE, full), block
+    for start in range(0, full, piece):
+        yield start, min(start + piece, full), block
     if full < numel:
         yield full, numel, numel - full
 

@@ -18,13 +18,15 @@ import torch
 from numpy.typing import NDArray
 
 from talkoot.compression.arithmetic import add_, mul_, normalise_zeros_, squares
-from talkoot.compression.base import PIECE, Codec, CodecError, Octets, pieces, refuse_values
+from talkoot.compression.base import Codec, CodecError, Octets, pieces, refuse_values
 from talkoot.compression.packing import check_padding, levels_of_bytes, pack, packed_size
 from talkoot.compression.rotation import WIDTH, random_signs, rotate, unrotate
 from talkoot.compression.scales import check_scales, grid, scale, scale_bits
 
 GRID_BITS = 12
 """Values become integers up to 2**12, and up to 2**12 * WIDTH = 2**24 by the rotation."""
+PIECE = 2**17
+"""Elements worked on at a time: fewer than elsewhere, since each needs more scratch."""
 LIMIT = 2.0**100
 """Magnitudes stay below this one."""
 MAX_SCALE_BITS = (127 + 96) << 7
@@ -67,7 +69,7 @@ class Lloyd(Codec):
         """Yield (start, stop, bits of the scales, bytes of the codes) for each piece; both are views."""
         cut = 8 + 2 * _num_blocks(numel)
         bits_N, packed = body[8:cut].view("<u2"), body[cut:]
-        for start, stop, _ in pieces(numel):
+        for start, stop, _ in pieces(numel, piece=PIECE):
             octets = packed[packed_size(start, self.bits) : packed_size(stop, self.bits)]
             yield start, stop, bits_N[_num_blocks(start) : _num_blocks(stop)], octets
 
@@ -91,15 +93,16 @@ class Lloyd(Codec):
         self, work_NB: torch.Tensor, spare_NB: torch.Tensor, unit_N: NDArray[np.float64], codes: Octets
     ) -> NDArray[np.int32]:
         """Write the codes of the integers in `work_NB`, return the scales' bits; both tensors are lost."""
-        inverse_N = _inverse_root(_row_sums(mul_(spare_NB, work_NB, work_NB)))
+        inverse_N = _inverse_root(_integer_sums(mul_(spare_NB, work_NB, work_NB)))
         work_NB, spare_NB = rotate(work_NB, spare_NB)
         mul_(spare_NB, work_NB, torch.from_numpy(inverse_N).to(work_NB.device).view(-1, 1))
         steps = spare_NB.floor_().clamp_(-128.0, 127.0).to(torch.int8).cpu().numpy()
         np.take(self._codes, steps.view(np.uint8).reshape(-1), out=codes, mode="clip")
-        levels_P = np.take(self._levels, codes, mode="clip")
-        levels_NB = torch.from_numpy(levels_P).to(work_NB.device).view_as(work_NB)
+        levels_NB = spare_NB.cpu()  # itself, or on a GPU a copy to write over
+        np.take(self._levels, codes, out=levels_NB.view(-1).numpy(), mode="clip")
+        levels_NB = levels_NB.to(work_NB.device)
         dots_N = _row_sums(mul_(work_NB, work_NB, levels_NB))
-        norms_N = _row_sums(mul_(levels_NB, levels_NB, levels_NB))
+        norms_N = _integer_sums(mul_(levels_NB, levels_NB, levels_NB))
         scale_N = dots_N / norms_N / levels_NB.shape[1] * unit_N
         bits_N: NDArray[np.int32] = scale_bits(torch.from_numpy(scale_N.astype(np.float32))).numpy()
         codes.reshape(len(bits_N), -1)[bits_N == 0] = 0
@@ -184,6 +187,12 @@ def _inverse_root(energy_N: NDArray[np.float64]) -> NDArray[np.float32]:
     """`STEPS` divided by the root mean square after the rotation; zero where all values are zero."""
     roots_N = np.sqrt(energy_N)  # energies grow by the width
     return np.divide(STEPS, roots_N, out=np.zeros_like(roots_N), where=roots_N > 0.0).astype(np.float32)
+
+
+def _integer_sums(values_NB: torch.Tensor) -> NDArray[np.float64]:
+    """Sum of each row of integers up to 2**24: exact in any order."""
+    sums_N: NDArray[np.float64] = values_NB.sum(dim=1, dtype=torch.float64).cpu().numpy()
+    return sums_N
 
 
 def _row_sums(values_NB: torch.Tensor) -> NDArray[np.float64]:

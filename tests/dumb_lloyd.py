@@ -46,13 +46,13 @@ def dumb_block(values: list[float], bits: int, seed: int) -> tuple[int, list[int
     exponent = max(-100, math.frexp(max(map(abs, values)))[1] - 1)
     unit = 2.0 ** (exponent - 11)
     integers = [round(value / unit) for value in values]
-    energy = dumb_tree([float(number * number) for number in integers])
+    energy = sum(number * number for number in integers)
     inverse = f32(50 / math.sqrt(energy)) if energy else 0.0
     rotated = permuted(hadamard([s * x for s, x in zip(dumb_signs(seed), integers, strict=False)]))
     codes = [dumb_code(math.floor(f32(number * inverse)), bits) for number in rotated]
     levels = levels_of(codes, bits)
     dots = dumb_tree([f32(number * level) for number, level in zip(rotated, levels, strict=True)])
-    norms = dumb_tree([float(level * level) for level in levels])
+    norms = sum(level * level for level in levels)
     scale = f32(dots / norms / width * unit)
     pattern = struct.unpack("<I", struct.pack("<f", scale))[0]
     pattern = (pattern + 0x7FFF + (pattern >> 16 & 1)) >> 16
