@@ -3,6 +3,7 @@
 PYTHON ?= python3
 ARGS ?=
 FUZZ ?= 20
+FUZZ_SECONDS ?= 60
 SEED ?= 0
 SEEDS ?= 1000
 SOAK_SEEDS ?= 20000
@@ -13,7 +14,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 PINS := -c constraints.txt --build-constraint constraints.txt
 PACKAGES := peer dht averaging compression cli
 
-.PHONY: demo test simulate soak soak-simulated soak-real fuzz lint types bench clean
+.PHONY: demo test simulate soak soak-simulated soak-real fuzz fuzz-properties fuzz-codecs lint types bench clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/talkoot demo $(ARGS)
@@ -36,9 +37,15 @@ soak-real: $(VENV)/.installed
 	mkdir -p build
 	$(VENV)/bin/talkoot demo --chaos --peers 8 --gap 15 --minutes $(MINUTES) --seed $(SEED) --json build/soak.json $(ARGS)
 
-# The property tests with FUZZ times as many examples, new ones on each run. What it finds becomes a test.
-fuzz: $(VENV)/.installed-dev
+# The property tests with FUZZ times as many examples, new ones on each run, then each decoder for FUZZ_SECONDS,
+# guided by coverage, where atheris has a wheel. What is found becomes a test.
+fuzz: fuzz-properties fuzz-codecs
+
+fuzz-properties: $(VENV)/.installed-dev
 	TALKOOT_FUZZ=$(FUZZ) $(VENV)/bin/python -m pytest --timeout 3600 -m hypothesis $(ARGS)
+
+fuzz-codecs: $(VENV)/.installed-dev
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(VENV)/bin/python tests/fuzz_codecs.py $(CODECS)
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

@@ -67,7 +67,9 @@ class Topk(Codec):
             key_NC = bits_NC & _MAGNITUDE
             if key_NC.max() >= _INFINITE:
                 raise refuse_values(values, start, math.inf)
-            slots.write(_chunks(bits_NC, key_NC, layout), layout, records)
+            cut_N1 = _cut(key_NC, layout.slots)
+            np.bitwise_and(bits_NC, _MAGNITUDE, out=key_NC)
+            slots.write(_chunks(bits_NC, _select(key_NC, cut_N1, layout.slots), layout), layout, records)
 
     def _decode_body(self, body: Octets, out_P: torch.Tensor) -> None:
         for start, stop, layout, chunks in self._checked(body, out_P.numel()):
@@ -94,9 +96,8 @@ class Topk(Codec):
             yield start, stop, layout, chunks
 
 
-def _chunks(bits_NC: NDArray[np.int32], key_NC: NDArray[np.int32], layout: Layout) -> Chunks:
-    """What is kept of the values with `bits_NC` and magnitudes `key_NC`."""
-    index = _select(key_NC, layout.slots)
+def _chunks(bits_NC: NDArray[np.int32], index: NDArray[np.int64], layout: Layout) -> Chunks:
+    """What is kept of the values with `bits_NC`: those at the flat `index`, which increases."""
     row = index // layout.width
     count_N = np.bincount(row, minlength=len(bits_NC))
     slot = np.arange(len(index)) - (np.cumsum(count_N) - count_N)[row]
@@ -108,13 +109,18 @@ def _chunks(bits_NC: NDArray[np.int32], key_NC: NDArray[np.int32], layout: Layou
     return Chunks(positions=position_NK, negative=kept_NK < 0, upper=upper_NK, levels=level_N2)
 
 
-def _select(key_NC: NDArray[np.int32], num: int) -> NDArray[np.int64]:
+def _cut(key_NC: NDArray[np.int32], num: int) -> NDArray[np.int32]:
+    """The smallest key of each row that may be kept, `(N, 1)`; puts the keys out of order."""
+    width = key_NC.shape[1]
+    # Zeros become small numbers that differ: numpy's partition is slow where many are equal.
+    np.maximum(key_NC, np.arange(width, dtype=np.int32), out=key_NC)
+    key_NC.partition(width - num, axis=1)
+    return np.maximum(key_NC[:, width - num, np.newaxis], MIN_KEY)
+
+
+def _select(key_NC: NDArray[np.int32], cut_N1: NDArray[np.int32], num: int) -> NDArray[np.int64]:
     """Flat indices, increasing, of the `num` largest keys of each row; fewer where the rest is too small."""
     num_rows, width = key_NC.shape
-    # Zeros become small numbers that differ: numpy's partition is slow where many are equal.
-    distinct_NC = np.maximum(key_NC, np.arange(width, dtype=np.int32))
-    distinct_NC.partition(width - num, axis=1)
-    cut_N1 = np.maximum(distinct_NC[:, width - num, np.newaxis], MIN_KEY)
     index: NDArray[np.int64] = np.flatnonzero(key_NC >= cut_N1)
     count_N = np.bincount(index // width, minlength=num_rows)
     tied_T = np.flatnonzero(count_N > num)
