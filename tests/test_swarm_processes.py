@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from swarm_help import Daemons, daemons, small_manifest, until
 
 from talkoot.cli.demo_node import TALKOOT
+from talkoot.peer.manifest import Compression
 
 pytestmark = pytest.mark.processes
 
@@ -62,7 +64,8 @@ def test_the_demo_trains_loses_a_peer_and_gets_it_back(tmp_path: Path) -> None:
 def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemons]:
     """Three peers that have committed a round together; tests leave it as healthy as it was."""
     with daemons(tmp_path_factory.mktemp("swarm")) as made:
-        made.found(small_manifest(peers=3))
+        codecs = Compression(codec="lloyd2", aggregate_codec="lloyd4", feedback_decay=0.95)
+        made.found(replace(small_manifest(peers=3), compression=codecs))
         made.join()
         made.join()
         made.counted(*made.peers, since=0)
@@ -75,6 +78,8 @@ def test_status_of_a_running_node_is_json(swarm: Daemons) -> None:
     status = json.loads(answer.stdout)
     assert status["state"] in ("training", "exchanging")
     assert status["round"] >= 1
+    assert (status["codec"], status["aggregate_codec"]) == ("lloyd2", "lloyd4")
+    assert swarm.peers[1].rounds()[-1]["codec"] == "lloyd2"
     assert len(status["peers"]) == 2
     assert all(peer["connected"] for peer in status["peers"])
 
@@ -95,7 +100,8 @@ def test_a_killed_part_is_started_again_and_the_node_is_back(swarm: Daemons, nam
 
 def test_an_orderly_stop_and_a_restart(tmp_path: Path) -> None:
     with daemons(tmp_path) as swarm:
-        node = swarm.found(small_manifest(peers=1))
+        links_choose = Compression(codec="auto")
+        node = swarm.found(replace(small_manifest(peers=1), compression=links_choose))
         first = swarm.counted(node, since=1)
         node.interrupt()
         assert until(lambda: node.exit_code, "end", swarm.peers) == 0
@@ -108,6 +114,7 @@ def test_an_orderly_stop_and_a_restart(tmp_path: Path) -> None:
         swarm.counted(node, since=stopped_at)
         assert node.rounds()[0]["round"] == stopped_at
         assert swarm.status(node)["steps_total"] > 0
+        assert swarm.status(node)["codec"] == "int8"  # the densest: nothing slow was measured
 
 
 def head_round(state_dir: Path) -> int:
