@@ -72,7 +72,8 @@ def aggregate_part(part: Part, sources: Sequence[Source], *, codec: Codec, rules
     """Aggregate one part of a cut and encode the result in `codec`, chunk by chunk.
 
     A chunk that does not decode, or whose squared norm is not the one that its contributor signed, counts
-    as zeros in this part: a rule that anybody who holds the signed bytes can repeat.
+    as zeros in this part: a rule that anybody who holds the signed bytes can repeat. So does a sum that
+    `codec` cannot hold, so that no contributions whatever keep a round from ending.
     """
     total, scratch = torch.empty(rules.chunk_size), torch.empty(rules.chunk_size)
     chunks = []
@@ -80,7 +81,10 @@ def aggregate_part(part: Part, sources: Sequence[Source], *, codec: Codec, rules
         numel = rules.chunk_numel(chunk)
         acc = total[:numel]
         _add_up(sources, offset, acc, scratch[:numel])
-        chunks.append(codec.encode(acc))
+        try:
+            chunks.append(codec.encode(acc))
+        except CodecError:
+            chunks.append(codec.encode(acc.zero_()))
     return EncodedPart(tuple(chunks), tuple(content_hash(chunk) for chunk in chunks))
 
 
@@ -89,7 +93,10 @@ def combine(sources: Sequence[Source], *, rules: Rules, out_P: torch.Tensor) -> 
     scratch = torch.empty(rules.chunk_size)
     for chunk in range(rules.num_chunks):
         start, numel = chunk * rules.chunk_size, rules.chunk_numel(chunk)
-        _add_up(sources, chunk, out_P[start : start + numel], scratch[:numel])
+        acc = out_P[start : start + numel]
+        _add_up(sources, chunk, acc, scratch[:numel])
+        if not bool(torch.isfinite(acc).all()):
+            acc.zero_()
 
 
 def _add_up(sources: Sequence[Source], offset: int, acc: torch.Tensor, scratch: torch.Tensor) -> None:

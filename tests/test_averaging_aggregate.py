@@ -15,6 +15,7 @@ from talkoot.averaging.aggregate import (
     EncodedPart,
     Source,
     aggregate_part,
+    combine,
     decode_part,
     mean,
     norm_capped_mean,
@@ -35,6 +36,7 @@ from talkoot.averaging.digest import content_hash
 from talkoot.averaging.parts import Part
 from talkoot.averaging.rules import CHUNK_NUMEL
 from talkoot.compression import codec as codecs
+from talkoot.compression.codec import CodecError
 
 NUMEL = CHUNK_NUMEL + 1000
 RULES = make_rules(numel=NUMEL)
@@ -253,3 +255,25 @@ def test_what_weighs_nothing_is_not_even_decoded() -> None:
         values(aggregate([source(vector(1), 1.0), silent])), decoded(contribution(vector(1))[2])
     )
     assert not values(aggregate([silent])).any()
+
+
+@pytest.mark.parametrize("codec", ["fp16", "lloyd4"])
+def test_a_sum_that_the_aggregate_codec_cannot_hold_counts_as_zeros(codec: str) -> None:
+    large = torch.zeros(NUMEL)
+    large[3] = 2.0**120
+    large[RULES.chunk_size + 1] = 1.0
+    sources = [source(large, 0.5), source(vector(2), 0.5)]
+    with pytest.raises(CodecError, match="too large"):
+        codecs.get(codec).encode(large)
+    out = values(aggregate(sources, codec=codec), codec=codec)
+    assert not out[: RULES.chunk_size].any()
+    assert out[RULES.chunk_size :].any()
+
+
+def test_a_sum_that_overflows_counts_as_zeros_in_both_exchanges() -> None:
+    large = torch.full((NUMEL,), torch.finfo(torch.float32).max)
+    sources = [source(large, 1.0, part=WHOLE), source(large, 1.0)]
+    assert not values(aggregate(sources)).any()
+    out = torch.ones(NUMEL)
+    combine(sources, rules=RULES, out_P=out)
+    assert not out.any()
