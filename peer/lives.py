@@ -43,7 +43,8 @@ class Lives:
             await self._until_room()
             if self.node.stopping.is_set():
                 return
-            self.node = self._make()
+            before, self.node = self.node, self._make()
+            self.node.go_on_from(before)
 
     async def _live(self) -> bool:
         """One life; False if a full disk has ended it."""

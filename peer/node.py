@@ -42,7 +42,8 @@ from talkoot.peer.store import OuterStore
 from talkoot.peer.swarming import NodeFailed, Swarming
 from talkoot.peer.trainer.handle import MakeTrainer, Trainer
 from talkoot.peer.trainer.process import TrainerProcess
-from talkoot.peer.trainer.protocol import Crashed, Failed, Progress, Ready, TrainerEvent, TrainerSpec
+from talkoot.peer.trainer.protocol import Crashed, Failed, Progress, Ready, TrainerEvent
+from talkoot.peer.trainer_spec import trainer_spec
 from talkoot.peer.transfer import StateServer
 
 log = logging.getLogger("talkoot.node")
@@ -59,9 +60,6 @@ RETRY_PAUSE_S = 1.0
 
 STOP_S = 30.0
 """How long an orderly stop waits for the running round, and for the trainer to save."""
-
-TRAINER_NICENESS = 10
-"""The volunteer's programs, and our own network, come first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,7 +186,8 @@ class Node:
             self.swarming.may_vote = False
         self.runner.work_for(self.swarming)
         self._enter("starting", "loading the model and data")
-        self.trainer = self._make_trainer(self._trainer_spec(manifest), self._trainer_event)
+        spec = trainer_spec(manifest, self.options, self.paths, self.identity.key, self.membership.data_base)
+        self.trainer = self._make_trainer(spec, self._trainer_event)
         self.contributor.trainer = self.trainer
         group.create_task(self.links.run())
         group.create_task(self._announce())
@@ -228,8 +227,14 @@ class Node:
             log.info("%s%s", state, f": {reason}" if reason else "")
 
     def pause(self, reason: str) -> None:
-        """Show that nothing is done for now, and why. Of a node that does not run."""
+        """Show that nothing is done for now, and why. Of a node that does not run any more."""
+        self._end_of_trainer_life()
         self._enter("paused", reason)
+
+    def go_on_from(self, before: "Node") -> None:
+        """Count on from where a node that ran in the same process has ended."""
+        self.started_s = before.started_s
+        self.steps_before, self.tokens_before = before.steps_before, before.tokens_before
 
     @property
     def state_now(self) -> str:
@@ -343,26 +348,6 @@ class Node:
 
     # -- trainer -------------------------------------------------------------------------------------
 
-    def _trainer_spec(self, manifest: Manifest) -> TrainerSpec:
-        self.paths.trainer.mkdir(exist_ok=True, mode=0o700)
-        return TrainerSpec(
-            manifest_path=self.paths.manifest_file,
-            state_dir=self.paths.trainer,
-            peer=self.identity.key,
-            device=self.options.device,
-            threads=self.options.threads,
-            memory_limit_bytes=self.options.memory_limit_bytes,
-            nice=TRAINER_NICENESS,
-            data_paths=tuple(str(Path(path).expanduser().absolute()) for path in self.options.data_paths)
-            or self._own_data(manifest),
-            base_dir=self.paths.path,
-        )
-
-    def _own_data(self, manifest: Manifest) -> tuple[str, ...]:
-        """The manifest's own paths, if the manifest is a file of this machine's user."""
-        base = self.membership.data_base
-        return tuple(str(base / path) for path in manifest.data.paths) if base is not None else ()
-
     async def _run_trainer(self) -> None:
         assert self.trainer is not None
         await self.trainer.run()
@@ -395,7 +380,8 @@ class Node:
                 self.swarming.fail(reason)
 
     def _end_of_trainer_life(self) -> None:
-        assert self.contributor is not None
+        if self.contributor is None:
+            return
         last = self.contributor.progress
         if last is not None:
             self.steps_before += last.steps_total

@@ -328,13 +328,14 @@ def test_the_disk_is_full_when_the_tokens_are_prepared(small_state: Path, swarm:
 @pytest.mark.parametrize("leave_kib", [0, 72])
 def test_the_disk_is_full_while_it_trains(small_state: Path, swarm: Daemons, leave_kib: int) -> None:
     node = trained(swarm)
-    first = pid_of(node)
+    first, steps = pid_of(node), (node.poll() or {})["steps_total"]
     ballast = fill(small_state, leave=leave_kib * 1024)
     until(lambda: "No space left" in "".join(lines(node)) or paused(node), "full disk", [node])
     assert not [line for line in lines(node) if "Traceback" in line]
     ballast.unlink()
     goes_on(swarm, node)
     assert pid_of(node) == first  # the same process: nobody had to start it again
+    assert (node.poll() or {})["steps_total"] >= steps
     assert told(node) == []
 
 

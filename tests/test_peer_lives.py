@@ -41,6 +41,10 @@ class StubNode:
         self.holdings = Closing() if working else None
         self.stopping = asyncio.Event()
         self.reasons: list[str] = []
+        self.before: StubNode | None = None
+
+    def go_on_from(self, before: "StubNode") -> None:
+        self.before = before
 
     def pause(self, reason: str) -> None:
         self.reasons.append(reason)
@@ -82,6 +86,7 @@ def test_a_full_disk_ends_a_life_and_room_begins_the_next(error: Exception) -> N
     assert live([first, second]) == []
     assert first.reasons == ["disk"]
     assert second.reasons == []
+    assert second.before is first
     assert first.holdings is not None
     assert first.holdings.closed
     assert paths._free == []
