@@ -45,14 +45,20 @@ ARMS = {
     "sign": Arm(codec="sign", aggregate_codec="int4"),
     "topk": Arm(codec="topk", exchange="sparse"),
     "topk-decay": Arm(codec="topk", exchange="sparse", feedback_decay=0.95),
-    "topk:128": Arm(codec="topk:128", exchange="sparse"),
+    "topk-warm": Arm(
+        codec="topk", exchange="sparse", feedback_decay=0.95, warm_codec="topk:256", warm_rounds=10
+    ),
+    "topk-warmer": Arm(
+        codec="topk", exchange="sparse", feedback_decay=0.95, warm_codec="topk:1024", warm_rounds=10
+    ),
+    "topk:256": Arm(codec="topk:256", exchange="sparse", feedback_decay=0.95),
 }
 """What travels there and back. Two bits or fewer go with an aggregate of four: nothing feeds back what the
-aggregate loses."""
+aggregate loses. Warm: denser for the first ten rounds, in which feedback has nothing to bring yet."""
 
 BASELINE = "fp32"
 
-TARGETS = {"int8": 0.5, "int4": 1.0, "lloyd4": 1.0, "lloyd2": 2.0, "topk": 2.0}
+TARGETS = {"int8": 0.5, "int4": 1.0, "lloyd4": 1.0, "lloyd2": 2.0, "topk": 2.0, "topk-warm": 2.0}
 """Percent above the uncompressed loss, at most."""
 
 GRID = [(0.7, 0.0), (1.0, 0.0), (0.7, 0.3), (0.7, 0.5), (1.0, 0.5), (0.7, 0.9)]
