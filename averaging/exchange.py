@@ -14,14 +14,13 @@ from talkoot.averaging.messages import (
     MessageError,
     Receipt,
     Roster,
-    decode,
-    encode,
     signed_by,
 )
 from talkoot.averaging.outcome import Outcome
 from talkoot.averaging.outputs import Output, Send, SendBulk
 from talkoot.averaging.reducer import Reducer
 from talkoot.averaging.slices import Slices
+from talkoot.averaging.wire import decode, encode
 
 
 class Exchange:

@@ -14,9 +14,9 @@ import uvloop
 
 from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.ledger import Ledger
-from talkoot.averaging.messages import decode_bulk_header
 from talkoot.averaging.outputs import AttemptOver, GaveUp, Output
 from talkoot.averaging.round import Round
+from talkoot.averaging.wire import decode_bulk_header
 from talkoot.dht.config import NetworkConfig
 from talkoot.dht.host import P2PNetwork
 from talkoot.dht.network import Buffer

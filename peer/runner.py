@@ -13,7 +13,7 @@ from typing import Protocol
 
 import torch
 
-from talkoot.averaging import aggregate, messages, outputs
+from talkoot.averaging import aggregate, messages, outputs, wire
 from talkoot.averaging.certificate import Certificate, Value
 from talkoot.averaging.contribution import LocalContribution
 from talkoot.averaging.ledger import Ledger
@@ -160,7 +160,7 @@ class Runner:
 
     def _say(self, peer: bytes, message: messages.Message) -> None:
         if self._links is not None:
-            self._links.send(peer, messages.encode(message))
+            self._links.send(peer, wire.encode(message))
 
     def _reconnect(self, peer: bytes) -> None:
         if self._links is not None:
@@ -223,9 +223,9 @@ class Runner:
         assert self._group is not None
         match output:
             case outputs.Send(to=to, message=message):
-                self._links.send(to, messages.encode(message))
+                self._links.send(to, wire.encode(message))
             case outputs.SendBulk(to=to, header=header, payload=payload):
-                self._links.send_bulk(to, messages.encode_bulk_header(header), payload)
+                self._links.send_bulk(to, wire.encode_bulk_header(header), payload)
             case outputs.Persist(entry=entry):
                 await self._workshop.persist(entry)
             case outputs.Commit(certificate=certificate, ledger=ledger):
@@ -320,7 +320,7 @@ class Runner:
     async def on_control(self, peer: bytes, frame: Frame) -> None:
         """A control frame. Raises RemoteError when it is not what the protocol allows."""
         try:
-            message = messages.decode(frame.header)
+            message = wire.decode(frame.header)
         except MessageError as error:
             raise RemoteError(peer, error.reason, str(error)) from error
         machine = self.round
@@ -352,7 +352,7 @@ class Runner:
     async def on_bulk(self, peer: bytes, frame: Frame) -> None:
         """A bulk frame: waits until its roster is known here; meanwhile its sender is not read."""
         try:
-            header = messages.decode_bulk_header(frame.header)
+            header = wire.decode_bulk_header(frame.header)
         except MessageError as error:
             raise RemoteError(peer, error.reason, str(error)) from error
         self.pulse.heard(peer)

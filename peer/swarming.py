@@ -20,10 +20,10 @@ from talkoot.averaging.contribution import LocalContribution
 from talkoot.averaging.deadlines import Pace
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.messages import Committed, Role
-from talkoot.averaging.messages import encode as encode_message
 from talkoot.averaging.progress import Decision, Report
 from talkoot.averaging.round import Round
 from talkoot.averaging.rules import Rules, Timing
+from talkoot.averaging.wire import encode as encode_message
 from talkoot.dht.identity import Identity, peer_id_of, verify
 from talkoot.dht.network import Network
 from talkoot.peer import clock

@@ -26,20 +26,13 @@ from talkoot.averaging.contribution import (
 )
 from talkoot.averaging.digest import state_tree
 from talkoot.averaging.ledger import Ledger
-from talkoot.averaging.messages import (
-    BulkHeader,
-    Message,
-    Role,
-    decode,
-    decode_bulk_header,
-    encode,
-    encode_bulk_header,
-)
+from talkoot.averaging.messages import BulkHeader, Message, Role
 from talkoot.averaging.outer import outer_step
 from talkoot.averaging.rotation import codec_of
 from talkoot.averaging.round import Round
 from talkoot.averaging.rules import CHUNK_NUMEL, Adaptive, Feedback, Rules, Timing
 from talkoot.averaging.voting import Journal, decode_journal
+from talkoot.averaging.wire import decode, decode_bulk_header, encode, encode_bulk_header
 
 
 class ToySigner:

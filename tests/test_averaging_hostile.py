@@ -24,18 +24,7 @@ from round_swarm import Node
 
 from talkoot.averaging import outputs
 from talkoot.averaging.certificate import Contribution
-from talkoot.averaging.messages import (
-    Abort,
-    Ahead,
-    Call,
-    Cut,
-    Join,
-    Lock,
-    Proposal,
-    Roster,
-    Vote,
-    sign,
-)
+from talkoot.averaging.messages import Abort, Ahead, Call, Cut, Join, Lock, Proposal, Roster, Vote, sign
 from talkoot.averaging.parts import Part, assign_parts
 from talkoot.averaging.round import MAX_JUMP
 

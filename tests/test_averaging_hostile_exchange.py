@@ -13,8 +13,9 @@ from round_swarm import Node, Swarm
 from talkoot.averaging import outputs
 from talkoot.averaging.contribution import ENTRY_BYTES, Entry, Index, LocalContribution, sign_contribution
 from talkoot.averaging.digest import content_hash
-from talkoot.averaging.messages import Aggregate, BulkHeader, Cut, Receipt, Roster, encode, sign
+from talkoot.averaging.messages import Aggregate, BulkHeader, Cut, Receipt, Roster, sign
 from talkoot.averaging.parts import Part
+from talkoot.averaging.wire import encode
 
 Bulk = Callable[[Scene], tuple[bytes, BulkHeader, bytes]]
 """Who sends which frame."""

@@ -25,17 +25,7 @@ from hostile_rig import (
 
 from talkoot.averaging import outputs
 from talkoot.averaging.certificate import Certificate, Value
-from talkoot.averaging.messages import (
-    Abort,
-    Ahead,
-    Call,
-    Committed,
-    Lock,
-    Proposal,
-    Receipt,
-    Vote,
-    sign,
-)
+from talkoot.averaging.messages import Abort, Ahead, Call, Committed, Lock, Proposal, Receipt, Vote, sign
 
 # -- while votes are given and counted ---------------------------------------------------------------------
 

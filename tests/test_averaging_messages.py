@@ -45,14 +45,11 @@ from talkoot.averaging.messages import (
     Vote,
     Wait,
     Want,
-    decode,
-    decode_bulk_header,
-    encode,
-    encode_bulk_header,
     sign,
     signed_by,
 )
 from talkoot.averaging.parts import Part
+from talkoot.averaging.wire import decode, decode_bulk_header, encode, encode_bulk_header
 
 FOUR = peers(4)
 VALUE = make_value(FOUR, FOUR)

@@ -13,10 +13,11 @@ from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import LocalContribution, encode_delta, sign_contribution
 from talkoot.averaging.digest import content_hash, state_tree
 from talkoot.averaging.ledger import Ledger
-from talkoot.averaging.messages import Abort, BulkHeader, Call, Message, encode, encode_bulk_header
+from talkoot.averaging.messages import Abort, BulkHeader, Call, Message
 from talkoot.averaging.outer import outer_step
 from talkoot.averaging.round import Round
 from talkoot.averaging.rules import Rules, Timing
+from talkoot.averaging.wire import encode, encode_bulk_header
 from talkoot.compression.codec import get
 from talkoot.dht.identity import Identity, verify
 from talkoot.dht.memory import Link, MemoryHub

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from talkoot.averaging.messages import Abort, Committed, Message, Receipt, encode
+from talkoot.averaging.messages import Abort, Committed, Message, Receipt
+from talkoot.averaging.wire import encode
 from talkoot.peer.simulation.disks import simulated_disks
 from talkoot.peer.simulation.signatures import stand_in_signatures
 from talkoot.peer.simulation.virtual_time import run_virtual

@@ -6,7 +6,8 @@ import itertools
 import msgspec
 import pytest
 
-from talkoot.averaging.messages import Vote, encode
+from talkoot.averaging.messages import Vote
+from talkoot.averaging.wire import encode
 from talkoot.peer.simulation.checks import Safety
 from talkoot.peer.simulation.virtual_time import DeadlockError, run_virtual
 

@@ -12,7 +12,8 @@ import msgspec
 
 from talkoot.averaging.certificate import Certificate, Contribution, decode_certificate
 from talkoot.averaging.digest import state_tree
-from talkoot.averaging.messages import Join, Lock, Vote, decode
+from talkoot.averaging.messages import Join, Lock, Vote
+from talkoot.averaging.wire import decode
 from talkoot.peer.holdings import Holdings, number_of
 
 _VOTE = b"talkoot vote\0"
