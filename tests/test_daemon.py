@@ -94,6 +94,15 @@ def rounds_on_disk(node: DemoNode) -> int:
 # -- signals -----------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def heard_hangups() -> Iterator[None]:
+    """SIGHUP as in a terminal: whoever runs the tests under nohup ignores it, and so would the daemons."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("heard_hangups")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_polite_stop(swarm: Daemons, temporary: Path, number: signal.Signals) -> None:
     node = trained(swarm)
