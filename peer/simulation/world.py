@@ -39,8 +39,11 @@ from talkoot.peer.trainer.protocol import TrainerEvent, TrainerSpec
 CHUNK_SIZE = 256
 NUMEL = 4 * CHUNK_SIZE - 100
 INNER_STEPS = 30
-AUTO = 0.2
+AUTO = 0.04
 """Part of the seeds in which the links choose the codecs."""
+
+FEW = 0.04
+"""Part of the seeds with codecs of few bits, which make a seed of 924 numbers three times as dear."""
 
 CODECS = ("int8", "bf16", "fp16", "fp32")
 FEW_BITS = ("int4", "lloyd4", "lloyd2", "sign", "topk")
@@ -106,11 +109,11 @@ class World:
         self._found()
 
     def _compression(self, seed: int) -> Compression:
-        """Every seed has codecs of its own; in one of five the links choose them."""
+        """Every seed has codecs of its own."""
         codec, aggregate_codec = (self.random.choice(CODECS) for _ in range(2))
         feedback: bool | Literal["auto"] = self.random.random() < 0.5
         more = Random(f"compression {seed}")  # noqa: S311 - a simulation is to be repeatable
-        if more.random() < 0.5:
+        if more.random() < FEW:
             codec, aggregate_codec = more.choice(FEW_BITS), more.choice(AGGREGATES)
             feedback = "auto"
         if more.random() < AUTO:
