@@ -112,8 +112,7 @@ def _add_up(sources: Sequence[Source], offset: int, acc: torch.Tensor, scratch: 
 def _decode_checked(source: Source, offset: int, out: torch.Tensor) -> bool:
     data = source.chunks[offset]
     try:
-        source.codec.decode_into(data, out)
-        return source.codec.squared_norm(data, out.numel()) == source.entries[offset].norm2
+        return source.codec.decode_with_norm(data, out) == source.entries[offset].norm2
     except CodecError:
         return False
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from talkoot.compression.arithmetic import squares
+from talkoot.compression.arithmetic import squares, sum_squares
 from talkoot.compression.base import PIECE, Codec, CodecError, Octets, copy_octets, pieces, refuse_values
 
 
@@ -53,6 +53,9 @@ class FloatCodec(Codec):
     def _decode_body(self, body: Octets, out_P: torch.Tensor) -> None:
         for start, values in self._checked(body, out_P.numel()):
             out_P[start : start + values.numel()].copy_(values)
+
+    def _norm_of(self, body: Octets, out_P: torch.Tensor) -> float:
+        return sum_squares(out_P)
 
     def _squared_norm(self, body: Octets, numel: int) -> float:
         terms: list[float] = []

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from talkoot.compression.arithmetic import add_, mul_, normalise_zeros_, squares
+from talkoot.compression.arithmetic import add_, mul_, normalise_zeros_, squares, sum_squares
 from talkoot.compression.base import Codec, CodecError, Octets, pieces, refuse_values
 from talkoot.compression.packing import check_padding, levels_of_bytes, pack, packed_size
 from talkoot.compression.rotation import WIDTH, random_signs, rotate, unrotate
@@ -112,6 +112,9 @@ class Lloyd(Codec):
         signs_B = self._signs_B.to(out_P.device)
         for start, stop, bits_N, octets in self._checked_pieces(body, out_P.numel()):
             self._decode_piece(bits_N, octets, signs_B, out_P[start:stop])
+
+    def _norm_of(self, body: Octets, out_P: torch.Tensor) -> float:
+        return sum_squares(out_P)
 
     def _squared_norm(self, body: Octets, numel: int) -> float:
         return math.fsum(term for terms in self._squares(body, numel) for term in terms)

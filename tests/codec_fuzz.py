@@ -63,6 +63,7 @@ def examine(kind: str, data: bytes) -> bool:
         refusal(lambda: subject.decode_into(encoded, out_P)),
         refusal(lambda: subject.decode(encoded, numel)),
         refusal(lambda: subject.squared_norm(encoded, numel)),
+        refusal(lambda: subject.decode_with_norm(encoded, torch.empty(numel))),
     }
     assert len(refusals) == 1, f"ways of reading disagree: {refusals}"
     if refusals != {None}:
@@ -74,6 +75,7 @@ def examine(kind: str, data: bytes) -> bool:
     assert decoded_P.shape == (numel,)
     assert torch.equal(decoded_P, out_P)
     norm = subject.squared_norm(encoded, numel)
+    assert subject.decode_with_norm(encoded, torch.empty(numel)) == norm
     assert math.isclose(norm, float(np.square(values.astype(np.float64)).sum()), rel_tol=1e-9)
     if kind in CANONICAL:
         assert subject.encode(out_P) == encoded

@@ -35,7 +35,9 @@ def reason_of(name: str, data: bytes, numel: int, seed: int = SEED) -> str:
     """The reason with which all ways of reading refuse `data`."""
     subject = codec.get(name, seed)
     reasons = set()
-    for read in (subject.decode, subject.squared_norm, lambda d, n: subject.decode_into(d, torch.empty(n))):
+    into = (subject.decode_into, subject.decode_with_norm)
+    ways = [lambda d, n, way=way: way(d, torch.empty(n)) for way in into]
+    for read in (subject.decode, subject.squared_norm, *ways):
         with pytest.raises(CodecError) as caught:
             read(data, numel)
         reasons.add(caught.value.reason)

@@ -129,6 +129,9 @@ def test_squared_norm_is_the_exact_one_of_the_decoded_values(name: str) -> None:
     data = subject.encode(values_P)
     exact = math.fsum(value * value for value in subject.decode(data, 9_999).tolist())
     assert subject.squared_norm(data, 9_999) == pytest.approx(exact, rel=1e-15)
+    out_P = torch.full((9_999,), 7.0)
+    assert subject.decode_with_norm(data, out_P) == subject.squared_norm(data, 9_999)
+    assert torch.equal(out_P, subject.decode(data, 9_999))
     if name.startswith((*BLOCKS, "topk")):
         assert subject.squared_norm(data, 9_999) == exact
 
@@ -141,7 +144,7 @@ def test_pieces_do_not_show(name: str) -> None:
     values_P = torch.randn(numel, generator=torch.Generator().manual_seed(2))
     out_P = torch.empty(numel)
     data = subject.encode(values_P)
-    subject.decode_into(data, out_P)
+    assert subject.decode_with_norm(data, out_P) == subject.squared_norm(data, numel)
     for start in (0, PIECE - 4096, PIECE, PIECE + 8192):
         part_P = values_P[start : start + 4096].clone()
         part = subject.decode(subject.encode(part_P), part_P.numel())
