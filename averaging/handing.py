@@ -189,26 +189,28 @@ class Handing:
         own = self._own
         if own is None:
             return None
+        due = None if self._eager else self._due(own)
+        if due == 0:
+            return None
         there = [member for member in self._receivers if member in self._known.has]
         relays = [member for member in there if member not in self._known.clients]
         spread = self._spread(own)
         best: tuple[int, bytes, int] | None = None
         for member in there if self._eager or not relays else relays:
-            mask = self._due(own, member) if self._may_send(member) else 0
             alone = (self._known.has[member][own] & ~spread).bit_count()
-            if max_alone is not None and alone >= max_alone:
+            if (max_alone is not None and alone >= max_alone) or (best is not None and alone >= best[0]):
                 continue
-            if mask and (best is None or alone < best[0]):
+            if self._may_send(member) and (mask := self._due(own, member) if due is None else due):
                 best = alone, member, (mask & -mask).bit_length() - 1
         return self._serve(best[1], own, best[2], False) if best is not None else None
 
-    def _due(self, own: int, member: bytes) -> int:
-        """Pieces of our blob that this member might get."""
+    def _due(self, own: int, member: bytes | None = None) -> int:
+        """Pieces of our blob that this member, or else anybody, has not got yet."""
         under_way = 0
         for to, blob, piece in self._serving:
-            if blob == own and (to == member or not self._eager):
+            if blob == own and member in (None, to):
                 under_way |= 1 << piece
-        taken = self._known.has[member][own] if self._eager else self._known.union(own, self._known.has)
+        taken = self._known.union(own, self._known.has) if member is None else self._known.has[member][own]
         return self._known.layout.all & ~taken & ~under_way
 
     def _spread(self, own: int) -> int:

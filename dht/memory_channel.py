@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _MAX_QUEUED_FRAMES = 16
 _MAX_QUEUED_BYTES = 1024 * 1024
 # As in the real channel, plus what the buffers below it hold.
+SEND_BUFFER = 2 * 1024
+"""Bytes of a peer that may wait for its uplink before its senders do."""
 RESEND_S = 0.3
 """Until a lost frame is sent again the first time."""
 RESENDS = 6
@@ -130,7 +132,7 @@ class MemoryChannel(Channel):
             self._queued_bytes -= len(dropped.payload) if isinstance(dropped, Frame) else 0
 
     async def _transmit(self, frame: Frame, timeout_s: float) -> None:
-        """Occupy the link for as long as the frame takes."""
+        """Occupy the link for as long as the frame takes; wait for it beyond what buffers hold."""
         self._network.hub.on_sent(self.owner, self.protocol, frame.header)
         size = PREFIX_BYTES + len(frame.header) + len(frame.payload)
         arrival_time = self._arrival_time(size)
@@ -146,9 +148,12 @@ class MemoryChannel(Channel):
             self._other._put(_Arrival(arrival_time, frame))
         self.bytes_sent += size
         self._network.traffic.sent[self.protocol] += size
-        busy_s = self._network.upload_free_at - self._network.hub.clock.time()
+        backlog_s = self._network.upload_free_at - self._network.hub.clock.time()
+        busy_s = backlog_s - SEND_BUFFER / link.upload
+        if busy_s <= 0:
+            return
         async with asyncio.timeout(timeout_s) if busy_s > timeout_s else nullcontext():
-            await asyncio.sleep(max(0.0, busy_s))
+            await asyncio.sleep(busy_s)
 
     def _scatter(self, arrival: _Arrival) -> None:
         """Let a message come late, or twice."""

@@ -99,6 +99,7 @@ class Runner:
         self._group: asyncio.TaskGroup | None = None
         self._links: Links | None = None
         self._moved = asyncio.Event()
+        self._idle = asyncio.Event()
         self.pulse = Pulse(self._say, self.links_changed, self._reconnect)
         self._decoding: Counter[tuple[int, int]] = Counter()
         self.round: Round | None = None
@@ -126,8 +127,9 @@ class Runner:
             self._past = self.round
             self._group.create_task(self._linger(self.round))
         self.round = machine
-        if machine is not None and self._links is not None:
-            self.feed(machine, machine.reachable(self._partners(), self._clock()))
+        self._idle.clear()
+        if machine is not None:
+            self.feed(machine, machine.reachable(self._partners(), self._clock()) if self._links else [])
         self._changed.set()
         self._move()
 
@@ -135,6 +137,13 @@ class Runner:
         await asyncio.sleep(LINGER_S)
         if self._past is machine:
             self._past = None
+
+    async def idle_round(self) -> Round:
+        """The current round, as soon as there is one in which no attempt is under way."""
+        while self.round is None or self.round.phase != "idle":
+            self._idle.clear()
+            await self._idle.wait()
+        return self.round
 
     def close(self) -> None:
         """The round is to close by our own reckoning."""
@@ -184,6 +193,8 @@ class Runner:
         """Queue what a call of the round returned."""
         for output in outs:
             self._outputs.put_nowait((machine, output))
+        if machine is self.round:
+            (self._idle.set if machine.phase == "idle" else self._idle.clear)()
         due = machine.next_tick
         if due is not None and (self._planned_tick is None or due < self._planned_tick):
             self._changed.set()

@@ -54,10 +54,11 @@ RETRY_MAX_S = 60.0
 
 
 def until_next_look(decision: Decision, elapsed_s: float) -> float:
-    """Seconds until the next look: a quarter of the time that is left if the steps go on as until now."""
-    if decision.steps <= 0:
-        return POLL_S
-    left_s = elapsed_s * (decision.target / decision.steps - 1)
+    """Seconds until the next look: a quarter of the time that is left if the steps go on as until now.
+
+    As long as there are none, a quarter of the time that has passed.
+    """
+    left_s = elapsed_s * (decision.target / decision.steps - 1) if decision.steps > 0 else elapsed_s
     return min(max(POLL_S, left_s / 4), MAX_POLL_S)
 
 
@@ -187,10 +188,7 @@ class Swarming:
         pause_s = POLL_S
         while True:
             await asyncio.sleep(pause_s)
-            pause_s = POLL_S
-            machine = self.runner.round
-            if machine is None or machine.phase != "idle":
-                continue
+            machine = await self.runner.idle_round()
             elapsed_s = clock.now() - self._began
             decision = self.view.decide(
                 self.ledger,

@@ -9,7 +9,9 @@ from talkoot.peer.swarming import MAX_POLL_S, POLL_S, until_next_look
 @pytest.mark.parametrize(
     ("steps", "elapsed_s", "pause_s"),
     [
-        (0.0, 50.0, POLL_S),  # nobody trains yet, or nobody has said so
+        (0.0, 50.0, MAX_POLL_S),  # nobody trains yet, or nobody has said so
+        (0.0, 2.0, 0.5),
+        (0.0, 0.0, POLL_S),
         (25.0, 50.0, MAX_POLL_S),
         (80.0, 8.0, 0.5),  # 2 s are left
         (99.9, 8.0, POLL_S),

@@ -18,6 +18,7 @@ from blake3 import blake3
 from talkoot.averaging.certificate import Certificate, genesis
 from talkoot.averaging.digest import state_tree
 from talkoot.averaging.rules import Rules
+from talkoot.compression import codec as codecs
 from talkoot.dht.memory import Link, MemoryHub
 from talkoot.peer.founding import first_ledger
 from talkoot.peer.manifest import Compression, Exchange, Manifest, Model, Outer, Round, Swarm
@@ -44,6 +45,10 @@ AUTO = 0.04
 
 FEW = 0.04
 """Part of the seeds with codecs of few bits, which make a seed of 924 numbers three times as dear."""
+
+PIECES = (0, 1, 2, 2)
+"""Chunks in a piece of a blob that is passed on, as large ones are; 0: every peer hands out its whole blob.
+By the seed."""
 
 CODECS = ("int8", "bf16", "fp16", "fp32")
 FEW_BITS = ("int4", "lloyd4", "lloyd2", "sign", "topk")
@@ -102,8 +107,10 @@ class World:
         ]
         self.manifest = _manifest(identities, exchange, compression or self._compression(seed))
         self.rules = replace(rules_of(self.manifest), chunk_size=CHUNK_SIZE)
-        if seed % 4:  # most blobs are passed on in pieces, as large ones are
-            self.rules = replace(self.rules, piece_bytes=1, eager_bytes=0)
+        if chunks := PIECES[seed % len(PIECES)]:
+            chosen = self.manifest.compression.codec
+            size = 1 if chosen == "auto" else codecs.get(chosen).encoded_size(CHUNK_SIZE)
+            self.rules = replace(self.rules, piece_bytes=chunks * size, eager_bytes=0)
         self.peers = [self._peer(number, identity) for number, identity in enumerate(identities)]
         self._group: asyncio.TaskGroup | None = None
         self._found()
