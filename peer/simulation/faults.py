@@ -26,13 +26,17 @@ class Faults:
         return self._harm.made
 
     async def run(self, seconds: float) -> None:
-        """Make faults for so long; all of them have ended when this returns."""
+        """Make faults for so long; then all of them end at once, and have ended when this returns."""
+        if not self._kinds:
+            return
         clock = self._world.clock
         until = clock.time() + seconds
         async with asyncio.TaskGroup() as group:
-            while self._kinds:
+            while True:
                 gap_s = self._random.expovariate(1 / self._mean_gap_s)
                 if clock.time() + gap_s >= until:
                     break
                 await asyncio.sleep(gap_s)
                 group.create_task(MAKERS[self._random.choice(self._kinds)](self._harm))
+            await asyncio.sleep(until - clock.time())
+            self._harm.end()

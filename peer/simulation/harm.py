@@ -1,6 +1,8 @@
 """What makers of faults share: the swarm, a source of randomness, and who is down at present."""
 
+import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -19,11 +21,22 @@ class Harm:
         self.random = random
         self.made: list[str] = []
         self._down: set[int] = set()
+        self._peace = asyncio.Event()
 
     def note(self, what: str) -> None:
         """A fault begins."""
         self.made.append(what)
         self.world.trace.add(f"fault {what}")
+
+    async def last(self, least_s: float, most_s: float) -> None:
+        """Let a fault last for a random while, but no longer than until `end`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.random.uniform(least_s, most_s)):
+                await self._peace.wait()
+
+    def end(self) -> None:
+        """All faults end now."""
+        self._peace.set()
 
     def anyone(self) -> SimPeer:
         """Any peer, whether it is on or not."""

@@ -1,7 +1,5 @@
 """Faults of one computer: its process, its disk, its clock, its speed."""
 
-import asyncio
-
 from talkoot.peer.simulation.harm import Harm, Maker
 from talkoot.peer.simulation.peers import SimPeer
 from talkoot.peer.simulation.virtual_time import virtual_loop
@@ -15,7 +13,7 @@ WRITE_S = 10.0
 
 async def _start_later(harm: Harm, peer: SimPeer, least_s: float, most_s: float) -> None:
     """After a random while the peer, which does not run, is there again."""
-    await asyncio.sleep(harm.random.uniform(least_s, most_s))
+    await harm.last(least_s, most_s)
     harm.world.start(peer)
     harm.up(peer)
 
@@ -37,7 +35,7 @@ async def torn(harm: Harm) -> None:
     peer.host.fuse = harm.random.randint(1, 12)
     harm.note(f"torn {peer.number} {peer.host.fuse}")
     for _ in range(int(WRITE_S)):
-        await asyncio.sleep(1.0)
+        await harm.last(1.0, 1.0)
         if peer.task is None:
             break
     harm.world.crash(peer)
@@ -60,7 +58,7 @@ async def disk(harm: Harm) -> None:
         return
     harm.note(f"disk {peer.number}")
     peer.host.full = True
-    await asyncio.sleep(harm.random.uniform(1.0, 15.0))
+    await harm.last(1.0, 15.0)
     peer.host.full = False
     if peer.task is None:
         harm.world.start(peer)
@@ -75,7 +73,7 @@ async def freeze(harm: Harm) -> None:
     hub, ways = harm.world.hub, harm.world.hub.ways_of(peer.key)
     virtual_loop().freeze(peer.host)
     hub.hold(*ways)
-    await asyncio.sleep(harm.random.uniform(1.0, 25.0))
+    await harm.last(1.0, 25.0)
     virtual_loop().thaw(peer.host)
     hub.release(*ways)
     harm.up(peer)
@@ -88,7 +86,7 @@ async def slow(harm: Harm) -> None:
     harm.note(f"slow {peer.number}")
     peer.slowness = 0.1
     peer.adjust()
-    await asyncio.sleep(harm.random.uniform(5.0, 30.0))
+    await harm.last(5.0, 30.0)
     peer.slowness = 1.0
     peer.adjust()
 
@@ -99,7 +97,7 @@ async def skew(harm: Harm) -> None:
     harm.note(f"skew {peer.number} {jump_s:.3f}")
     peer.wall_jump_s += jump_s
     peer.adjust()
-    await asyncio.sleep(harm.random.uniform(5.0, 30.0))
+    await harm.last(5.0, 30.0)
     peer.wall_jump_s -= jump_s
     peer.adjust()
 

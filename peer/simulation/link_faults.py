@@ -1,6 +1,5 @@
 """Faults between computers: see `kinds.DESCRIPTIONS`."""
 
-import asyncio
 from typing import Any
 
 from talkoot.peer.simulation.harm import Harm, Maker
@@ -11,7 +10,7 @@ async def _silence(harm: Harm, ways: list[tuple[bytes, bytes]]) -> None:
     """Nothing arrives these ways for a while. Connections that were silent for long may break."""
     hub = harm.world.hub
     hub.hold(*ways)
-    await asyncio.sleep(harm.random.uniform(2.0, 25.0))
+    await harm.last(2.0, 25.0)
     hub.release(*ways)
     if harm.random.random() < 0.3:
         for one, other in ways:
@@ -36,7 +35,7 @@ async def partition(harm: Harm) -> None:
     if harm.random.random() < 0.5:
         harm.note("partition " + _numbers(one_side))
         harm.world.hub.partition([peer.key for peer in one_side])
-        await asyncio.sleep(harm.random.uniform(2.0, 25.0))
+        await harm.last(2.0, 25.0)
         harm.world.hub.heal()
     else:
         harm.note("silent partition " + _numbers(one_side))
@@ -55,7 +54,7 @@ async def _worse(harm: Harm, peer: SimPeer, **change: Any) -> None:
     harm.note(f"link {peer.number} {words}")
     peer.changes.append(change)
     peer.adjust()
-    await asyncio.sleep(harm.random.uniform(5.0, 30.0))
+    await harm.last(5.0, 30.0)
     peer.changes.remove(change)
     peer.adjust()
 
