@@ -9,6 +9,7 @@ import typer
 from talkoot.cli.options import StateDirOption, parse_bytes, state_path
 from talkoot.dht.errors import ConfigError
 from talkoot.peer.options import RunOptions
+from talkoot.peer.uplink import BYTES_PER_MBIT
 
 
 def run(
@@ -38,6 +39,10 @@ def run(
     role: Annotated[
         str, typer.Option(help="full, or client: never reduces (slow uplink, nobody can dial it).")
     ] = "full",
+    uplink: Annotated[
+        float,
+        typer.Option(metavar="MBIT", help="What your connection sends, in Mbit/s; 0: measured."),
+    ] = 0.0,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log more.")] = False,
 ) -> None:
     """Train in a swarm until stopped: found it (MANIFEST), join it (--join), or go on where this peer was.
@@ -60,6 +65,7 @@ def run(
             data_paths=tuple(data or ()),
             profile=profile,  # type: ignore[arg-type]  # checked by RunOptions
             role=role,  # type: ignore[arg-type]  # checked by RunOptions
+            uplink=uplink * BYTES_PER_MBIT,
             verbose=verbose,
         )
     except ConfigError:

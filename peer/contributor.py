@@ -13,12 +13,12 @@ from talkoot.averaging.signing import Signer
 from talkoot.compression.codec import CodecError
 from talkoot.peer.generation import map_file
 from talkoot.peer.holdings import Holdings
-from talkoot.peer.links import UploadMeter
 from talkoot.peer.residual import Residual
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.trainer.handle import Trainer
 from talkoot.peer.trainer.process import TrainerGone, TrainerRefused
 from talkoot.peer.trainer.protocol import Adopted, Mode, Progress, Ready, Snapshot
+from talkoot.peer.uplink import UploadMeter
 
 log = logging.getLogger("talkoot.work")
 

@@ -16,6 +16,7 @@ from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import peer_id_of
 from talkoot.dht.network import Buffer, Channel, Frame, Network, ProtocolSpec
 from talkoot.peer import clock
+from talkoot.peer.uplink import UploadMeter
 
 log = logging.getLogger("talkoot.links")
 
@@ -45,44 +46,6 @@ def protocols(swarm: bytes) -> dict[str, ProtocolSpec]:
     }
 
 
-class UploadMeter:
-    """How fast bulk leaves this peer, in bytes a second, while there is bulk to send.
-
-    What fits into buffers on the way seems to leave at once, so short bursts say nothing.
-    """
-
-    MIN_BYTES = 8 << 20
-    """A burst counts from this size on."""
-
-    WEIGHT = 0.3
-    """Of a new burst against those before."""
-
-    def __init__(self) -> None:
-        self.rate = 0.0
-        """0: not measured."""
-        self._active = 0
-        self._began = 0.0
-        self._bytes = 0
-
-    def begin(self) -> None:
-        """A lane starts to send."""
-        if self._active == 0:
-            self._began, self._bytes = clock.now(), 0
-        self._active += 1
-
-    def sent(self, num_bytes: int) -> None:
-        """Bytes that a lane has handed over."""
-        self._bytes += num_bytes
-
-    def end(self) -> None:
-        """A lane has nothing left."""
-        self._active -= 1
-        seconds = clock.now() - self._began
-        if self._active == 0 and self._bytes >= self.MIN_BYTES and seconds > 0:
-            rate = self._bytes / seconds
-            self.rate = rate if self.rate == 0 else self.rate + self.WEIGHT * (rate - self.rate)
-
-
 class _Lane:
     """One lane to one peer: open channels, and what waits to be sent."""
 
@@ -106,8 +69,9 @@ class Links:
         on_control: OnFrame,
         on_bulk: OnFrame,
         on_change: Callable[[frozenset[bytes]], None],
+        upload: UploadMeter | None = None,
     ) -> None:
-        """`on_change` is told whom we are connected to whenever that changes."""
+        """`on_change` is told whom we are connected to whenever that changes; `upload` measures."""
         self._network = network
         self._specs = protocols(swarm)
         self._on_frame = {"control": on_control, "bulk": on_bulk}
@@ -118,7 +82,7 @@ class Links:
         self._group: asyncio.TaskGroup | None = None
         self._idle = asyncio.Event()
         """Set whenever a lane has nothing left to send."""
-        self.upload = UploadMeter()
+        self.upload = upload or UploadMeter()
         self._known: frozenset[bytes] = frozenset()
         for name, spec in self._specs.items():
             network.serve(spec, lambda channel, name=name: self._serve(name, channel))  # type: ignore[misc]

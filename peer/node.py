@@ -21,7 +21,7 @@ from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import Identity, key_of_peer_id
 from talkoot.dht.network import Network
 from talkoot.dht.records import MAX_TTL_S, PeerRecord
-from talkoot.peer import clock
+from talkoot.peer import clock, uplink
 from talkoot.peer.certlog import LogCorruptError
 from talkoot.peer.contributor import Contributor
 from talkoot.peer.files import atomic_write
@@ -45,6 +45,7 @@ from talkoot.peer.trainer.process import TrainerProcess
 from talkoot.peer.trainer.protocol import Crashed, Failed, Progress, Ready, TrainerEvent
 from talkoot.peer.trainer_spec import trainer_spec
 from talkoot.peer.transfer import StateServer
+from talkoot.peer.uplink import UploadMeter
 
 log = logging.getLogger("talkoot.node")
 
@@ -124,7 +125,9 @@ class Node:
             on_control=self.runner.on_control,
             on_bulk=self.runner.on_bulk,
             on_change=self._links_changed,
+            upload=UploadMeter(options.uplink),
         )
+        self._uplink = uplink.Memory(paths.uplink, self.links.upload)
         self.runner.attach(self.links)
         StateServer(
             network,
@@ -440,6 +443,8 @@ class Node:
             self.metrics.peers_known.set(len(view.others))
             self.metrics.round_frontier.set(max(view.frontier(0), self.swarming.ledger.round))
             self.metrics.follow_network(self.network.traffic, self.network.events)
+            if self._uplink.is_stale:
+                await asyncio.to_thread(self._uplink.write)
             await asyncio.sleep(pause_s)
 
     async def _publish(self) -> None:

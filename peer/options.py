@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from talkoot.peer.uplink import MAX_STATED, MIN_STATED
+
 Profile = Literal["test", "home", "lan"]
 
 PROFILES: tuple[Profile, ...] = ("test", "home", "lan")
@@ -45,6 +47,8 @@ class RunOptions:
     """`home`: NAT traversal, all addresses. `lan`: private addresses only. `test`: loopback only."""
     role: Role = "full"
     """`full`: sends, receives and reduces. `client`: does not reduce (a slow uplink, nobody can dial it)."""
+    uplink: float = 0.0
+    """Bytes/s that this connection can send, as the volunteer knows it; 0: measure."""
     verbose: bool = False
     """Log what is of use to developers only."""
 
@@ -59,6 +63,8 @@ class RunOptions:
             raise ValueError("threads must be 0 or more")
         if self.memory_limit_bytes < 0:
             raise ValueError("memory_limit_bytes must be 0 or more")
+        if self.uplink != 0 and not MIN_STATED <= self.uplink <= MAX_STATED:
+            raise ValueError("uplink must be 0.01 to 1000000 Mbit/s")
         if self.role not in ROLES:
             raise ValueError("role must be one of " + ", ".join(ROLES))
         if self.profile not in PROFILES:

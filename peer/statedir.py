@@ -52,6 +52,8 @@ class StateDir:
         self.round_log = self.path / "rounds.log"
         self.journal = self.path / "journal"
         self.peers_file = self.path / "peers.json"
+        self.uplink = self.path / "uplink"
+        """Bytes/s that were measured when bulk was sent."""
         self.base_file = self.path / "data_base"
         """Remembers the folder of the manifest that this user founded or joined with."""
         self.admission_file = self.path / "admission"

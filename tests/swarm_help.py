@@ -43,8 +43,10 @@ def until(event: Callable[[], T | None], what: str, nodes: Sequence[DemoNode] = 
 class Daemons:
     """The peers of one swarm. `peers[0]` founded it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
+        """`options` go to every `talkoot run`."""
         self.folder = folder
+        self.options = options
         self.peers: list[DemoNode] = []
 
     def found(self, manifest: Manifest, node: DemoNode | None = None, *, profile: str = "test") -> DemoNode:
@@ -63,7 +65,7 @@ class Daemons:
     def _start(self, node: DemoNode | None, *arguments: str) -> DemoNode:
         node = node or DemoNode(f"peer-{len(self.peers)}", self.folder, TALKOOT)
         self.peers.append(node)
-        node.start([*arguments, "--device", "cpu", "--threads", "1"])
+        node.start([*arguments, "--device", "cpu", "--threads", "1", *self.options])
         return node
 
     def status(self, node: DemoNode) -> Json:
@@ -98,9 +100,9 @@ def _round(status: Json | None) -> int | None:
 
 
 @contextmanager
-def daemons(folder: Path) -> Iterator[Daemons]:
+def daemons(folder: Path, *options: str) -> Iterator[Daemons]:
     """No process is left when this ends, whatever happens."""
-    swarm = Daemons(folder)
+    swarm = Daemons(folder, *options)
     try:
         yield swarm
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from swarm_help import Daemons, daemons, small_manifest, until
 
+from talkoot.averaging.ladder import LADDERS
 from talkoot.cli.demo_node import TALKOOT
 from talkoot.peer.manifest import Compression
 
@@ -63,8 +64,8 @@ def test_the_demo_trains_loses_a_peer_and_gets_it_back(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemons]:
     """Three peers that have committed a round together; tests leave it as healthy as it was."""
-    with daemons(tmp_path_factory.mktemp("swarm")) as made:
-        codecs = Compression(codec="lloyd2", aggregate_codec="lloyd4", feedback_decay=0.95)
+    with daemons(tmp_path_factory.mktemp("swarm"), "--uplink", "0.25") as made:
+        codecs = Compression(codec="auto", aggregate_codec="auto", feedback_decay=0.95)
         made.found(replace(small_manifest(peers=3), compression=codecs))
         made.join()
         made.join()
@@ -78,10 +79,18 @@ def test_status_of_a_running_node_is_json(swarm: Daemons) -> None:
     status = json.loads(answer.stdout)
     assert status["state"] in ("training", "exchanging")
     assert status["round"] >= 1
-    assert (status["codec"], status["aggregate_codec"]) == ("lloyd2", "lloyd4")
-    assert swarm.peers[1].rounds()[-1]["codec"] == "lloyd2"
+    assert (status["codec"], status["aggregate_codec"]) in LADDERS["dense"]
+    assert swarm.peers[1].rounds()[-1]["codec"] in {codec for codec, _ in LADDERS["dense"]}
     assert len(status["peers"]) == 2
     assert all(peer["connected"] for peer in status["peers"])
+
+
+def test_slow_links_choose_codecs_of_few_bits(swarm: Daemons) -> None:
+    def chosen() -> set[str]:
+        return {entry["codec"] for entry in swarm.peers[0].rounds()}
+
+    until(lambda: "lloyd2" in chosen(), "round in lloyd2", swarm.peers)
+    swarm.counted(*swarm.peers, since=swarm.round_of(swarm.peers[0]))
 
 
 @pytest.mark.parametrize("name", ["trainer", "p2pd"])

@@ -247,7 +247,7 @@ class World:
             on_head=lambda certificate: self._head(peer, certificate),
         )
         if self.rules.adaptive is not None:  # what is sent here is too little to be measured
-            peer.node.links.upload.rate = self.random.uniform(2e5, 1e6)
+            peer.node.links.upload.stated = self.random.uniform(2e5, 1e6)
         peer.adjust()
         return peer.node
 

@@ -1,0 +1,103 @@
+"""How fast this peer's uplink is: measured while bulk is sent, or as the volunteer says, and remembered."""
+
+import logging
+import math
+from pathlib import Path
+
+from talkoot.dht.errors import ConfigError
+from talkoot.peer import clock
+from talkoot.peer.small_files import read_small, write_small
+
+log = logging.getLogger("talkoot.links")
+
+BYTES_PER_MBIT = 125_000
+"""Bytes/s of 1 Mbit/s."""
+
+MIN_STATED = 0.01 * BYTES_PER_MBIT
+MAX_STATED = 1e6 * BYTES_PER_MBIT
+"""Slowest and fastest uplink, in bytes/s, that a volunteer may state."""
+
+NEWS = 0.1
+"""Share by which a measurement has to differ from the remembered one to be written down."""
+
+
+class UploadMeter:
+    """How fast bulk leaves this peer, in bytes a second, while there is bulk to send.
+
+    What fits into buffers on the way seems to leave at once, so short bursts say nothing.
+    """
+
+    MIN_BYTES = 8 << 20
+    """A burst counts from this size on."""
+
+    WEIGHT = 0.3
+    """Of a new burst against those before."""
+
+    def __init__(self, stated: float = 0.0) -> None:
+        """`stated` is what the volunteer says, in bytes/s; 0: nothing."""
+        self.stated = stated
+        self.measured = 0.0
+        """0: not measured."""
+        self._active = 0
+        self._began = 0.0
+        self._bytes = 0
+
+    @property
+    def rate(self) -> float:
+        """What is claimed: the measured rate but never more than the stated one; 0: not known."""
+        if self.measured and self.stated:
+            return min(self.measured, self.stated)
+        return self.measured or self.stated
+
+    def begin(self) -> None:
+        """A lane starts to send."""
+        if self._active == 0:
+            self._began, self._bytes = clock.now(), 0
+        self._active += 1
+
+    def sent(self, num_bytes: int) -> None:
+        """Bytes that a lane has handed over."""
+        self._bytes += num_bytes
+
+    def end(self) -> None:
+        """A lane has nothing left."""
+        self._active -= 1
+        seconds = clock.now() - self._began
+        if self._active == 0 and self._bytes >= self.MIN_BYTES and seconds > 0:
+            rate = self._bytes / seconds
+            self.measured += (self.WEIGHT if self.measured else 1.0) * (rate - self.measured)
+
+
+class Memory:
+    """Keeps a measurement in a file, so that a peer that was restarted knows its uplink at once."""
+
+    def __init__(self, path: Path, meter: UploadMeter) -> None:
+        """Takes up what is there; a file that is damaged is as good as none."""
+        self._path = path
+        self._meter = meter
+        self._written = 0.0
+        self._take_up()
+
+    def _take_up(self) -> None:
+        try:
+            rate = float(read_small(self._path) or b"0")
+        except (ConfigError, ValueError):
+            log.warning("%s is damaged; the uplink will be measured again", self._path)
+            return
+        if math.isfinite(rate) and 0.0 < rate <= MAX_STATED:
+            self._meter.measured = self._written = rate
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether `write` would tell anything new."""
+        return abs(self._meter.measured - self._written) > NEWS * self._written
+
+    def write(self) -> None:
+        """Remember the present rate, durably; what cannot be written will be measured again."""
+        measured = self._meter.measured
+        try:
+            write_small(self._path, b"%.0f\n" % measured)
+        except ConfigError as error:
+            log.info("%s; the uplink will be measured again", error)
+            return
+        self._written = measured
