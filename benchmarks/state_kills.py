@@ -1,0 +1,366 @@
+"""A node's state under SIGKILL: at every call that changes the disk, then at random instants.
+
+A process commits round after round (contribution noted, outer step, vote, state, logs) and is killed; the
+next one opens what is left. It must find a certified round with the digest that an undisturbed run has
+after so many rounds, no round less than the killed process had committed, and go on from there.
+
+    python benchmarks/state_kills.py [--numel 2000000] [--rounds 3] [--random 500] [--seed 0]
+        [--dir DIR] [--json FILE]
+
+Exit code 1 when anything was lost.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any
+
+import msgspec
+import torch
+
+from talkoot.averaging.certificate import Certificate, Contribution, Signature, Value, genesis, vote_bytes
+from talkoot.averaging.digest import state_tree
+from talkoot.averaging.rules import Rules
+from talkoot.averaging.succession import next_ledger
+from talkoot.dht.identity import Identity, verify
+from talkoot.peer import presets
+from talkoot.peer.founding import first_ledger
+from talkoot.peer.holdings import Holdings, number_of, open_holdings
+from talkoot.peer.rules_of import rules_of
+from talkoot.peer.statedir import StateDir
+from talkoot.peer.store import OuterStore
+
+US = Identity.from_seed(b"k" * 32)
+
+CALLS = ("open", "mkdir", "fsync", "pwrite", "ftruncate", "posix_fallocate", "replace", "rename", "unlink")
+"""Functions of `os` that change a disk or make a change durable."""
+
+START_S = 10.0
+"""A node may take so long to open its state, hashing apart."""
+
+REFERENCE = 64
+"""Rounds whose digests are computed beforehand."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """What a process found when it opened the state."""
+
+    round: int
+    digest: bytes
+    certified: bool
+    open_s: float
+    """Everything, hashing included."""
+    hash_s: float
+
+
+@dataclass(frozen=True)
+class Death:
+    """When a process is to be killed: at the n-th call that changes the disk, before or after it."""
+
+    at: int
+    after: bool
+
+
+NEVER = Death(0, after=False)
+
+
+class Killer:
+    """Kills this process when it is time; counts the calls."""
+
+    def __init__(self, death: Death) -> None:
+        self.count = 0
+        self._at, self._after = death.at, death.after
+        for name in CALLS:
+            setattr(os, name, self._wrap(getattr(os, name)))
+
+    def _wrap(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            self.count += 1
+            if self.count == self._at and not self._after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = call(*arguments, **named)
+            if self.count == self._at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return wrapped
+
+
+class Subject:
+    """A swarm of one peer on the disk."""
+
+    def __init__(self, folder: Path, numel: int) -> None:
+        draft = presets.make("numpy-test", name="kills")
+        manifest = replace(
+            draft,
+            swarm=replace(draft.swarm, founders=(US.peer_id,)),
+            model=replace(draft.model, layout="00" * 32, numel=numel),
+        )
+        self.paths = StateDir(folder)
+        self.rules: Rules = rules_of(manifest)
+        self.paths.prepare()
+        ledger = first_ledger(manifest, (US.key,))
+        theta_P = torch.randn(numel, generator=torch.Generator().manual_seed(1))
+        digest = state_tree(theta_P, torch.zeros(numel), ledger.encode()).digest
+        start = genesis(manifest.swarm_id, digest, (US.key,), US)
+        OuterStore.create(
+            self.paths.outer, numel, theta_P, ledger=ledger.encode(), certificate=start.encode()
+        )
+        open_holdings(self.paths, self.rules).close()
+
+    def open(self) -> Holdings:
+        """As a node does at its start."""
+        return open_holdings(self.paths, self.rules)
+
+
+def commit_round(holdings: Holdings) -> None:
+    """One round of one peer, in the order in which a node writes; the same round gives the same state."""
+    number = holdings.ledger.round
+    header = Contribution(
+        swarm=holdings.ledger.swarm,
+        round=number,
+        prior=holdings.digest,
+        key=US.key,
+        root=bytes(32),
+        norm2=1.0,
+        steps=20,
+        tokens=100,
+        numel=holdings.rules.numel,
+        codec=holdings.ledger.codec,
+    )
+    cut = (msgspec.structs.replace(header, signature=US.sign(header.unsigned())),)
+    holdings.remember_contribution()
+    ledger = next_ledger(holdings.ledger, cut, (US.key,), holdings.rules)
+    generator = torch.Generator().manual_seed(number)
+    digest = holdings.apply(torch.randn(holdings.rules.numel, generator=generator), ledger)
+    value = Value(
+        swarm=ledger.swarm,
+        round=number,
+        prior=holdings.digest,
+        cut=cut,
+        present=(US.key,),
+        parts=(),
+        digest=digest,
+        voters=ledger.voters,
+    )
+    holdings.write_voter_journal(value.hash)
+    vote = US.sign(vote_bytes(value, value.hash, 0, "commit", weak=False))
+    certificate = Certificate(value=value, attempt=0, weak=False, votes=(Signature(US.key, vote),))
+    holdings.commit(certificate, ledger)
+
+
+def is_certified(certificate: Certificate) -> bool:
+    """Whether our own vote, the only one there is, is under it; a genesis has none."""
+    value = certificate.value
+    if number_of(certificate) == 0:
+        return True
+    message = vote_bytes(value, value.hash, certificate.attempt, "commit", weak=False)
+    return any(verify(vote.voter, message, vote.signature) for vote in certificate.votes)
+
+
+def forked(work: Callable[[int], None]) -> tuple[int, int]:
+    """Run `work(descriptor)` in a child; returns its process id and where it reports to."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writing)
+        return child, reading
+    os.close(reading)
+    code = 1
+    try:
+        work(writing)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def said(reading: int) -> list[str]:
+    """Whole lines of a child that has ended."""
+    with os.fdopen(reading) as file:
+        return [line.strip() for line in file if line.endswith("\n")]
+
+
+def train(subject: Subject, rounds: int | None, death: Death = NEVER) -> Callable[[int], None]:
+    """A child that commits rounds and says so; it ends with how many calls there were."""
+
+    def work(descriptor: int) -> None:
+        killer = Killer(death)
+        holdings = subject.open()
+        os.write(descriptor, b"%d\n" % holdings.ledger.round)
+        while rounds is None or holdings.ledger.round < rounds:
+            commit_round(holdings)
+            os.write(descriptor, b"%d\n" % holdings.ledger.round)
+        holdings.close()
+        os.write(descriptor, b"calls %d\n" % killer.count)
+
+    return work
+
+
+def look(subject: Subject) -> Opened:
+    """Open the state in a process of its own. Raises RuntimeError when it cannot be opened."""
+
+    def work(descriptor: int) -> None:
+        began = time.perf_counter()
+        holdings = subject.open()
+        open_s = time.perf_counter() - began
+        began = time.perf_counter()
+        found = holdings.store.compute_digest()
+        hash_s = time.perf_counter() - began
+        fits = found == holdings.digest == holdings.head.value.digest
+        result = {
+            "round": holdings.ledger.round,
+            "digest": found.hex(),
+            "certified": fits and is_certified(holdings.head),
+            "open_s": open_s,
+            "hash_s": hash_s,
+        }
+        holdings.close()
+        os.write(descriptor, json.dumps(result).encode() + b"\n")
+
+    child, reading = forked(work)
+    lines = said(reading)
+    os.waitpid(child, 0)
+    if not lines:
+        raise RuntimeError("the state cannot be opened any more")
+    found = json.loads(lines[0])
+    return Opened(**{**found, "digest": bytes.fromhex(found["digest"])})
+
+
+class Trial:
+    """Kills, and what the next process found each time."""
+
+    def __init__(self, folder: Path, numel: int, rounds: int) -> None:
+        """In the first `rounds` rounds every call is tried."""
+        self.folder, self.numel, self.rounds = folder, numel, rounds
+        self.opened: list[Opened] = []
+        self.wrong: list[str] = []
+        self._subjects = 0
+        self.reference = self._reference()
+
+    def fresh(self) -> Subject:
+        """A new swarm, the same as all others."""
+        self._subjects += 1
+        return Subject(self.folder / f"swarm-{self._subjects}", self.numel)
+
+    def _reference(self) -> list[bytes]:
+        subject = self.fresh()
+        holdings = subject.open()
+        digests = [holdings.digest]
+        for _ in range(REFERENCE):
+            commit_round(holdings)
+            digests.append(holdings.digest)
+        holdings.close()
+        self.forget(subject)
+        return digests
+
+    def forget(self, subject: Subject) -> None:
+        """Give its disk back."""
+        for path in sorted(subject.paths.path.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+
+    def check(self, subject: Subject, committed: int, what: str) -> int:
+        """Open what a killed process left; returns its round."""
+        try:
+            found = look(subject)
+        except RuntimeError as error:
+            self.wrong.append(f"{what}: {error}")
+            return -1
+        self.opened.append(found)
+        if not found.certified or found.digest != self.reference[found.round]:
+            self.wrong.append(f"{what}: round {found.round} is not what was certified")
+        if not committed <= found.round <= committed + 1:
+            self.wrong.append(f"{what}: round {found.round} after {committed} had been committed")
+        return found.round
+
+    def at_calls(self) -> int:
+        """Kill before and after every call of the first rounds; returns how many calls there are."""
+        subject = self.fresh()
+        num_calls = self._run(subject)[1]
+        self.forget(subject)
+        for at in range(1, num_calls + 1):
+            for after in (False, True):
+                subject = self.fresh()
+                committed, _ = self._run(subject, Death(at, after))
+                what = f"killed {'after' if after else 'before'} call {at}"
+                self.check(subject, committed, what)
+                if self._run(subject)[0] != self.rounds:
+                    self.wrong.append(f"{what}: the next process did not come to round {self.rounds}")
+                self.forget(subject)
+        return num_calls
+
+    def _run(self, subject: Subject, death: Death = NEVER) -> tuple[int, int]:
+        """Rounds committed, and calls if the child lived to say how many."""
+        child, reading = forked(train(subject, self.rounds, death))
+        lines = said(reading)
+        os.waitpid(child, 0)
+        rounds = [int(line) for line in lines if not line.startswith("calls")]
+        calls = next((int(line.split()[1]) for line in lines if line.startswith("calls")), 0)
+        return max(rounds, default=0), calls
+
+    def at_random(self, num: int, random: Random) -> None:
+        """Kill at random instants, going on with what is left."""
+        subject, at = self.fresh(), 0
+        for number in range(num):
+            if at > REFERENCE // 2:
+                self.forget(subject)
+                subject, at = self.fresh(), 0
+            child, reading = forked(train(subject, None))
+            time.sleep(random.uniform(0.0, 0.5))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            committed = max((int(line) for line in said(reading)), default=at)
+            at = self.check(subject, committed, f"kill {number} at random")
+            if at < 0:
+                return
+        self.forget(subject)
+
+
+def main() -> int:
+    """1 when something was lost."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--numel", type=int, default=2_000_000)
+    parser.add_argument("--rounds", type=int, default=3, help="rounds in which every call is tried")
+    parser.add_argument("--random", type=int, default=500, help="kills at random instants")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dir", type=Path, help="a folder on the disk to try; by default a temporary one")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(dir=options.dir) as folder:
+        trial = Trial(Path(folder), options.numel, options.rounds)
+        calls = trial.at_calls()
+        trial.at_random(options.random, Random(options.seed))
+    beside = [found.open_s - found.hash_s for found in trial.opened]
+    rate = 8 * options.numel / median(found.hash_s for found in trial.opened) / 1e9
+    result = {
+        "numel": options.numel,
+        "calls_in_rounds": calls,
+        "kills": len(trial.opened),
+        "wrong": trial.wrong,
+        "open_beside_hashing_s": {"median": median(beside), "max": max(beside)},
+        "hashing_gb_s": rate,
+    }
+    for what in trial.wrong:
+        print(what)
+    print(
+        f"{2 * calls} kills at {calls} calls of {options.rounds} rounds, {options.random} at random: "
+        f"{len(trial.wrong)} went wrong; opening beside hashing {median(beside):.3f} s, at most "
+        f"{max(beside):.3f} s; hashing {rate:.2f} GB/s"
+    )
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    return 1 if trial.wrong or max(beside) > START_S else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
