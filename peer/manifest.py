@@ -69,6 +69,10 @@ class Swarm:
     """Training starts when this many peers are there (first round only)."""
     max_peers: int = 64
     """Most peers in one group."""
+    trust_days: int = 60
+    """An invite, or a state that was left alone, older than this is not trusted any more: voters who
+    have left since could forge what came after it. Keep it well below the time after which you would no
+    longer trust somebody who was a voter once."""
 
     def __post_init__(self) -> None:
         _require(1 <= len(self.name) <= 64, "swarm.name", "1 to 64 characters")
@@ -76,6 +80,7 @@ class Swarm:
         _require(self.admission in ("invite", "open"), "swarm.admission", '"invite" or "open"')
         _require(1 <= self.start_peers <= 64, "swarm.start_peers", "1 to 64")
         _require(1 <= self.max_peers <= 64, "swarm.max_peers", "1 to 64")
+        _require(1 <= self.trust_days <= 3650, "swarm.trust_days", "1 to 3650")
         _require(len(self.founders) <= 64, "swarm.founders", "at most 64 peer ids")
 
 

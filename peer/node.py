@@ -7,6 +7,7 @@ ends with it.
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import Identity, key_of_peer_id
 from talkoot.dht.network import Network
 from talkoot.dht.records import MAX_TTL_S, PeerRecord
-from talkoot.peer import clock, uplink
+from talkoot.peer import clock, trust, uplink
 from talkoot.peer.certlog import LogCorruptError
 from talkoot.peer.contributor import Contributor
 from talkoot.peer.files import atomic_write
@@ -280,6 +281,8 @@ class Node:
         self.metrics.node(peer_id=self.identity.peer_id, swarm_name=self.manifest.swarm.name)
         if not OuterStore.exists(self.paths.outer):
             require_admission(self.manifest, self.identity, self.membership.admission)
+            if self.membership.anchor is not None:
+                trust.require_recent_invite(self.manifest, self.membership.anchor, time.time())
         await self._obtain_tokenizer(self.manifest)
         self._check_data(self.manifest)
         return self.manifest
@@ -317,6 +320,7 @@ class Node:
                     f"the state in {self.paths.path} cannot be used: {error}; move {self.paths.outer} and "
                     f"{self.paths.round_log.name} away to fetch it from other peers again"
                 ) from error
+            self._require_trust(manifest, holdings)
             await self._catch_up_at_start(holdings)
             return holdings
         self._first_start = True
@@ -329,6 +333,10 @@ class Node:
             if clock.now() > deadline:
                 raise NodeFailed("no peer could give the swarm's state; see the log for their answers")
             await asyncio.sleep(RETRY_PAUSE_S)
+
+    def _require_trust(self, manifest: Manifest, holdings: Holdings) -> None:
+        anchor, outer = self.membership.anchor, self.paths.outer
+        trust.require_recent_state(manifest, holdings, outer, anchor, self.identity.key, time.time())
 
     async def _catch_up_at_start(self, holdings: Holdings) -> None:
         """A returning peer asks around before it goes on; alone it goes on with what it holds."""

@@ -80,7 +80,7 @@ async def fetch_branch(
     """Ask a peer for its head and the chain to it from our anchor. Raises RemoteError, Gone."""
     head, ledger = await client.head()
     number = number_of(ours) if ours else anchor.round if anchor else 0
-    if number_of(head) < number:
+    if number_of(head) < max(number, anchor.round if anchor else 0):
         raise RemoteError(client.peer, "refused", "it has not come as far as our anchor")
     batch = await client.chain(number)
     if not batch or number_of(batch[0]) != number:
@@ -96,6 +96,7 @@ async def fetch_branch(
             if not links or number_of(last) >= number_of(head) or len(chain) >= MAX_CHAIN:
                 break
             batch = await client.chain(number_of(last) + 1)
+        _check_passed(chain, number, anchor)
     except CertificateError as error:
         raise RemoteError(client.peer, error.reason, str(error)) from error
     if last.value.hash != head.value.hash:
@@ -121,6 +122,16 @@ def _check_start(
         check_anchor(start, anchor)
     else:
         check_genesis(start, founders, check)
+
+
+def _check_passed(chain: Sequence[Certificate], number: int, anchor: Anchor | None) -> None:
+    """Raise CertificateError unless the chain after `number` passes an anchor that lies beyond it."""
+    if anchor is None or anchor.round <= number:
+        return
+    passed = next((item for item in chain if number_of(item) == anchor.round), None)
+    if passed is None:
+        raise CertificateError("wrong_anchor", "the chain ends before the state that the invite names")
+    check_anchor(passed, anchor)
 
 
 def prefers(holdings: Holdings, branch: Branch) -> tuple[bool, str]:
