@@ -107,11 +107,15 @@ def seal(identity: Identity, record: PeerRecord, *, issued: float, expires: floa
 def next_times(now: float, ttl_s: float, last: tuple[float, float]) -> tuple[float, float]:
     """Issue time and expiration of our next record, given those of the `last`.
 
-    Both are strictly later than before, even if the clock was set back or the time to live is shorter:
-    only a later record replaces one. Raises ValueError for a time to live that is not 0 to MAX_TTL_S.
+    Both are strictly later than before, even if the clock was set back a little or the time to live is
+    shorter: only a later record replaces one. Set back by more than MAX_SKEW_S, they begin again: nobody
+    whose clock is right took the last record, nor would take a later one before its time has come.
+    Raises ValueError for a time to live that is not 0 to MAX_TTL_S.
     """
     if not 0 < ttl_s <= MAX_TTL_S:
         raise ValueError(f"a record lives for at most {MAX_TTL_S:.0f} seconds")
+    if last[0] > now + MAX_SKEW_S:
+        last = (0.0, 0.0)
     issued = max(now, last[0] + 1e-3)
     # A millisecond less than allowed, for the rounding of the difference.
     return issued, min(max(issued + ttl_s, last[1] + 1e-3), issued + MAX_TTL_S - 1e-3)
@@ -156,9 +160,14 @@ def open_envelope(envelope: bytes, *, owner: bytes, swarm: bytes, now: float) ->
     return signed
 
 
+def is_from_the_future(signed: SignedRecord, now: float) -> bool:
+    """Whether it was issued by a clock that is ahead of ours by more than is allowed."""
+    return signed.issued > now + MAX_SKEW_S
+
+
 def check_time(signed: SignedRecord, now: float) -> None:
     """Raises RemoteError (`stale`) for a record that expired or that comes from the future."""
-    if not (now < signed.expires and signed.issued <= now + MAX_SKEW_S):
+    if now >= signed.expires or is_from_the_future(signed, now):
         raise RemoteError(signed.record.key, "stale", "record expired or from the future")
 
 

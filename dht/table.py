@@ -83,6 +83,8 @@ class RecordTable:
     def _take(self, owner: bytes, envelope: bytes, now: float, known: Entry | None, local: bool) -> None:
         signed = records.parse(envelope, owner=owner, swarm=self.swarm)
         records.check_time(signed, now)
+        if known is not None and records.is_from_the_future(known.signed, now):
+            known = None  # our clock was ahead when it was taken, and was set back: its time comes only later
         if known is not None and signed.issued <= known.signed.issued:
             raise RemoteError(owner, "stale", "older than the known record")
         if not local:

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from talkoot.dht import records, table
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import Identity
-from talkoot.dht.records import MAX_RECORD_BYTES, MAX_TTL_S, PeerRecord, next_times, open_envelope, seal
+from talkoot.dht.records import (
+    MAX_RECORD_BYTES,
+    MAX_SKEW_S,
+    MAX_TTL_S,
+    PeerRecord,
+    next_times,
+    open_envelope,
+    seal,
+)
 from talkoot.dht.table import RecordTable
 
 OWNER = Identity.from_seed(b"o" * 32)
@@ -115,9 +123,10 @@ def test_garbage_is_refused_by_name(data: bytes) -> None:
 def test_times_of_our_own_records_only_grow() -> None:
     first = next_times(NOW, 60, (0.0, 0.0))
     assert first == (NOW, NOW + 60)
-    later = next_times(NOW - 1000, 1, first)  # the clock was set back, and the record lives shorter
+    later = next_times(NOW - MAX_SKEW_S, 1, first)  # the clock was set back, and the record lives shorter
     assert later[0] > first[0]
     assert later[1] > first[1]
+    assert next_times(NOW - MAX_SKEW_S - 1, 60, first) == (NOW - MAX_SKEW_S - 1, NOW - MAX_SKEW_S + 59)
     assert seal(OWNER, record(), issued=NOW, expires=next_times(NOW, MAX_TTL_S, (0, 0))[1])
     with pytest.raises(ValueError, match="lives for"):
         next_times(NOW, MAX_TTL_S + 1, (0.0, 0.0))
@@ -140,6 +149,18 @@ def test_an_older_record_never_replaces_a_newer_one() -> None:
     assert dict(rejected) == {"stale": 2}
     assert target.peers(NOW + 101) == {}
     assert not target.accept(OWNER.key, new, NOW + 102)
+
+
+def test_a_clock_that_was_ahead_silences_nobody() -> None:
+    """Ours was: we hold our own record and that of another, who was as wrong. Both were set right."""
+    target, rejected = make_table()
+    future = envelope(issued=NOW + 300, round=3, ttl_s=60)
+    assert target.accept(OWNER.key, future, NOW + 300)
+    assert target.accept(OWNER.key, envelope(issued=NOW + 1, round=4, ttl_s=60), NOW + 1)
+    assert target.peers(NOW + 1)[OWNER.key].round == 4
+    assert not target.accept(OWNER.key, future, NOW + 2)
+    assert target.peers(NOW + 2)[OWNER.key].round == 4
+    assert dict(rejected) == {"stale": 1}
 
 
 def test_owners_and_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
