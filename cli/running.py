@@ -8,8 +8,7 @@ import typer
 
 from talkoot.cli.options import StateDirOption, parse_bytes, state_path
 from talkoot.dht.errors import ConfigError
-from talkoot.peer.options import RunOptions
-from talkoot.peer.uplink import BYTES_PER_MBIT
+from talkoot.peer.options import BYTES_PER_MBIT, RunOptions
 
 
 def run(

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from talkoot.peer.uplink import MAX_STATED, MIN_STATED
-
 Profile = Literal["test", "home", "lan"]
 
 PROFILES: tuple[Profile, ...] = ("test", "home", "lan")
@@ -13,6 +11,13 @@ PROFILES: tuple[Profile, ...] = ("test", "home", "lan")
 Role = Literal["full", "client"]
 
 ROLES: tuple[Role, ...] = ("full", "client")
+
+BYTES_PER_MBIT = 125_000
+"""Bytes/s of 1 Mbit/s."""
+
+MIN_UPLINK = 0.01 * BYTES_PER_MBIT
+MAX_UPLINK = 1e6 * BYTES_PER_MBIT
+"""Slowest and fastest uplink, in bytes/s, that a volunteer may state."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +68,7 @@ class RunOptions:
             raise ValueError("threads must be 0 or more")
         if self.memory_limit_bytes < 0:
             raise ValueError("memory_limit_bytes must be 0 or more")
-        if self.uplink != 0 and not MIN_STATED <= self.uplink <= MAX_STATED:
+        if self.uplink != 0 and not MIN_UPLINK <= self.uplink <= MAX_UPLINK:
             raise ValueError("uplink must be 0.01 to 1000000 Mbit/s")
         if self.role not in ROLES:
             raise ValueError("role must be one of " + ", ".join(ROLES))

@@ -6,16 +6,10 @@ from pathlib import Path
 
 from talkoot.dht.errors import ConfigError
 from talkoot.peer import clock
+from talkoot.peer.options import MAX_UPLINK
 from talkoot.peer.small_files import read_small, write_small
 
 log = logging.getLogger("talkoot.links")
-
-BYTES_PER_MBIT = 125_000
-"""Bytes/s of 1 Mbit/s."""
-
-MIN_STATED = 0.01 * BYTES_PER_MBIT
-MAX_STATED = 1e6 * BYTES_PER_MBIT
-"""Slowest and fastest uplink, in bytes/s, that a volunteer may state."""
 
 NEWS = 0.1
 """Share by which a measurement has to differ from the remembered one to be written down."""
@@ -84,7 +78,7 @@ class Memory:
         except (ConfigError, ValueError):
             log.warning("%s is damaged; the uplink will be measured again", self._path)
             return
-        if math.isfinite(rate) and 0.0 < rate <= MAX_STATED:
+        if math.isfinite(rate) and 0.0 < rate <= MAX_UPLINK:
             self._meter.measured = self._written = rate
 
     @property

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from talkoot.peer.options import RunOptions
-from talkoot.peer.uplink import MAX_STATED, Memory, UploadMeter
+from talkoot.peer.options import MAX_UPLINK, RunOptions
+from talkoot.peer.uplink import Memory, UploadMeter
 
 
 def measured(rate: float, *, stated: float = 0.0) -> UploadMeter:
@@ -60,7 +60,7 @@ def test_a_disk_that_takes_nothing_costs_only_the_memory(tmp_path: Path) -> None
     assert meter.rate == 1e6
 
 
-@pytest.mark.parametrize("uplink", [-1.0, 1.0, 2 * MAX_STATED, float("nan")])
+@pytest.mark.parametrize("uplink", [-1.0, 1.0, 2 * MAX_UPLINK, float("nan")])
 def test_an_uplink_that_there_is_not_is_refused(tmp_path: Path, uplink: float) -> None:
     with pytest.raises(ValueError, match="uplink must be"):
         RunOptions(state_dir=tmp_path, uplink=uplink)
