@@ -1,4 +1,7 @@
-"""HEAD of the outer state: the small file that says which generation is committed, and what it is."""
+"""HEAD of the outer state: the small file that says which generation is committed, and what it is.
+
+SNAPSHOT, in the same form, names the one that is kept for others to download.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +12,7 @@ from blake3 import blake3
 from talkoot.peer.files import atomic_write, ignore_step
 
 HEAD = "HEAD"
+SNAPSHOT = "SNAPSHOT"
 
 MAX_HEAD_BYTES = 16 << 20
 """Longest HEAD that is read; a ledger and a certificate are far below."""
@@ -41,30 +45,32 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Encoded certificate of the last round; empty at genesis."""
 
 
-def read_head(path: Path) -> Head | None:
+def read_head(path: Path, name: str = HEAD) -> Head | None:
     """The HEAD in a store's directory; None if there is none. Raises StoreCorruptError, OSError."""
     try:
-        with (path / HEAD).open("rb") as file:
+        with (path / name).open("rb") as file:
             data = file.read(MAX_HEAD_BYTES + 1)
     except FileNotFoundError:
         return None
     start = len(_MAGIC) + _CHECKSUM_BYTES
     body = data[start:]
     if len(data) > MAX_HEAD_BYTES or data[:start] != _MAGIC + _checksum(body):
-        raise StoreCorruptError(f"{path / HEAD} does not fit its checksum")
+        raise StoreCorruptError(f"{path / name} does not fit its checksum")
     try:
         head = msgspec.msgpack.decode(body, type=Head)
     except msgspec.DecodeError as error:
-        raise StoreCorruptError(f"{path / HEAD} is malformed: {error}") from error
+        raise StoreCorruptError(f"{path / name} is malformed: {error}") from error
     if head.generation in ("", ".", "..") or "/" in head.generation:
-        raise StoreCorruptError(f"{path / HEAD} names no directory: {head.generation!r}")
+        raise StoreCorruptError(f"{path / name} names no directory: {head.generation!r}")
     return head
 
 
-def write_head(path: Path, head: Head, *, hook: Callable[[str], None] = ignore_step) -> None:
+def write_head(
+    path: Path, head: Head, *, name: str = HEAD, hook: Callable[[str], None] = ignore_step
+) -> None:
     """Replace HEAD. Raises OSError as `atomic_write` does."""
     body = msgspec.msgpack.encode(head)
-    atomic_write(path / HEAD, _MAGIC + _checksum(body) + body, hook=hook)
+    atomic_write(path / name, _MAGIC + _checksum(body) + body, hook=hook)
 
 
 def _checksum(body: bytes) -> bytes:

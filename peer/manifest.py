@@ -299,6 +299,19 @@ class Round:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class State:
+    """Section [state]: what is kept for peers that join or come back."""
+
+    snapshot_rounds: int = 8
+    """After each round whose number is a multiple of this, every peer keeps the outer state beside the newest
+    one, until the next such round: newcomers download one and the same state from all of them while rounds
+    go on. Costs the disk of one more outer state. 0: none is kept."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.snapshot_rounds <= 10**6, "state.snapshot_rounds", "0 to 1000000")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """All sections together."""
 
@@ -316,6 +329,8 @@ class Manifest:
     """How pseudo-gradients travel."""
     round: Round = field(default_factory=Round)
     """When rounds close and how long their phases may take."""
+    state: State = field(default_factory=State)
+    """What is kept for peers that join or come back."""
     protocol: int = PROTOCOL_VERSION
     """Version of everything on the wire; peers of one swarm speak the same."""
 

@@ -1,33 +1,48 @@
-"""The outer state on disk: two generations of mapped files, and a HEAD that names the committed one.
+"""The outer state on disk: generations of mapped files, and a HEAD that names the committed one.
 
-`stage` hands out the generation that HEAD does not name; `commit` makes it durable, then replaces HEAD. A
+`stage` hands out a generation that HEAD does not name; `commit` makes it durable, then replaces HEAD. A
 process killed at any instant therefore finds one whole committed generation.
+`pin` keeps the head as the *snapshot*: SNAPSHOT names it, too, and its generation is not handed out until
+another one is pinned, so that others can download it while rounds go on.
 Calls block on the disk; the daemon makes them in worker threads, one at a time.
 """
 
+import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 import msgspec
 import torch
 
-from talkoot.averaging.digest import state_tree
 from talkoot.peer.files import fsync_directory, ignore_step
 from talkoot.peer.generation import FILES, Generation
-from talkoot.peer.head import HEAD, Head, StoreCorruptError, StoreMissingError, read_head, write_head
+from talkoot.peer.hashing import hash_state
+from talkoot.peer.head import (
+    HEAD,
+    SNAPSHOT,
+    Head,
+    StoreCorruptError,
+    StoreMissingError,
+    read_head,
+    write_head,
+)
+
+log = logging.getLogger("talkoot.state")
 
 BYTES_PER_ELEMENT = 4
-GENERATIONS = ("a", "b")
+GENERATIONS = ("a", "b", "c")
+"""The third is made when a snapshot is kept beside the head and the next state."""
 
 
 class OuterStore:
     """The outer state of one peer. One instance and one writer at a time for a directory."""
 
     def __init__(self, path: Path, numel: int, *, hook: Callable[[str], None] = ignore_step) -> None:
-        """Map both generations, creating and allocating their files where needed.
+        """Map the generations that are there, and two at least, allocating their files where needed.
 
-        Use `create`, `prepare` or `open`. Raises OSError, with ENOSPC when the disk cannot hold them.
+        Use `create`, `prepare`, `salvage` or `open`. Raises OSError, with ENOSPC for too small a disk.
         """
         if numel < 1:
             raise ValueError("numel must be at least 1")
@@ -35,14 +50,30 @@ class OuterStore:
         self.numel = numel
         self._hook = hook
         self._head: Head | None = None
-        self._head_on_disk_is_certain = True
-        self._generations = {name: Generation.map(path / name, numel) for name in GENERATIONS}
+        self._snapshot: Head | None = None
+        self._on_disk_is_certain = {HEAD: True, SNAPSHOT: True}
+        self._staged = ""
+        self._generations = {
+            name: Generation.map(path / name, numel)
+            for name in GENERATIONS
+            if name in GENERATIONS[:2] or (path / name).exists()
+        }
         fsync_directory(path)
 
     @staticmethod
     def needed_bytes(numel: int) -> int:
-        """Disk that a store takes, sidecars apart."""
+        """Disk that a store takes with its snapshot, sidecars apart."""
         return len(GENERATIONS) * 2 * numel * BYTES_PER_ELEMENT
+
+    @staticmethod
+    def unallocated_bytes(path: Path, numel: int) -> int:
+        """Of them, those for which a cut off download did not take the place yet. Raises OSError."""
+        taken = 0
+        for name in GENERATIONS:
+            for file in FILES:
+                with suppress(FileNotFoundError):
+                    taken += 512 * (path / name / file).stat().st_blocks
+        return max(0, OuterStore.needed_bytes(numel) - taken)
 
     @staticmethod
     def exists(path: Path) -> bool:
@@ -59,6 +90,17 @@ class OuterStore:
         if cls.exists(path):
             raise FileExistsError(f"{path} holds an outer state already")
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (path / SNAPSHOT).unlink(missing_ok=True)
+        return cls(path, numel, hook=hook)
+
+    @classmethod
+    def salvage(cls, path: Path, numel: int, *, hook: Callable[[str], None] = ignore_step) -> Self:
+        """A store whose committed state cannot be used: empty until `commit`, with the files as they are.
+
+        The HEAD on disk stays until then; a SNAPSHOT is forgotten. Raises OSError.
+        """
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (path / SNAPSHOT).unlink(missing_ok=True)
         return cls(path, numel, hook=hook)
 
     @classmethod
@@ -81,7 +123,7 @@ class OuterStore:
         staged = store.stage()
         _fill(staged.theta, [theta] if isinstance(theta, torch.Tensor) else theta)
         staged.momentum.zero_()
-        digest = state_tree(staged.theta, staged.momentum, ledger).digest
+        digest = hash_state(staged.theta, staged.momentum, ledger).digest
         store.commit(staged, round=round, digest=digest, ledger=ledger, certificate=certificate)
         return store
 
@@ -100,6 +142,7 @@ class OuterStore:
         _check_sizes(path / head.generation, numel)
         store = cls(path, numel, hook=hook)
         store._head = head
+        store._snapshot = _read_snapshot(path, numel)
         if verify and store.compute_digest() != head.digest:
             raise StoreCorruptError(f"the outer state in {path} does not have its digest")
         return store
@@ -130,21 +173,66 @@ class OuterStore:
         """Committed outer momentum, numel fp32; read only."""
         return self.current.momentum
 
+    @property
+    def snapshot(self) -> Head | None:
+        """What was pinned last. After `open` only its file was checked: compare its digest before use."""
+        return self._snapshot
+
+    @property
+    def snapshot_generation(self) -> Generation:
+        """The vectors of `snapshot`, which must not be None; read only, whole until `pin` or `unpin`."""
+        assert self._snapshot is not None
+        return self._generations[self._snapshot.generation]
+
+    @property
+    def generations(self) -> tuple[Generation, ...]:
+        """All that are mapped, whatever they hold."""
+        return tuple(self._generations.values())
+
     def compute_digest(self) -> bytes:
         """Digest of the committed bytes, read again."""
-        return state_tree(self.theta, self.momentum, self.head.ledger).digest
+        return hash_state(self.theta, self.momentum, self.head.ledger).digest
 
     def stage(self) -> Generation:
-        """The other generation, to be overwritten in full; its content is whatever was there.
+        """Another generation, to be overwritten in full; its content is whatever was there.
 
-        Whoever still read the generation before the head must have finished. Raises OSError if a failed
-        commit left HEAD in doubt and it cannot be written now, or if the disk cannot hold the files.
+        Whoever still read the generation before the head must have finished. A snapshot for which the disk
+        has no room any more is given up. Raises OSError if a failed commit left HEAD in doubt and it cannot
+        be written now, or if the disk cannot hold the files.
         """
-        if not self._head_on_disk_is_certain:
-            self._restore_head()
-        staged = self._generations[self._other()]
+        self._settle()
+        staged = self._free()
         staged.allocate()
+        self._staged = staged.path.name
         return staged
+
+    def stage_generation(self, name: str) -> Generation:
+        """As `stage`, a certain one, in a store that is `empty`: to repair what a HEAD on disk names."""
+        assert self.empty
+        staged = self._generations[name]
+        staged.allocate()
+        self._staged = name
+        return staged
+
+    def _free(self) -> Generation:
+        """One that neither HEAD nor SNAPSHOT names."""
+        named = {head.generation for head in (self._head, self._snapshot) if head is not None}
+        order: tuple[str, ...] = GENERATIONS
+        if self._head is not None:  # the one before the head stays longest: others may be fetching it
+            at = GENERATIONS.index(self._head.generation)
+            order = GENERATIONS[at + 1 :] + GENERATIONS[:at]
+        free = [name for name in order if name not in named]
+        there = [name for name in free if name in self._generations]
+        if there:
+            return self._generations[there[0]]
+        try:
+            self._generations[free[0]] = Generation.map(self.path / free[0], self.numel)
+            fsync_directory(self.path)
+        except OSError as error:
+            log.warning("no room for another generation (%s): the snapshot is given up", error.strerror)
+            self.unpin()
+            return self._free()
+        return self._generations[free[0]]
 
     def commit(
         self,
@@ -161,39 +249,61 @@ class OuterStore:
         the head is the old one: commit the same content again, or call `stage` before writing other content.
         """
         name = staged.path.name
-        if staged is not self._generations[self._other()]:
+        if name != self._staged or staged is not self._generations[name]:
             raise ValueError("only the generation that stage() gave can be committed")
         staged.sync(self._hook)
         head = Head(generation=name, round=round, digest=digest, ledger=ledger, certificate=certificate)
-        self._write_head(head)
+        self._write(HEAD, head)
         self._head = head
+        self._staged = ""
         for generation in self._generations.values():
             generation.release()
 
     def recertify(self, certificate: bytes) -> None:
         """Replace the certificate of the head, as when a weak one becomes final. Raises OSError."""
         head = msgspec.structs.replace(self.head, certificate=certificate)
-        self._write_head(head)
+        self._write(HEAD, head)
         self._head = head
 
-    def _write_head(self, head: Head) -> None:
-        self._head_on_disk_is_certain = False
-        write_head(self.path, head, hook=self._hook)
-        self._head_on_disk_is_certain = True
+    def pin(self) -> None:
+        """Keep the head as the snapshot, in place of the one before. Raises OSError; then that one stays."""
+        self._write(SNAPSHOT, self.head)
+        self._snapshot = self._head
 
-    def _restore_head(self) -> None:
-        """After a failed write: HEAD may name the generation that is about to be overwritten."""
-        if self._head is None:
-            (self.path / HEAD).unlink(missing_ok=True)
-            fsync_directory(self.path)
-        elif read_head(self.path) != self._head:
-            write_head(self.path, self._head, hook=self._hook)
-        self._head_on_disk_is_certain = True
+    def unpin(self) -> None:
+        """Keep no snapshot. Raises OSError."""
+        self._snapshot = None
+        self._on_disk_is_certain[SNAPSHOT] = False
+        self._settle()
 
-    def _other(self) -> str:
-        if self._head is None:
-            return GENERATIONS[0]
-        return GENERATIONS[1 - GENERATIONS.index(self._head.generation)]
+    def _write(self, name: str, head: Head) -> None:
+        self._on_disk_is_certain[name] = False
+        write_head(self.path, head, name=name, hook=self._hook)
+        self._on_disk_is_certain[name] = True
+
+    def _settle(self) -> None:
+        """After a failed write: HEAD or SNAPSHOT may name a generation that is about to be overwritten."""
+        for name, head in ((HEAD, self._head), (SNAPSHOT, self._snapshot)):
+            if self._on_disk_is_certain[name]:
+                continue
+            if head is None:
+                (self.path / name).unlink(missing_ok=True)
+                fsync_directory(self.path)
+            elif read_head(self.path, name) != head:
+                write_head(self.path, head, name=name, hook=self._hook)
+            self._on_disk_is_certain[name] = True
+
+
+def _read_snapshot(path: Path, numel: int) -> Head | None:
+    """What SNAPSHOT names, if that is there."""
+    try:
+        head = read_head(path, SNAPSHOT)
+        if head is not None:
+            _check_sizes(path / head.generation, numel)
+    except StoreCorruptError as error:
+        log.warning("the snapshot is not used: %s", error)
+        return None
+    return head
 
 
 def _check_sizes(path: Path, numel: int) -> None:
