@@ -42,6 +42,10 @@ def run(
         float,
         typer.Option(metavar="MBIT", help="What your connection sends, in Mbit/s; 0: measured."),
     ] = 0.0,
+    serve_rate: Annotated[
+        str,
+        typer.Option(metavar="SIZE", help="State sent to joining peers a second, such as 2MB; 0: no limit."),
+    ] = "0",
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log more.")] = False,
 ) -> None:
     """Train in a swarm until stopped: found it (MANIFEST), join it (--join), or go on where this peer was.
@@ -65,6 +69,7 @@ def run(
             profile=profile,  # type: ignore[arg-type]  # checked by RunOptions
             role=role,  # type: ignore[arg-type]  # checked by RunOptions
             uplink=uplink * BYTES_PER_MBIT,
+            serve_rate=float(parse_bytes(serve_rate)),
             verbose=verbose,
         )
     except ConfigError:

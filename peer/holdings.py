@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from talkoot.averaging.certificate import Certificate, decode_certificate
-from talkoot.averaging.digest import StateTree, state_tree
+from talkoot.averaging.digest import StateTree
 from talkoot.averaging.ledger import Ledger, decode_ledger
 from talkoot.averaging.outer import outer_step
 from talkoot.averaging.rules import Rules
@@ -18,7 +18,11 @@ from talkoot.averaging.voting import Journal as VoterJournal
 from talkoot.averaging.voting import decode_journal
 from talkoot.peer.certlog import CertLog
 from talkoot.peer.generation import Generation
+from talkoot.peer.hashing import hash_state
+from talkoot.peer.head import Head
 from talkoot.peer.journal import Journal
+from talkoot.peer.manifest import State
+from talkoot.peer.served import Served
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
 
@@ -29,6 +33,9 @@ VOTER = "voter"
 
 CONTRIBUTED = "contributed"
 """Key under which the outer states are remembered for which we sent a contribution: 32 bytes each."""
+
+KEPT_TIMES = 2
+"""A snapshot that somebody is downloading is kept for so many times `State.snapshot_rounds` at most."""
 
 MAX_CONTRIBUTED = 64
 """Outer states after a final round that are remembered so."""
@@ -42,25 +49,35 @@ def number_of(certificate: Certificate) -> int:
 class Holdings:
     """Open holdings. `head`, `ledger` and `tree` always belong together."""
 
-    def __init__(self, paths: StateDir, store: OuterStore, rules: Rules) -> None:
+    def __init__(self, paths: StateDir, store: OuterStore, rules: Rules, keep: State | None = None) -> None:
         """Use `open_holdings`, `found` or a download."""
         self.store = store
         self.rules = rules
+        self.keep = keep or State()
         self.journal = Journal(paths.journal)
         self.log = CertLog(paths.round_log)
         if self.log.cut_bytes:
             log.warning("%s: the last %d bytes were damaged and are gone", self.log.path, self.log.cut_bytes)
         self.head: Certificate
         self.ledger: Ledger
-        self.tree: StateTree
-        self._staged: tuple[Generation, StateTree] | None = None
-        self._load(state_tree(store.theta, store.momentum, store.head.ledger))
+        self._staged: Served | None = None
+        self._current: Served
+        self._previous: Served | None = None
+        """The state before the head, as long as nothing was staged in its place."""
+        self._snapshot: Served | None = None
+        """The snapshot, once its digest was computed in this process."""
+        self._damaged: Head | None = None
+        """What SNAPSHOT named when its vectors did not have their digest."""
+        self._snapshot_asked = -1
+        """Our number of rounds when somebody last asked for the snapshot."""
+        self._load(hash_state(store.theta, store.momentum, store.head.ledger))
+        self._keep_snapshot()
 
     def _load(self, tree: StateTree) -> None:
         head = self.store.head
         self.head = decode_certificate(head.certificate)
         self.ledger = decode_ledger(head.ledger)
-        self.tree = tree
+        self._current = Served(tree, self.store.current)
         if tree.digest != head.digest or self.head.value.digest != head.digest:
             raise ValueError("the outer state on disk does not have the digest of its certificate")
         number = number_of(self.head)
@@ -75,14 +92,18 @@ class Holdings:
         return self.head.value.digest
 
     @property
+    def tree(self) -> StateTree:
+        """Leaf hashes of the outer state."""
+        return self._current.tree
+
+    @property
     def theta_path(self) -> Path:
         """The file that the trainer reads the outer parameters from."""
         return self.store.current.theta_path
 
     def apply(self, aggregate_P: torch.Tensor, ledger: Ledger) -> bytes:
         """Take the outer step into the staged generation; returns the digest of what is staged."""
-        self._staged = None
-        staged = self.store.stage()
+        staged = self.stage_download()
         outer_step(
             self.store.theta,
             self.store.momentum,
@@ -92,20 +113,19 @@ class Holdings:
             theta_out_P=staged.theta,
             momentum_out_P=staged.momentum,
         )
-        tree = state_tree(staged.theta, staged.momentum, ledger.encode())
-        self._staged = (staged, tree)
+        tree = hash_state(staged.theta, staged.momentum, ledger.encode())
+        self._staged = Served(tree, staged)
         return tree.digest
 
     def commit(self, certificate: Certificate, ledger: Ledger) -> None:
         """Make the staged state the outer state. Raises OSError; then the head is what it was."""
         assert self._staged is not None
-        staged, tree = self._staged
-        assert tree.digest == certificate.value.digest
-        self._install(staged, tree, certificate, ledger)
+        assert self._staged.tree.digest == certificate.value.digest
+        self._install(self._staged, certificate, ledger)
 
-    def _install(self, staged: Generation, tree: StateTree, certificate: Certificate, ledger: Ledger) -> None:
+    def _install(self, staged: Served, certificate: Certificate, ledger: Ledger) -> None:
         self.store.commit(
-            staged,
+            staged.generation,
             round=ledger.round,
             digest=certificate.value.digest,
             ledger=ledger.encode(),
@@ -113,39 +133,50 @@ class Holdings:
         )
         self.log.truncate_from(number_of(certificate))
         self.log.append(number_of(certificate), certificate.encode())
-        self.head, self.ledger, self.tree = certificate, ledger, tree
+        self._previous = self._current
+        self.head, self.ledger, self._current = certificate, ledger, staged
         self._staged = None
+        self._keep_snapshot()
 
     def stage_download(self) -> Generation:
-        """Room for a downloaded state."""
+        """Room for another state."""
         self._staged = None
-        return self.store.stage()
+        staged = self.store.stage()
+        if self._previous is not None and self._previous.generation is staged:
+            self._previous = None
+        if self.store.snapshot is None:
+            self._snapshot = None
+        return staged
 
-    def hold_download(self, staged: Generation, ledger: Ledger, digest: bytes) -> bool:
-        """Keep a downloaded result staged, as `apply` does; False when its digest is another."""
-        tree = state_tree(staged.theta, staged.momentum, ledger.encode())
-        if tree.digest != digest:
-            return False
-        self._staged = (staged, tree)
-        return True
+    @property
+    def staged(self) -> tuple[Generation, StateTree] | None:
+        """The state that waits to be committed, with its leaf hashes."""
+        return (self._staged.generation, self._staged.tree) if self._staged is not None else None
 
-    def state(self, digest: bytes) -> tuple[StateTree, torch.Tensor, torch.Tensor] | None:
-        """Tree, theta and momentum of the outer state, or of the staged one, that has this digest."""
-        if digest == self.digest:
-            return self.tree, self.store.theta, self.store.momentum
-        if self._staged is not None and digest == self._staged[1].digest:
-            staged, tree = self._staged
-            return tree, staged.theta, staged.momentum
+    def hold_download(self, staged: Generation, tree: StateTree) -> None:
+        """Keep a downloaded, verified result staged, as `apply` does."""
+        self._staged = Served(tree, staged)
+
+    def state(self, digest: bytes) -> Served | None:
+        """The state with this digest: the outer one, that before, the staged one or the snapshot."""
+        for served in (self._current, self._staged, self._previous, self._snapshot):
+            if served is not None and served.tree.digest == digest:
+                return served
         return None
 
     def install_download(
-        self, staged: Generation, certificate: Certificate, ledger: Ledger, chain: list[Certificate]
+        self,
+        staged: Generation,
+        tree: StateTree,
+        certificate: Certificate,
+        ledger: Ledger,
+        chain: list[Certificate],
     ) -> None:
-        """Make a downloaded, verified state the outer state. `chain` are the certificates that lead to it.
+        """Make a downloaded state the outer state; every chunk of it was verified against `tree`.
 
-        Raises ValueError when the bytes do not have the certified digest, OSError.
+        `chain` are the certificates that lead to it. Raises ValueError when the tree does not have the
+        certified digest, OSError.
         """
-        tree = state_tree(staged.theta, staged.momentum, ledger.encode())
         if tree.digest != certificate.value.digest:
             raise ValueError("the downloaded state does not have the certified digest")
         if chain:
@@ -153,7 +184,60 @@ class Holdings:
             for link in chain:
                 if number_of(link) < number_of(certificate):
                     self.log.append(number_of(link), link.encode())
-        self._install(staged, tree, certificate, ledger)
+        self._install(Served(tree, staged), certificate, ledger)
+
+    # -- the snapshot --------------------------------------------------------------------------------
+
+    def snapshot(self) -> tuple[Certificate, Ledger] | None:
+        """Certificate and ledger of the state that is kept for others to download.
+
+        The first time after a start this hashes all of it. Nothing is believed without its digest.
+        """
+        kept = self.store.snapshot
+        if kept is None or kept is self._damaged:
+            return None
+        if self._snapshot is None:
+            generation = self.store.snapshot_generation
+            served = Served(hash_state(generation.theta, generation.momentum, kept.ledger), generation)
+            if kept is not self.store.snapshot:
+                return None  # replaced while it was hashed
+            if served.tree.digest != kept.digest:
+                log.warning("the snapshot of round %d is damaged and not used", kept.round)
+                self._damaged = kept
+                return None
+            self._snapshot = served
+        return decode_certificate(kept.certificate), decode_ledger(kept.ledger)
+
+    def snapshot_asked_for(self, digest: bytes) -> None:
+        """Somebody fetches a state: if it is the snapshot, it is kept a while longer."""
+        if self._snapshot is not None and self._snapshot.tree.digest == digest:
+            self._snapshot_asked = number_of(self.head)
+
+    def _keep_snapshot(self) -> None:
+        """Pin the head if its turn has come; on a disk that refuses there is no snapshot then."""
+        every, number = self.keep.snapshot_rounds, number_of(self.head)
+        if every == 0 or number % every or self.head.kind == "weak":
+            return
+        kept = self.store.snapshot
+        if kept is not None and kept.digest == self.digest:
+            self._snapshot = self._current
+            return
+        if kept is not None and self._in_use(kept.round, number):
+            log.info("the snapshot of round %d is kept on, since it is being downloaded", kept.round)
+            return
+        self._snapshot = None
+        try:
+            self.store.pin()
+        except OSError as error:
+            log.warning("no snapshot of round %d: %s", number, error)
+            return
+        self._snapshot = self._current
+
+    def _in_use(self, kept: int, number: int) -> bool:
+        young = number - kept < KEPT_TIMES * self.keep.snapshot_rounds
+        return young and self._snapshot_asked >= number - 1
+
+    # -- certificates --------------------------------------------------------------------------------
 
     def certificate_of(self, round_number: int) -> Certificate | None:
         """The certificate of a round of the chain that we hold, if it is in the log."""
@@ -217,6 +301,6 @@ class Holdings:
         self.log.close()
 
 
-def open_holdings(paths: StateDir, rules: Rules) -> Holdings:
+def open_holdings(paths: StateDir, rules: Rules, keep: State | None = None) -> Holdings:
     """The holdings in a state directory. Raises StoreMissingError, StoreCorruptError, ValueError, OSError."""
-    return Holdings(paths, OuterStore.open(paths.outer, rules.numel), rules)
+    return Holdings(paths, OuterStore.open(paths.outer, rules.numel), rules, keep)

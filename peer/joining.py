@@ -2,30 +2,34 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.rules import Rules
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import peer_id_of
 from talkoot.dht.network import Network
-from talkoot.peer import clock
-from talkoot.peer.certlog import CertLog
+from talkoot.peer import clock, unfinished
+from talkoot.peer.downloading import Downloader, Job, fetch_tree
+from talkoot.peer.fetching import Incomplete
 from talkoot.peer.generation import Generation
-from talkoot.peer.holdings import Holdings, number_of, open_holdings
+from talkoot.peer.head import Head
+from talkoot.peer.holdings import Holdings
+from talkoot.peer.installing import install, remains_of
 from talkoot.peer.invite import Anchor
-from talkoot.peer.manifest import Manifest
+from talkoot.peer.manifest import Manifest, State
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
-from talkoot.peer.sync import Branch, SyncProgress, download, fetch_branch, prefers, ways_apart
+from talkoot.peer.survey import MAX_SOURCES, Target
+from talkoot.peer.sync import Branch, prefers, ways_apart
+from talkoot.peer.sync_progress import SyncProgress
 from talkoot.peer.trainer.protocol import Mode
-from talkoot.peer.transfer import Gone, StateClient
+from talkoot.peer.transfer import Busy, Gone, StateClient
 
 log = logging.getLogger("talkoot.sync")
-
-MAX_MOVES = 20
-"""How often a source may move on to a later round during one download."""
 
 BLAME_S = 60.0
 """How long a peer that gave a wrong answer is not asked again."""
@@ -55,6 +59,14 @@ async def _nothing() -> None:
     """Nothing is to be done before the download: no round is running."""
 
 
+CatchUp = Callable[[Holdings, Branch, Sequence[bytes]], Awaitable[None]]
+"""(what we hold, the branch to the newest state, peers that are on it): replay the rounds in between."""
+
+
+async def _stay(_holdings: Holdings, _branch: Branch, _peers: Sequence[bytes]) -> None:
+    """Catch up later, by another update."""
+
+
 class Joiner:
     """Fetches manifest and state from peers. Keeps track of who gave wrong answers."""
 
@@ -65,9 +77,23 @@ class Joiner:
         self._paths = paths
         self._anchor = anchor
         self._blamed: dict[bytes, float] = {}
-        self.progress: SyncProgress | None = None
-        self.heard = 0
+        self._downloader = Downloader(network, swarm, paths.outer, self._usable, self._blame)
+        self.catch_up: CatchUp = _stay
+        """Called with a new state in place that is not the newest one."""
+        self.replays = False
+        """Whether `catch_up` replays rounds: then a snapshot that several peers keep is the better start."""
+        self.keep = State()
+        """What the manifest says about the state that is kept."""
+
+    @property
+    def progress(self) -> SyncProgress | None:
+        """Of the download that is under way."""
+        return self._downloader.progress
+
+    @property
+    def heard(self) -> int:
         """Peers that answered when they were asked for their state."""
+        return self._downloader.heard
 
     def _usable(self, peers: Iterable[bytes]) -> list[bytes]:
         now = clock.now()
@@ -91,7 +117,7 @@ class Joiner:
                     return await client.manifest(self._swarm)
                 finally:
                     await client.close()
-            except (RemoteError, TimeoutError, Gone) as error:
+            except (RemoteError, TimeoutError, Gone, Busy) as error:
                 self._blame(peer, error)
         return None
 
@@ -104,27 +130,71 @@ class Joiner:
                     return await client.tokenizer(expected_hash)
                 finally:
                     await client.close()
-            except (RemoteError, TimeoutError, Gone) as error:
+            except (RemoteError, TimeoutError, Gone, Busy) as error:
                 self._blame(peer, error)
         return None
+
+    # -- states --------------------------------------------------------------------------------------
 
     async def first_state(
         self, peers: Iterable[bytes], rules: Rules, founders: tuple[bytes, ...]
     ) -> Holdings | None:
         """Fetch a state into an empty state directory. None when nobody could give one."""
         store = await asyncio.to_thread(OuterStore.prepare, self._paths.outer, rules.numel)
-        for peer in self._usable(peers):
-            try:
-                staged = await asyncio.to_thread(store.stage)
-                branch = await self._fetch(peer, None, founders, _nothing, staged)
-            except (RemoteError, TimeoutError) as error:
-                self._blame(peer, error)
-                continue
-            finally:
-                self.progress = None
-            if branch is not None:
-                return await asyncio.to_thread(_install_first, self._paths, store, staged, branch, rules)
-        return None
+        return await self._fill(store, peers, rules, founders)
+
+    async def repair(
+        self, peers: Iterable[bytes], rules: Rules, founders: tuple[bytes, ...]
+    ) -> Holdings | None:
+        """Fetch what is damaged in a state directory, or a newer state. None when nobody could give it.
+
+        Until that is complete the directory stays as it is, apart from chunks that were put right.
+        """
+        remains = await asyncio.to_thread(remains_of, self._paths)
+        store = await asyncio.to_thread(OuterStore.salvage, self._paths.outer, rules.numel)
+        return await self._fill(store, peers, rules, founders, ours=remains.final, damaged=remains.head)
+
+    async def _fill(
+        self,
+        store: OuterStore,
+        peers: Iterable[bytes],
+        rules: Rules,
+        founders: tuple[bytes, ...],
+        *,
+        ours: Certificate | None = None,
+        damaged: Head | None = None,
+    ) -> Holdings | None:
+        """Fetch a state into a store without a head; `damaged` is what its HEAD on disk says."""
+
+        async def stage(target: Target) -> Generation:
+            before = unfinished.begun(store.path)
+            if damaged is not None and damaged.digest == target.digest:
+                name = damaged.generation  # chunks are put right where they are
+            elif before is not None and before[0] == target.digest:
+                name = before[1]
+            else:
+                name = "b" if damaged is not None and damaged.generation == "a" else "a"
+            return await asyncio.to_thread(store.stage_generation, name)
+
+        job = Job(
+            numel=rules.numel,
+            ours=ours,
+            anchor=self._anchor,
+            founders=founders,
+            stage=stage,
+            lasting=self.replays,
+            damaged=damaged.digest if damaged is not None else None,
+        )
+        usable = self._usable(peers)
+        fetched = await self._downloader.fetch(usable, job)
+        if fetched is None:
+            return None
+        holdings = await asyncio.to_thread(
+            install, self._paths, store, fetched.staged, fetched.tree, fetched.branch, rules, self.keep
+        )
+        if fetched.branch.head != fetched.best.head:
+            await self.catch_up(holdings, fetched.best, usable)
+        return holdings
 
     async def update(
         self,
@@ -140,106 +210,80 @@ class Joiner:
         `before_download` is called once it is verified and preferred: the running round ends there.
         `still_wanted` says whether our own head is still the one that the branch was compared with.
         """
-        for peer in self._usable(peers):
-            try:
-                staged: list[Generation] = []
 
-                async def stage(staged: list[Generation] = staged) -> None:
-                    if not still_wanted():
-                        raise _Overtaken
-                    await before_download()
-                    staged.append(holdings.stage_download())
+        async def stage(_target: Target) -> Generation:
+            if not still_wanted():
+                raise _Overtaken
+            await before_download()
+            return await asyncio.to_thread(holdings.stage_download)
 
-                branch = await self._fetch(peer, holdings, founders, stage, None, staged)
-                if branch is None:
-                    continue
-                ours, theirs = await asyncio.to_thread(ways_apart, holdings, branch)
-                await asyncio.to_thread(
-                    holdings.install_download, staged[-1], branch.head, branch.ledger, list(branch.chain)
-                )
-            except _Overtaken:
-                return None
-            except (RemoteError, TimeoutError) as error:
-                self._blame(peer, error)
-                continue
-            finally:
-                self.progress = None
-            return Installed(branch=branch, missed=len(theirs), left=len(ours))
-        return None
+        def prefer(branch: Branch) -> str | None:
+            wanted, reason = prefers(holdings, branch)
+            return reason if wanted else None
+
+        job = Job(
+            numel=holdings.rules.numel,
+            ours=holdings.last_final(),
+            anchor=self._anchor,
+            founders=founders,
+            stage=stage,
+            prefer=prefer,
+            lasting=self.replays,
+            own=(holdings.store.current, holdings.tree),
+        )
+        usable = self._usable(peers)
+        try:
+            fetched = await self._downloader.fetch(usable, job)
+        except _Overtaken:
+            return None
+        if fetched is None:
+            return None
+        branch, chain = fetched.branch, list(fetched.branch.chain)
+        ours, theirs = await asyncio.to_thread(ways_apart, holdings, branch)
+        await asyncio.to_thread(
+            holdings.install_download, fetched.staged, fetched.tree, branch.head, branch.ledger, chain
+        )
+        unfinished.end(holdings.store.path)
+        if branch.head != fetched.best.head:
+            await self.catch_up(holdings, fetched.best, usable)
+        return Installed(branch=branch, missed=len(theirs), left=len(ours))
 
     async def obtain(self, peers: Iterable[bytes], holdings: Holdings, digest: bytes, ledger: Ledger) -> bool:
-        """Stage the result with this digest, which the round waits to certify; False if nobody has it."""
-        for peer in self._usable(peers):
+        """Stage the result with this digest, which the round waits to certify; False if nobody has it.
+
+        What our own computation got right is not fetched.
+        """
+        async with self._connected(self._usable(peers)[:MAX_SOURCES]) as clients:
+            sources = [(client, ledger) for client in clients]
             try:
-                client = await StateClient.connect(self._network, peer, self._swarm)
-                try:
-                    staged = await asyncio.to_thread(holdings.stage_download)
-                    await download(client, digest, ledger, staged, SyncProgress())
-                finally:
-                    await client.close()
-            except Gone:
-                continue
+                tree, _ = await fetch_tree(sources, digest, holdings.rules.numel, self._blame)
+            except Incomplete:
+                return False
+            own = holdings.staged
+            staged = await asyncio.to_thread(holdings.stage_download)
+            if own is not None and own[0] is not staged:
+                own = None
+            if not await self._downloader.complete([client for client, _ in sources], staged, tree, own):
+                return False
+            holdings.hold_download(staged, tree)
+            return True
+
+    @asynccontextmanager
+    async def _connected(self, peers: Sequence[bytes]) -> AsyncIterator[list[StateClient]]:
+        """Channels to those of the peers that can be reached, dialled at the same time."""
+        clients: list[StateClient] = []
+
+        async def dial(peer: bytes) -> None:
+            try:
+                clients.append(await StateClient.connect(self._network, peer, self._swarm))
             except (RemoteError, TimeoutError) as error:
                 self._blame(peer, error)
-                continue
-            if await asyncio.to_thread(holdings.hold_download, staged, ledger, digest):
-                log.info("took the result that the round had agreed on from %s", peer_id_of(peer)[-8:])
-                return True
-        return False
 
-    async def _fetch(
-        self,
-        peer: bytes,
-        holdings: Holdings | None,
-        founders: tuple[bytes, ...],
-        stage: Callable[[], Awaitable[None]],
-        target: Generation | None,
-        staged: list[Generation] | None = None,
-    ) -> Branch | None:
-        """One peer's branch and its state; None when ours is to be preferred."""
-        client = await StateClient.connect(self._network, peer, self._swarm)
-        self.heard += 1
         try:
-            for _ in range(MAX_MOVES):
-                try:
-                    branch = await fetch_branch(
-                        client,
-                        ours=holdings.last_final() if holdings else None,
-                        anchor=self._anchor,
-                        founders=founders,
-                    )
-                    if holdings is not None:
-                        wanted, reason = prefers(holdings, branch)
-                        if not wanted:
-                            return None
-                        log.info("following %s: %s", peer_id_of(peer)[-8:], reason)
-                    if target is None:
-                        await stage()
-                        assert staged
-                        target = staged[-1]
-                    self.progress = SyncProgress()
-                    await download(client, branch.head.value.digest, branch.ledger, target, self.progress)
-                except Gone:
-                    continue  # the source has committed another round meanwhile
-                return branch
-            return None
+            async with asyncio.TaskGroup() as group:
+                for peer in peers:
+                    group.create_task(dial(peer))
+            yield clients
         finally:
-            await client.close()
-
-
-def _install_first(
-    paths: StateDir, store: OuterStore, staged: Generation, branch: Branch, rules: Rules
-) -> Holdings:
-    """Commit a verified download into an empty state directory."""
-    with CertLog(paths.round_log) as certificates:
-        certificates.truncate_from(0)  # what a process left that died between log and store
-        for link in (branch.start, *branch.chain):
-            certificates.append(number_of(link), link.encode())
-    store.commit(
-        staged,
-        round=branch.ledger.round,
-        digest=branch.head.value.digest,
-        ledger=branch.ledger.encode(),
-        certificate=branch.head.encode(),
-    )
-    return open_holdings(paths, rules)
+            for client in clients:
+                await client.close()

@@ -23,21 +23,21 @@ from talkoot.dht.identity import Identity, key_of_peer_id
 from talkoot.dht.network import Network
 from talkoot.dht.records import MAX_TTL_S, PeerRecord
 from talkoot.peer import clock, trust, uplink
-from talkoot.peer.certlog import LogCorruptError
 from talkoot.peer.contributor import Contributor
 from talkoot.peer.files import atomic_write
 from talkoot.peer.founding import TOKENIZER_FILE
-from talkoot.peer.head import StoreCorruptError
-from talkoot.peer.holdings import Holdings, open_holdings
+from talkoot.peer.holdings import Holdings
 from talkoot.peer.invite import Anchor
 from talkoot.peer.joining import Joiner
 from talkoot.peer.links import Links
 from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest
 from talkoot.peer.metrics import Metrics
+from talkoot.peer.obtaining import FIRST_CONTACT_S, RETRY_PAUSE_S, obtain_state
 from talkoot.peer.options import RunOptions
 from talkoot.peer.requirements import require_admission, require_data
 from talkoot.peer.rules_of import rules_of
 from talkoot.peer.runner import Runner
+from talkoot.peer.serving import Gate, serve_rate
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
 from talkoot.peer.swarming import NodeFailed, Swarming
@@ -51,14 +51,6 @@ from talkoot.peer.uplink import UploadMeter
 log = logging.getLogger("talkoot.node")
 
 _VERSION = version("talkoot")
-
-FIRST_CONTACT_S = 60.0
-"""How long a newcomer looks for anybody of its swarm before it says that nobody can be reached."""
-
-RETURN_S = 8.0
-"""How long a returning peer looks for others before it goes on with what it holds."""
-
-RETRY_PAUSE_S = 1.0
 
 STOP_S = 30.0
 """How long an orderly stop waits for the running round, and for the trainer to save."""
@@ -130,12 +122,14 @@ class Node:
         )
         self._uplink = uplink.Memory(paths.uplink, self.links.upload)
         self.runner.attach(self.links)
+        self.gate = Gate(self._serve_rate)
         StateServer(
             network,
             membership.swarm,
             manifest=lambda: self.manifest.canonical() if self.manifest else None,
             tokenizer=self._tokenizer,
             holdings=lambda: self.holdings,
+            gate=self.gate,
         )
         self._group: asyncio.TaskGroup | None = None
 
@@ -164,8 +158,17 @@ class Node:
             await asyncio.to_thread(_self_test_once)
         except ArithmeticError as error:
             raise NodeFailed(f"this machine computes differently, it cannot take part: {error}") from error
-        holdings = await self._obtain_state(manifest)
-        self.holdings = holdings
+        obtained = await obtain_state(
+            self.paths,
+            rules,
+            manifest,
+            self.joiner,
+            anchor=self.membership.anchor,
+            candidates=self._candidates,
+            key=self.identity.key,
+            expects_others=bool(self.membership.bootstrap),
+        )
+        self.holdings = holdings = obtained.holdings
         self.contributor = await asyncio.to_thread(
             Contributor, self.paths, holdings, self.identity, self.membership.admission, self.links.upload
         )
@@ -185,7 +188,7 @@ class Node:
         )
         self._on_head(holdings.head)
         others_vote = holdings.ledger.voters != (self.identity.key,)  # alone there is nobody to contradict
-        if holdings.journal.lost and others_vote and holdings.ledger.round > 0 and not self._first_start:
+        if holdings.journal.lost and others_vote and holdings.ledger.round > 0 and not obtained.first:
             log.warning("the journal is lost: not voting until the next final round")
             self.swarming.may_vote = False
         self.runner.work_for(self.swarming)
@@ -197,8 +200,6 @@ class Node:
         group.create_task(self._announce())
         group.create_task(self._run_trainer())
         group.create_task(self.swarming.run())
-
-    _first_start = False
 
     async def _until_stopped(self) -> None:
         await self.stopping.wait()
@@ -245,6 +246,10 @@ class Node:
         """The state as it is shown: while training, whether a round is being exchanged."""
         exchanging = self.state == "training" and self.swarming is not None and self.swarming.exchanging
         return "exchanging" if exchanging else self.state
+
+    def _serve_rate(self) -> float:
+        exchanging = self.swarming is not None and self.swarming.exchanging
+        return serve_rate(self.options.serve_rate, self.links.upload.rate, exchanging=exchanging)
 
     def _head(self, certificate: Certificate) -> None:
         self._news.set()
@@ -307,55 +312,6 @@ class Node:
             raise ConfigError("this swarm trains on files of your own choice: name them with --data PATH")
         if self.options.data_paths:
             require_data(manifest, Path(), self.options.data_paths)
-
-    async def _obtain_state(self, manifest: Manifest) -> Holdings:
-        rules = self._make_rules(manifest)
-        if OuterStore.exists(self.paths.outer):
-            try:
-                holdings = await asyncio.to_thread(open_holdings, self.paths, rules)
-            except OSError as error:
-                raise NodeFailed(f"cannot open the state in {self.paths.path}: {error.strerror}") from error
-            except (ValueError, StoreCorruptError, LogCorruptError) as error:
-                raise ConfigError(
-                    f"the state in {self.paths.path} cannot be used: {error}; move {self.paths.outer} and "
-                    f"{self.paths.round_log.name} away to fetch it from other peers again"
-                ) from error
-            self._require_trust(manifest, holdings)
-            await self._catch_up_at_start(holdings)
-            return holdings
-        self._first_start = True
-        self.paths.require_free(OuterStore.needed_bytes(rules.numel) + 4 * rules.numel)
-        deadline = clock.now() + FIRST_CONTACT_S
-        while True:
-            first = await self.joiner.first_state(await self._candidates(), rules, rules.founders)
-            if first is not None:
-                return first
-            if clock.now() > deadline:
-                raise NodeFailed("no peer could give the swarm's state; see the log for their answers")
-            await asyncio.sleep(RETRY_PAUSE_S)
-
-    def _require_trust(self, manifest: Manifest, holdings: Holdings) -> None:
-        anchor, outer = self.membership.anchor, self.paths.outer
-        trust.require_recent_state(manifest, holdings, outer, anchor, self.identity.key, time.time())
-
-    async def _catch_up_at_start(self, holdings: Holdings) -> None:
-        """A returning peer asks around before it goes on; alone it goes on with what it holds."""
-        deadline = clock.now() + RETURN_S
-        while clock.now() < deadline:
-            others = [peer for peer in await self._candidates() if peer != self.identity.key]
-            if not others:
-                if not self.membership.bootstrap:
-                    break
-                await asyncio.sleep(RETRY_PAUSE_S)
-                continue
-            await self.joiner.update(
-                others,
-                holdings,
-                holdings.rules.founders,
-            )
-            break
-        if not self.joiner.heard and (holdings.ledger.round or self.membership.bootstrap):
-            log.info("nobody else can be reached: going on alone from round %d", holdings.ledger.round)
 
     # -- trainer -------------------------------------------------------------------------------------
 

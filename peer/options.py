@@ -54,6 +54,9 @@ class RunOptions:
     """`full`: sends, receives and reduces. `client`: does not reduce (a slow uplink, nobody can dial it)."""
     uplink: float = 0.0
     """Bytes/s that this connection can send, as the volunteer knows it; 0: measure."""
+    serve_rate: float = 0.0
+    """Bytes of state a second that leave for joining peers at most; 0: as fast as they take them. While a
+    round is exchanged it is a quarter of the measured uplink in any case."""
     verbose: bool = False
     """Log what is of use to developers only."""
 
@@ -70,6 +73,8 @@ class RunOptions:
             raise ValueError("memory_limit_bytes must be 0 or more")
         if self.uplink != 0 and not MIN_UPLINK <= self.uplink <= MAX_UPLINK:
             raise ValueError("uplink must be 0.01 to 1000000 Mbit/s")
+        if not self.serve_rate >= 0:
+            raise ValueError("serve_rate must be 0 or more")
         if self.role not in ROLES:
             raise ValueError("role must be one of " + ", ".join(ROLES))
         if self.profile not in PROFILES:

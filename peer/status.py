@@ -10,6 +10,7 @@ from talkoot.dht.identity import peer_id_of
 from talkoot.peer import clock
 from talkoot.peer.manifest import PROTOCOL_VERSION
 from talkoot.peer.node import Node
+from talkoot.peer.sync_progress import SyncProgress
 
 
 def status(node: Node, http_port: int) -> dict[str, Any]:
@@ -35,13 +36,20 @@ def _who(node: Node, http_port: int) -> dict[str, Any]:
         "uptime_s": round(clock.now() - node.started_s, 3),
         "memory_bytes": psutil.Process().memory_info().rss,
         "warning": node.network.events.warning,
-        "sync": None
-        if progress is None
-        else {
-            "done_bytes": progress.done_bytes,
-            "total_bytes": progress.total_bytes,
-            "source": progress.source,
-        },
+        "sync": None if progress is None else _sync(progress),
+    }
+
+
+def _sync(progress: SyncProgress) -> dict[str, Any]:
+    return {
+        "done_bytes": progress.done_bytes,
+        "total_bytes": progress.total_bytes,
+        "found_bytes": progress.found_bytes,
+        "received_bytes": progress.received_bytes,
+        "wasted_bytes": progress.wasted_bytes,
+        "bytes_per_second": round(progress.rate),
+        "left_s": None if progress.left_s is None else round(progress.left_s, 1),
+        "sources": list(progress.sources),
     }
 
 

@@ -10,33 +10,20 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from talkoot.averaging.branches import choose
 from talkoot.averaging.certificate import Certificate, CertificateError, check_chain, check_genesis
-from talkoot.averaging.digest import CHUNK_BYTES, StateTree, tensor_bytes
 from talkoot.averaging.ledger import Ledger, voters_hash
 from talkoot.averaging.signing import Verify
 from talkoot.dht.errors import RemoteError
-from talkoot.dht.identity import peer_id_of, verify
-from talkoot.peer.generation import Generation
+from talkoot.dht.identity import verify
 from talkoot.peer.holdings import Holdings, number_of
 from talkoot.peer.invite import Anchor
-from talkoot.peer.transfer import StateClient, Vector
+from talkoot.peer.transfer import StateClient
 
 log = logging.getLogger("talkoot.sync")
 
 MAX_CHAIN = 1_000_000
 """Most certificates that are followed in one go."""
-
-
-@dataclass(slots=True)
-class SyncProgress:
-    """How far a download is, for people."""
-
-    done_bytes: int = 0
-    total_bytes: int = 0
-    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +35,12 @@ class Branch:
     chain: tuple[Certificate, ...]
     """What follows it, up to the head."""
     ledger: Ledger
-    """The head's; verified with the tree."""
+    """That of the last certificate; verified with the tree."""
 
     @property
     def head(self) -> Certificate:
         """The last certificate."""
         return self.chain[-1] if self.chain else self.start
-
-
-class SyncError(Exception):
-    """No state could be had; one line says why."""
 
 
 def check_anchor(certificate: Certificate, anchor: Anchor) -> None:
@@ -71,14 +54,15 @@ def check_anchor(certificate: Certificate, anchor: Anchor) -> None:
 
 async def fetch_branch(
     client: StateClient,
+    head: Certificate,
+    ledger: Ledger,
     *,
     ours: Certificate | None,
     anchor: Anchor | None,
     founders: tuple[bytes, ...],
     check: Verify = verify,
 ) -> Branch:
-    """Ask a peer for its head and the chain to it from our anchor. Raises RemoteError, Gone."""
-    head, ledger = await client.head()
+    """Ask a peer for the chain to its head from our anchor, and check it. Raises RemoteError, Gone."""
     number = number_of(ours) if ours else anchor.round if anchor else 0
     if number_of(head) < max(number, anchor.round if anchor else 0):
         raise RemoteError(client.peer, "refused", "it has not come as far as our anchor")
@@ -101,9 +85,23 @@ async def fetch_branch(
         raise RemoteError(client.peer, error.reason, str(error)) from error
     if last.value.hash != head.value.hash:
         raise RemoteError(client.peer, "broken_chain", "the chain does not lead to the peer's head")
-    if (ledger.swarm, ledger.round, ledger.voters) != (last.value.swarm, number_of(last), last.value.voters):
-        raise RemoteError(client.peer, "malformed", "the ledger does not belong to the certificate")
-    return Branch(start, tuple(chain), ledger)
+    return branch_to(client.peer, Branch(start, tuple(chain), ledger), last, ledger)
+
+
+def branch_to(peer: bytes, verified: Branch, certificate: Certificate, ledger: Ledger) -> Branch:
+    """The part of a verified branch that ends with a state that a peer offers, with its ledger.
+
+    Raises RemoteError if the state is not on the branch, or if the ledger is not that state's.
+    """
+    value = certificate.value
+    if (ledger.swarm, ledger.round, ledger.voters) != (value.swarm, number_of(certificate), value.voters):
+        raise RemoteError(peer, "malformed", "the ledger does not belong to the certificate")
+    steps = number_of(certificate) - number_of(verified.start)
+    on_branch = 0 <= steps <= len(verified.chain)
+    last = ([verified.start, *verified.chain])[steps] if on_branch else None
+    if last is None or last.value.hash != value.hash:
+        raise RemoteError(peer, "wrong_branch", "the state is not on the peer's own branch")
+    return Branch(verified.start, verified.chain[:steps], ledger)
 
 
 def _check_start(
@@ -154,31 +152,3 @@ def ways_apart(holdings: Holdings, branch: Branch) -> tuple[list[Certificate], l
     while ours and theirs and ours[0].value.hash == theirs[0].value.hash:
         del ours[0], theirs[0]
     return ours, theirs
-
-
-async def download(
-    client: StateClient, digest: bytes, ledger: Ledger, staged: Generation, progress: SyncProgress
-) -> StateTree:
-    """Fetch every chunk of the state with this digest into a staged generation. Raises RemoteError, Gone."""
-    tree = await client.tree(digest, ledger, staged.theta.numel())
-    progress.total_bytes = 2 * 4 * staged.theta.numel()
-    progress.done_bytes = 0
-    progress.source = peer_id_of(client.peer)
-    vectors: tuple[tuple[Vector, Sequence[bytes], memoryview], ...] = (
-        ("theta", tree.theta, tensor_bytes(staged.theta)),
-        ("momentum", tree.momentum, tensor_bytes(staged.momentum)),
-    )
-    for name, leaves, target in vectors:
-        for index, expected in enumerate(leaves):
-            data = await client.chunk(digest, name, index, expected)
-            place = target[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
-            if len(data) != len(place):
-                raise RemoteError(client.peer, "malformed", "a chunk of the wrong size")
-            await asyncio.to_thread(_write, place, data)
-            progress.done_bytes += len(data)
-    return tree
-
-
-def _write(target: memoryview, data: bytes | memoryview) -> None:
-    """Copy into a mapped file: page faults, and a disk that may be slow. numpy lets other threads run."""
-    np.copyto(np.frombuffer(target, np.uint8), np.frombuffer(data, np.uint8))

@@ -1,7 +1,7 @@
 """Handing state to other peers: manifest, certificates, ledger, tree and chunks, on request.
 
-One request, one answer, over a channel of its own; several may follow each other. Requests are small and
-strictly typed, answers are bounded, and whoever asks verifies everything against a digest that a
+One answer to each request, in order, over a channel of its own; requests may be sent ahead. They are small
+and strictly typed, answers are bounded, and whoever asks verifies everything against a digest that a
 certificate signed.
 """
 
@@ -10,19 +10,20 @@ from collections.abc import Callable
 from typing import Literal
 
 import msgspec
-import torch
 
 from talkoot.averaging.certificate import (
     MAX_CERTIFICATE_BYTES,
     Certificate,
     decode_certificate,
 )
-from talkoot.averaging.digest import CHUNK_BYTES, HASH_BYTES, StateTree, leaf, tensor_bytes
+from talkoot.averaging.digest import CHUNK_BYTES, HASH_BYTES, StateTree
 from talkoot.averaging.ledger import MAX_LEDGER_BYTES, Ledger, decode_ledger
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.network import Channel, Network, ProtocolSpec
 from talkoot.peer.holdings import Holdings
 from talkoot.peer.manifest import MAX_MANIFEST_BYTES, Manifest, from_canonical
+from talkoot.peer.served import Served, copy_chunk
+from talkoot.peer.serving import Gate
 from talkoot.peer.trainer.tokenizer import MAX_TOKENIZER_BYTES, tokenizer_hash
 
 MAX_ANSWER_BYTES = 8 << 20
@@ -63,6 +64,10 @@ class AskHead(_Request, frozen=True, tag="head"):
     """Certificate and ledger of the outer state that can be fetched now."""
 
 
+class AskSnapshot(_Request, frozen=True, tag="snapshot"):
+    """Certificate and ledger of the outer state that is kept for a while, so that it can be fetched whole."""
+
+
 class AskChain(_Request, frozen=True, tag="chain"):
     """Certificates from log number `first` on."""
 
@@ -83,16 +88,21 @@ class AskChunk(_Request, frozen=True, tag="chunk"):
     index: int
 
 
-Request = AskManifest | AskTokenizer | AskHead | AskChain | AskTree | AskChunk
+Request = AskManifest | AskTokenizer | AskHead | AskSnapshot | AskChain | AskTree | AskChunk
 
 _decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+
+
+Status = Literal["ok", "gone", "unknown", "busy"]
+
+Answered = tuple[Status, bytes | memoryview]
 
 
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Header of an answer; the payload holds the content."""
 
-    status: Literal["ok", "gone", "unknown"]
-    """gone: that state is no longer here (a round was committed meanwhile)."""
+    status: Status
+    """gone: that state is no longer here (a round was committed meanwhile). busy: too many ask at present."""
 
 
 class _HeadPayload(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -111,12 +121,14 @@ class StateServer:
         manifest: Callable[[], bytes | None],
         tokenizer: Callable[[], bytes | None],
         holdings: Callable[[], Holdings | None],
+        gate: Gate | None = None,
         send_timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
-        """Each returns None while we have none ourselves."""
+        """Each returns None while we have none ourselves. Chunks leave through the gate."""
         self._manifest = manifest
         self._tokenizer = tokenizer
         self._holdings = holdings
+        self.gate = gate or Gate()
         self._timeout_s = send_timeout_s
         network.serve(state_protocol(swarm), self._serve)
 
@@ -127,11 +139,33 @@ class StateServer:
                 request = _decoder.decode(frame.header)
             except (ValueError, RecursionError) as error:
                 raise RemoteError(channel.peer, "malformed", str(error)) from error
-            status, payload = self._answer(request)
-            header = msgspec.msgpack.encode(Answer(status))
-            await channel.send(header, payload, timeout_s=self._timeout_s)
+            if isinstance(request, AskChunk):
+                await self._serve_chunk(channel, request)
+            elif isinstance(request, AskSnapshot):  # may have to be hashed first
+                await self._send(channel, await asyncio.to_thread(self._answer, request))
+            else:
+                await self._send(channel, self._answer(request))
 
-    def _answer(self, request: Request) -> tuple[Literal["ok", "gone", "unknown"], bytes | memoryview]:
+    async def _serve_chunk(self, channel: Channel, request: AskChunk) -> None:
+        """A chunk waits for its turn, and for the bandwidth that is left to it."""
+        async with self.gate.turn(channel.peer) as admitted:
+            if not admitted:
+                await self._send(channel, ("busy", b""))
+                return
+            holdings = self._holdings()
+            if holdings is not None:
+                holdings.snapshot_asked_for(request.digest)
+            answered = await asyncio.to_thread(self._answer, request)
+            self.gate.answered(answered[0])
+            await self.gate.pace(len(answered[1]))
+            await self._send(channel, answered)
+
+    async def _send(self, channel: Channel, answered: Answered) -> None:
+        status, payload = answered
+        await channel.send(msgspec.msgpack.encode(Answer(status)), payload, timeout_s=self._timeout_s)
+
+    def _answer(self, request: Request) -> Answered:
+        """May block on the disk, where a request for a chunk or a snapshot is answered."""
         holdings = self._holdings()
         if isinstance(request, AskManifest):
             manifest = self._manifest()
@@ -145,34 +179,40 @@ class StateServer:
             return "gone", b""
         match request:
             case AskHead():
-                head = _HeadPayload(holdings.head.encode(), holdings.ledger.encode())
-                return "ok", msgspec.msgpack.encode(head)
+                return "ok", _head_payload(holdings.head, holdings.ledger)
+            case AskSnapshot() if (kept := holdings.snapshot()) is not None:
+                return "ok", _head_payload(*kept)
             case AskChain(first=first):
                 if first < 0:
                     return "unknown", b""
                 chain = [certificate.encode() for certificate in holdings.certificates(first)]
                 return "ok", msgspec.msgpack.encode(chain)
-            case AskTree(digest=digest) if (state := holdings.state(digest)) is not None:
-                tree = state[0]
-                return "ok", b"".join((*tree.theta, *tree.momentum))
-            case AskChunk(digest=digest, vector=vector, index=index) if (
-                state := holdings.state(digest)
-            ) is not None:
-                _, theta, momentum = state
-                return _chunk(theta if vector == "theta" else momentum, index)
+            case AskTree(digest=digest) if (served := holdings.state(digest)) is not None:
+                return "ok", served.leaves()
+            case AskChunk(digest=digest) if (served := holdings.state(digest)) is not None:
+                return _chunk(holdings, served, request)
         return "gone", b""
 
 
-def _chunk(vector: torch.Tensor, index: int) -> tuple[Literal["ok", "unknown"], bytes | memoryview]:
-    data = tensor_bytes(vector)
-    if not 0 <= index * CHUNK_BYTES < len(data):
+def _head_payload(certificate: Certificate, ledger: Ledger) -> bytes:
+    return msgspec.msgpack.encode(_HeadPayload(certificate.encode(), ledger.encode()))
+
+
+def _chunk(holdings: Holdings, served: Served, request: AskChunk) -> Answered:
+    data = copy_chunk(served.theta if request.vector == "theta" else served.momentum, request.index)
+    if data is None:
         return "unknown", b""
-    # A copy: the file may be overwritten by the round after next while this is on its way.
-    return "ok", bytes(data[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES])
+    if holdings.state(request.digest) is not served:
+        return "gone", b""  # overwritten while it was copied: the bytes may be of two states
+    return "ok", data
 
 
 class Gone(Exception):  # noqa: N818 - reads well where it is caught
     """The peer has moved on to another state: ask for its head again."""
+
+
+class Busy(Exception):  # noqa: N818 - reads well where it is caught
+    """The peer has too much to do at present: ask again in a while."""
 
 
 class StateClient:
@@ -194,13 +234,18 @@ class StateClient:
 
     async def _ask(self, request: Request, max_bytes: int) -> bytes | memoryview:
         await self._channel.send(msgspec.msgpack.encode(request), timeout_s=ANSWER_TIMEOUT_S)
-        frame = await self._channel.receive(timeout_s=ANSWER_TIMEOUT_S)
+        return await self._answer(max_bytes, ANSWER_TIMEOUT_S)
+
+    async def _answer(self, max_bytes: int, timeout_s: float) -> bytes | memoryview:
+        frame = await self._channel.receive(timeout_s=timeout_s)
         try:
             answer = msgspec.msgpack.decode(frame.header, type=Answer)
         except (ValueError, RecursionError) as error:
             raise RemoteError(self.peer, "malformed", str(error)) from error
         if answer.status == "gone":
             raise Gone
+        if answer.status == "busy":
+            raise Busy
         if answer.status != "ok" or len(frame.payload) > max_bytes:
             raise RemoteError(self.peer, "refused", f"answer {answer.status}, {len(frame.payload)} bytes")
         return frame.payload
@@ -230,8 +275,17 @@ class StateClient:
 
     async def head(self) -> tuple[Certificate, Ledger]:
         """Certificate and ledger of the state that can be fetched; the ledger is *not* yet verified."""
-        limit = MAX_CERTIFICATE_BYTES + MAX_LEDGER_BYTES
-        data = await self._ask(AskHead(), limit)
+        return await self._state_of(AskHead())
+
+    async def snapshot(self) -> tuple[Certificate, Ledger] | None:
+        """The same of the state that the peer keeps for a while; None if it keeps none."""
+        try:
+            return await self._state_of(AskSnapshot())
+        except Gone:
+            return None
+
+    async def _state_of(self, request: AskHead | AskSnapshot) -> tuple[Certificate, Ledger]:
+        data = await self._ask(request, MAX_CERTIFICATE_BYTES + MAX_LEDGER_BYTES)
         try:
             payload = msgspec.msgpack.decode(data, type=_HeadPayload)
             return decode_certificate(payload.certificate), decode_ledger(payload.ledger)
@@ -257,9 +311,17 @@ class StateClient:
             raise RemoteError(self.peer, "wrong_hash", "tree and ledger do not have the certified digest")
         return tree
 
-    async def chunk(self, digest: bytes, vector: Vector, index: int, expected: bytes) -> bytes | memoryview:
-        """One chunk of the state, verified against its leaf hash."""
-        data = await self._ask(AskChunk(digest, vector, index), CHUNK_BYTES)
-        if await asyncio.to_thread(leaf, data) != expected:
-            raise RemoteError(self.peer, "wrong_hash", f"chunk {index} of {vector}")
-        return data
+    async def ask_chunk(self, digest: bytes, vector: Vector, index: int) -> None:
+        """Ask for one chunk of a state; `next_chunk` brings the answers in the same order.
+
+        Nothing else may be asked before the last of them. Raises RemoteError, TimeoutError.
+        """
+        request = msgspec.msgpack.encode(AskChunk(digest, vector, index))
+        await self._channel.send(request, timeout_s=ANSWER_TIMEOUT_S)
+
+    async def next_chunk(self, *, timeout_s: float) -> bytes | memoryview:
+        """The answer to the oldest request for a chunk, not verified.
+
+        Raises Gone or Busy, which answer one request. After RemoteError or TimeoutError close the channel.
+        """
+        return await self._answer(CHUNK_BYTES, timeout_s)

@@ -47,6 +47,12 @@ def require_recent_state(
         )
 
 
+def remains_are_recent(manifest: Manifest, outer: Path, anchor: Anchor | None, now: float) -> bool:
+    """Whether trust may start at what a damaged state in `outer` still says of itself, or at the invite."""
+    dates = [(outer / HEAD).stat().st_mtime, *([anchor.date] if anchor is not None else [])]
+    return any(not _is_old(manifest, since, now) for since in dates)
+
+
 def _require_same_past(holdings: Holdings, anchor: Anchor) -> None:
     """Raise ConfigError where our final rounds are not those that the invite vouches for."""
     if number_of(holdings.last_final()) < anchor.round:

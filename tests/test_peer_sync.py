@@ -324,14 +324,36 @@ def test_another_tokenizer_is_not_taken(tmp_path: Path) -> None:
 # -- things that happen ------------------------------------------------------------------------------------
 
 
+def test_one_more_round_does_not_disturb_a_download(tmp_path: Path) -> None:
+    source = found(tmp_path / "source")
+    begun = advance(source)
+
+    async def main(made: World) -> None:
+        server = await made.serve(source)
+        joiner = await made.joiner(tmp_path / "new")
+
+        def move(request: Request, honest: Answered) -> Answered:
+            if request == AskChunk(begun.value.digest, "theta", 1):
+                advance(source)
+            return honest
+
+        server.lie = move
+        got = await joiner.first_state(keys(1), RULES, KEYS)
+        assert got is not None
+        assert got.head == begun
+        assert sum(isinstance(request, AskChunk) for request in server.asked) == 6
+
+    run(main)
+
+
 def test_a_source_that_moves_on_in_mid_download(tmp_path: Path) -> None:
     source = found(tmp_path / "source")
     advance(source)
     moved: list[Certificate] = []
 
     def move(request: Request, honest: Answered) -> Answered:
-        if request == AskChunk(source.digest, "theta", 2) and len(moved) < 2:
-            moved.append(advance(source))
+        if request == AskChunk(source.digest, "theta", 2) and len(moved) < 4:
+            moved.extend(advance(source) for _ in range(2))
         return honest
 
     async def main(made: World) -> None:

@@ -1,0 +1,122 @@
+"""The outer state with which a node begins: what its disk holds, put right and brought up to date."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from talkoot.averaging.rules import Rules
+from talkoot.dht.errors import ConfigError
+from talkoot.peer import clock, trust
+from talkoot.peer.certlog import LogCorruptError
+from talkoot.peer.head import StoreCorruptError
+from talkoot.peer.holdings import Holdings, open_holdings
+from talkoot.peer.invite import Anchor
+from talkoot.peer.joining import Joiner
+from talkoot.peer.manifest import Manifest
+from talkoot.peer.statedir import StateDir
+from talkoot.peer.store import OuterStore
+from talkoot.peer.swarming import NodeFailed
+
+log = logging.getLogger("talkoot.node")
+
+FIRST_CONTACT_S = 60.0
+"""How long a newcomer looks for anybody of its swarm before it says that nobody can be reached."""
+
+RETURN_S = 8.0
+"""How long a returning peer looks for others before it goes on with what it holds."""
+
+RETRY_PAUSE_S = 1.0
+
+Candidates = Callable[[], Awaitable[list[bytes]]]
+"""Whom to ask, in this order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Obtained:
+    """What a node begins with."""
+
+    holdings: Holdings
+    first: bool
+    """This peer has never held a state of the swarm."""
+
+
+async def obtain_state(
+    paths: StateDir,
+    rules: Rules,
+    manifest: Manifest,
+    joiner: Joiner,
+    *,
+    anchor: Anchor | None,
+    candidates: Candidates,
+    key: bytes,
+    expects_others: bool,
+) -> Obtained:
+    """`anchor` is the invite's, `key` ours; `expects_others`: we were told of peers.
+
+    Raises ConfigError, NodeFailed, OSError.
+    """
+    joiner.keep = manifest.state
+    if not OuterStore.exists(paths.outer):
+        paths.require_free(OuterStore.unallocated_bytes(paths.outer, rules.numel) + 4 * rules.numel)
+        return Obtained(await _first(joiner, rules, candidates), first=True)
+    try:
+        holdings = await asyncio.to_thread(open_holdings, paths, rules, manifest.state)
+    except OSError as error:
+        raise NodeFailed(f"cannot open the state in {paths.path}: {error.strerror}") from error
+    except (ValueError, StoreCorruptError, LogCorruptError) as error:
+        met = expects_others or paths.peers_file.exists()
+        met = met and trust.remains_are_recent(manifest, paths.outer, anchor, time.time())
+        repaired = await _repair(joiner, rules, candidates, error) if met else None
+        if repaired is None:
+            raise ConfigError(
+                f"the state in {paths.path} cannot be used: {error}; move {paths.outer} and "
+                f"{paths.round_log.name} away to fetch it from other peers again"
+            ) from error
+        return Obtained(repaired, first=False)
+    trust.require_recent_state(manifest, holdings, paths.outer, anchor, key, time.time())
+    await _catch_up(joiner, holdings, candidates, key=key, expects_others=expects_others)
+    return Obtained(holdings, first=False)
+
+
+async def _first(joiner: Joiner, rules: Rules, candidates: Candidates) -> Holdings:
+    """A newcomer's."""
+    deadline = clock.now() + FIRST_CONTACT_S
+    while True:
+        first = await joiner.first_state(await candidates(), rules, rules.founders)
+        if first is not None:
+            return first
+        if clock.now() > deadline:
+            raise NodeFailed("no peer could give the swarm's state; see the log for their answers")
+        await asyncio.sleep(RETRY_PAUSE_S)
+
+
+async def _repair(joiner: Joiner, rules: Rules, candidates: Candidates, damage: Exception) -> Holdings | None:
+    """What is damaged is fetched from the others; None if nobody gives it."""
+    log.warning("the state on disk is damaged (%s): asking the others for what is wrong with it", damage)
+    deadline = clock.now() + FIRST_CONTACT_S
+    while clock.now() < deadline:
+        repaired = await joiner.repair(await candidates(), rules, rules.founders)
+        if repaired is not None:
+            log.info("the state is whole again, at round %d", repaired.ledger.round)
+            return repaired
+        await asyncio.sleep(RETRY_PAUSE_S)
+    return None
+
+
+async def _catch_up(
+    joiner: Joiner, holdings: Holdings, candidates: Candidates, *, key: bytes, expects_others: bool
+) -> None:
+    """A returning peer asks around before it goes on; alone it goes on with what it holds."""
+    deadline = clock.now() + RETURN_S
+    while clock.now() < deadline:
+        others = [peer for peer in await candidates() if peer != key]
+        if others:
+            await joiner.update(others, holdings, holdings.rules.founders)
+            break
+        if not expects_others:
+            break
+        await asyncio.sleep(RETRY_PAUSE_S)
+    if not joiner.heard and (holdings.ledger.round or expects_others):
+        log.info("nobody else can be reached: going on alone from round %d", holdings.ledger.round)

@@ -1,0 +1,127 @@
+"""Whose turn it is to be served with chunks of state, and how fast they may leave.
+
+Requesters take turns, however many requests each of them sends; a few are served at a time, and what waits
+is bounded. A rate limits the bytes of all of them together, so that rounds have the uplink first.
+"""
+
+import asyncio
+import math
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from talkoot.peer import clock
+
+MAX_AT_ONCE = 8
+"""Chunks that are read and sent at a time: each is a mebibyte of memory."""
+
+MAX_AT_ONCE_PER_PEER = 1
+"""Of them to one peer, which asks ahead so that the line never falls silent."""
+
+MAX_WAITING = 64
+"""Requests that wait for their turn, of all peers together."""
+
+LOWEST_RATE = 256 * 1024.0
+"""Bytes a second that state gets at least, unless the operator says otherwise."""
+
+ROUND_SHARE = 0.25
+"""Part of the measured uplink that state gets while a round is exchanged."""
+
+
+def serve_rate(limit: float, uplink: float, *, exchanging: bool) -> float:
+    """Bytes of state a second: `limit` is the operator's, `uplink` what was measured; 0: there is none."""
+    allowed = limit or math.inf
+    if not exchanging:
+        return allowed
+    return min(allowed, max(LOWEST_RATE, ROUND_SHARE * uplink))
+
+
+class Gate:
+    """Lets chunks out. Everything happens in the event loop's thread."""
+
+    def __init__(self, rate: Callable[[], float] = lambda: math.inf) -> None:
+        """`rate` gives the bytes a second that may leave at present."""
+        self._rate = rate
+        self._waiting: dict[bytes, deque[asyncio.Future[None]]] = {}
+        self._served: Counter[bytes] = Counter()
+        self._free_at = 0.0
+        self.refused: Counter[str] = Counter()
+        """Requests for chunks that were not answered with one, by reason."""
+        self.sent_bytes = 0
+        """Bytes of chunks that were let out."""
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for their turn."""
+        return sum(len(queue) for queue in self._waiting.values())
+
+    @asynccontextmanager
+    async def turn(self, peer: bytes) -> AsyncIterator[bool]:
+        """Wait for this peer's turn and hold it; False at once when too many wait already."""
+        if not self._may_begin(peer):
+            if self.waiting >= MAX_WAITING:
+                self.refused["busy"] += 1
+                yield False
+                return
+            await self._wait(peer)
+        else:
+            self._served[peer] += 1
+        try:
+            yield True
+        finally:
+            self._served[peer] -= 1
+            if not self._served[peer]:
+                del self._served[peer]
+            self._call_next()
+
+    def answered(self, status: str) -> None:
+        """Count what is no chunk."""
+        if status != "ok":
+            self.refused[status] += 1
+
+    async def pace(self, num_bytes: int) -> None:
+        """Wait until so many bytes may leave."""
+        self.sent_bytes += num_bytes
+        rate = self._rate()
+        if rate == math.inf:
+            return
+        now = clock.now()
+        begin = max(now, self._free_at)
+        self._free_at = begin + num_bytes / rate
+        if begin > now:
+            await asyncio.sleep(begin - now)
+
+    def _may_begin(self, peer: bytes) -> bool:
+        served = self._served
+        return served.total() < MAX_AT_ONCE and served[peer] < MAX_AT_ONCE_PER_PEER
+
+    async def _wait(self, peer: bytes) -> None:
+        called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(peer, deque()).append(called)
+        try:
+            await called  # whoever calls has counted us
+        except asyncio.CancelledError:
+            if called.done() and not called.cancelled():
+                self._served[peer] -= 1
+                self._call_next()
+            raise
+        finally:
+            queue = self._waiting.get(peer)
+            if queue is not None and called in queue:
+                queue.remove(called)
+                if not queue:
+                    del self._waiting[peer]
+
+    def _call_next(self) -> None:
+        """Give a turn to the peer that has waited longest since its last one."""
+        for peer in list(self._waiting):
+            if not self._may_begin(peer):
+                continue
+            queue = self._waiting.pop(peer)
+            called = queue.popleft()
+            if queue:
+                self._waiting[peer] = queue  # to the end of the line
+            if not called.done():  # whoever was cancelled may not have run yet
+                self._served[peer] += 1
+                called.set_result(None)
+                return
