@@ -8,6 +8,9 @@ from talkoot.cli.options import JsonOption, StateDirOption, state_path
 from talkoot.cli.words import count, duration, loss, size
 from talkoot.dht.errors import ConfigError
 
+BAR_WIDTH = 24
+"""Characters of a progress bar."""
+
 
 def status(state_dir: StateDirOption = None, json: JsonOption = False) -> None:
     """Show what the daemon is doing and why."""
@@ -130,12 +133,26 @@ def status_text(status: dict[str, Any]) -> str:
     ]
     sync = value("sync")
     if sync:
-        rows.insert(3, ("sync", f"{size(sync['done_bytes'])} of {size(sync['total_bytes'])}"))
+        rows.insert(3, ("sync", _sync_words(sync)))
     lines = [f"{name:9} {words}" for name, words in rows]
     peers = value("peers") or []
     lines.append(f"{'peers':9} {len(peers)} known")
     lines += [_peer_line(peer) for peer in peers]
     return "\n".join(lines)
+
+
+def _sync_words(sync: dict[str, Any]) -> str:
+    """A bar, and what it stands for."""
+    done, total = sync["done_bytes"], max(1, sync["total_bytes"])
+    filled = int(BAR_WIDTH * done / total)
+    left = sync.get("left_s")
+    sources = len(sync.get("sources") or ())
+    return (
+        f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {size(done)} of {size(total)}, "
+        f"{size(sync.get('bytes_per_second') or 0)}/s, "
+        + ("" if left is None else f"{duration(left)} left, ")
+        + f"{sources} source{'s' * (sources != 1)}"
+    )
 
 
 def _round_words(status: dict[str, Any]) -> str:

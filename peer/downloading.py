@@ -23,7 +23,7 @@ from talkoot.peer.generation import Generation
 from talkoot.peer.invite import Anchor
 from talkoot.peer.survey import MAX_SOURCES, Survey, Target, best_branch, targets
 from talkoot.peer.sync import Branch
-from talkoot.peer.sync_progress import SyncProgress
+from talkoot.peer.sync_progress import SyncProgress, words
 from talkoot.peer.transfer import Busy, Gone, StateClient
 
 log = logging.getLogger("talkoot.sync")
@@ -33,6 +33,9 @@ MAX_MOVES = 20
 
 TREE_PATIENCE_S = 3.0
 """How long a source may take to give its hash tree before the next one is asked, too."""
+
+TELL_S = 2.0
+"""Pause between two lines about a download."""
 
 MAX_REFUSED = 64
 """Digests that are remembered because nobody can use what they stand for."""
@@ -94,6 +97,8 @@ class Downloader:
         self._refused: set[bytes] = set()
         self.progress: SyncProgress | None = None
         """Of the download that is under way."""
+        self.on_progress: Callable[[SyncProgress], None] = lambda _progress: None
+        """Hears of a running download every `TELL_S` seconds, and at its end."""
         self.heard = 0
         """Peers that answered when they were asked for their state."""
 
@@ -188,7 +193,24 @@ class Downloader:
         progress.found(assembly.total_bytes - assembly.missing_bytes)
         if progress.found_bytes:
             log.info("%d of %d bytes are here already", progress.found_bytes, progress.total_bytes)
-        await Fetch(digest, assembly, clients, progress, self._on_failure).run()
+        failure: Exception | None = None
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(self._tell(progress))
+            try:
+                await Fetch(digest, assembly, clients, progress, self._on_failure).run()
+            except (Incomplete, NotFinite) as error:
+                failure = error
+            watch.cancel()
+        self.on_progress(progress)
+        if failure is not None:
+            raise failure
+
+    async def _tell(self, progress: SyncProgress) -> None:
+        """Say how far it is, until cancelled."""
+        while True:
+            await asyncio.sleep(TELL_S)
+            self.on_progress(progress)
+            log.info("state: %s", words(progress))
 
     async def complete(
         self, clients: Sequence[StateClient], staged: Generation, tree: StateTree, own: Own | None

@@ -90,6 +90,10 @@ class Joiner:
         """Of the download that is under way."""
         return self._downloader.progress
 
+    def tell(self, hear: Callable[[SyncProgress], None]) -> None:
+        """Have `hear` called now and then while a download runs, and at its end."""
+        self._downloader.on_progress = hear
+
     @property
     def heard(self) -> int:
         """Peers that answered when they were asked for their state."""

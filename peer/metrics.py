@@ -25,6 +25,8 @@ from talkoot.averaging.reasons import REASONS as PROTOCOL_REASONS
 from talkoot.dht.errors import REASONS
 from talkoot.dht.network import Events, Traffic
 from talkoot.peer.metric_labels import FollowedCounter, LabelledCounter
+from talkoot.peer.serving import Gate
+from talkoot.peer.sync_progress import SyncProgress
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -165,9 +167,29 @@ class Metrics:
         self.checkpoint_fetch_duration = self._histogram(
             "checkpoint_fetch_duration_seconds", "Fetching an outer state from peers.", DURATION_BUCKETS_S
         )
-        self.checkpoint_served_bytes = self._counter(
-            "checkpoint_served_bytes", "Bytes of outer state sent to peers."
+        self.checkpoint_served_bytes = FollowedCounter(
+            self._counter("checkpoint_served_bytes", "Bytes of outer state sent to peers.")
         )
+        self.state_refusals = self._labelled(
+            "state_requests_refused",
+            "Requests for chunks of outer state that were not answered with one.",
+            "reason",
+            ("busy", "gone", "unknown"),
+        )
+        self.state_waiting = self._gauge(
+            "state_requests_waiting", "Requests for chunks that wait their turn."
+        )
+        self.fetch_done = self._unknown(
+            "state_fetch_done_ratio", "Share of the outer state that a download has in place."
+        )
+        self.fetch_speed = self._gauge(
+            "state_fetch_bytes_per_second", "Speed of a download of outer state, 0: there is none."
+        )
+        self.fetched_bytes = self._counter("state_fetched_bytes", "Bytes of outer state received.")
+        self.fetch_wasted_bytes = self._counter(
+            "state_fetch_wasted_bytes", "Of them, wrong or received twice."
+        )
+        self._fetch: tuple[SyncProgress, int, int] | None = None
 
     def build(self, *, backend: str, protocol: int) -> None:
         """Say what runs here: `backend` is the trainer's device kind (cpu, cuda, mps)."""
@@ -207,6 +229,22 @@ class Metrics:
         self.dial_failures.follow(events.dial_failures)
         if events.clock_offset_s is not None:
             self.clock_offset.set(events.clock_offset_s)
+
+    def follow_download(self, progress: SyncProgress) -> None:
+        """Catch up with a download; call it now and then, and at its end."""
+        _, received, wasted = self._fetch if self._fetch and self._fetch[0] is progress else (None, 0, 0)
+        self.fetched_bytes.inc(progress.received_bytes - received)
+        self.fetch_wasted_bytes.inc(progress.wasted_bytes - wasted)
+        self._fetch = progress, progress.received_bytes, progress.wasted_bytes
+        complete = progress.done_bytes >= progress.total_bytes
+        self.fetch_done.set(progress.done_bytes / max(1, progress.total_bytes))
+        self.fetch_speed.set(0.0 if complete else progress.rate)
+
+    def follow_serving(self, gate: Gate) -> None:
+        """Catch up with what was served; call it now and then."""
+        self.checkpoint_served_bytes.follow(gate.sent_bytes)
+        self.state_refusals.follow(gate.refused)
+        self.state_waiting.set(gate.waiting)
 
     def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
         return Gauge(f"talkoot_{name}", text, labels, registry=self.registry)

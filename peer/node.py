@@ -107,6 +107,7 @@ class Node:
         self.trainer: Trainer | None = None
         self.holdings: Holdings | None = None
         self.joiner = Joiner(network, membership.swarm, paths, membership.anchor)
+        self.joiner.tell(metrics.follow_download)
         self.steps_before = self.tokens_before = 0
         self.stopping = asyncio.Event()
         self._news = asyncio.Event()
@@ -407,6 +408,7 @@ class Node:
             self.metrics.peers_known.set(len(view.others))
             self.metrics.round_frontier.set(max(view.frontier(0), self.swarming.ledger.round))
             self.metrics.follow_network(self.network.traffic, self.network.events)
+            self.metrics.follow_serving(self.gate)
             if self._uplink.is_stale:
                 await asyncio.to_thread(self._uplink.write)
             await asyncio.sleep(pause_s)

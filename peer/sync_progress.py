@@ -70,3 +70,14 @@ class SyncProgress:
         """Seconds that it will take still at this rate; None while nothing comes."""
         rate = self.rate
         return (self.total_bytes - self.done_bytes) / rate if rate > 0 else None
+
+
+def words(progress: SyncProgress) -> str:
+    """A line for the log."""
+    done, total = progress.done_bytes / 1e6, progress.total_bytes / 1e6
+    left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
+    sources = len(progress.sources)
+    return (
+        f"{done:,.0f} of {total:,.0f} MB, {progress.rate / 1e6:.1f} MB/s{left}, "
+        f"{sources} source{'s' * (sources != 1)}"
+    )
