@@ -72,6 +72,8 @@ class Gate:
             self._served[peer] -= 1
             if not self._served[peer]:
                 del self._served[peer]
+            if peer in self._waiting:
+                self._waiting[peer] = self._waiting.pop(peer)  # to the end of the line
             self._call_next()
 
     def answered(self, status: str) -> None:
@@ -113,14 +115,12 @@ class Gate:
                     del self._waiting[peer]
 
     def _call_next(self) -> None:
-        """Give a turn to the peer that has waited longest since its last one."""
-        for peer in list(self._waiting):
-            if not self._may_begin(peer):
-                continue
-            queue = self._waiting.pop(peer)
+        """Give a turn to the first in the line who may have one."""
+        while (peer := next(filter(self._may_begin, self._waiting), None)) is not None:
+            queue = self._waiting[peer]
             called = queue.popleft()
-            if queue:
-                self._waiting[peer] = queue  # to the end of the line
+            if not queue:
+                del self._waiting[peer]
             if not called.done():  # whoever was cancelled may not have run yet
                 self._served[peer] += 1
                 called.set_result(None)

@@ -123,6 +123,7 @@ class Server(StateServer):
             tokenizer=lambda: TOKENIZER,
             holdings=lambda: holdings,
         )
+        self.network = network
         self.lie = lie
         self.asked: list[Request] = []
 
