@@ -57,8 +57,8 @@ class Job:
     """Gives the generation to fill, once a state was chosen whose tree is verified."""
     prefer: Callable[[Branch], str | None] = lambda _branch: "there is no other"
     """Why a branch is to be preferred to ours; None if it is not. Called in a thread."""
-    lasting: bool = False
-    """Rather a state that is kept for a while than the newest one."""
+    replays: int = 0
+    """Rounds that can be replayed afterwards: a state that is kept for a while may be so much older."""
     own: Own | None = None
     """The state that we hold."""
     damaged: bytes | None = None
@@ -108,7 +108,7 @@ class Downloader:
         for start in range(0, len(peers), MAX_SOURCES):
             for _ in range(MAX_MOVES):
                 try:
-                    return await self._try(peers[start : start + MAX_SOURCES], job, job.lasting or moved)
+                    return await self._try(peers[start : start + MAX_SOURCES], job, moved)
                 except Incomplete as error:
                     if not (error.moved_on or error.progressed):
                         break
@@ -132,7 +132,7 @@ class Downloader:
             best = best_branch(offers)
             begun = unfinished.begun(self._store)
             first = job.damaged or (begun[0] if begun is not None else None)
-            chosen = targets(offers, best, begun=first, lasting=lasting)
+            chosen = targets(offers, best, begun=first, lasting=lasting, replays=job.replays)
             return await self._first_of(chosen, best, job)
         finally:
             self.heard += survey.heard

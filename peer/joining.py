@@ -59,14 +59,6 @@ async def _nothing() -> None:
     """Nothing is to be done before the download: no round is running."""
 
 
-CatchUp = Callable[[Holdings, Branch, Sequence[bytes]], Awaitable[None]]
-"""(what we hold, the branch to the newest state, peers that are on it): replay the rounds in between."""
-
-
-async def _stay(_holdings: Holdings, _branch: Branch, _peers: Sequence[bytes]) -> None:
-    """Catch up later, by another update."""
-
-
 class Joiner:
     """Fetches manifest and state from peers. Keeps track of who gave wrong answers."""
 
@@ -78,10 +70,8 @@ class Joiner:
         self._anchor = anchor
         self._blamed: dict[bytes, float] = {}
         self._downloader = Downloader(network, swarm, paths.outer, self._usable, self._blame)
-        self.catch_up: CatchUp = _stay
-        """Called with a new state in place that is not the newest one."""
-        self.replays = False
-        """Whether `catch_up` replays rounds: then a snapshot that several peers keep is the better start."""
+        self.replays = 0
+        """Rounds that `update` can replay: a snapshot that is no further behind is the better start."""
         self.keep = State()
         """What the manifest says about the state that is kept."""
 
@@ -186,7 +176,7 @@ class Joiner:
             anchor=self._anchor,
             founders=founders,
             stage=stage,
-            lasting=self.replays,
+            replays=self.replays,
             damaged=damaged.digest if damaged is not None else None,
         )
         usable = self._usable(peers)
@@ -197,7 +187,7 @@ class Joiner:
             install, self._paths, store, fetched.staged, fetched.tree, fetched.branch, rules, self.keep
         )
         if fetched.branch.head != fetched.best.head:
-            await self.catch_up(holdings, fetched.best, usable)
+            await self.update(usable, holdings, founders)  # the rounds from the snapshot to the head
         return holdings
 
     async def update(
@@ -232,7 +222,7 @@ class Joiner:
             founders=founders,
             stage=stage,
             prefer=prefer,
-            lasting=self.replays,
+            replays=self.replays,
             own=(holdings.store.current, holdings.tree),
         )
         usable = self._usable(peers)
@@ -248,8 +238,6 @@ class Joiner:
             holdings.install_download, fetched.staged, fetched.tree, branch.head, branch.ledger, chain
         )
         unfinished.end(holdings.store.path)
-        if branch.head != fetched.best.head:
-            await self.catch_up(holdings, fetched.best, usable)
         return Installed(branch=branch, missed=len(theirs), left=len(ours))
 
     async def obtain(self, peers: Iterable[bytes], holdings: Holdings, digest: bytes, ledger: Ledger) -> bool:

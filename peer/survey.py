@@ -169,13 +169,16 @@ class Target:
         return self.branch.head.value.digest
 
 
-def targets(offers: Sequence[Offer], best: Branch, *, begun: bytes | None, lasting: bool) -> list[Target]:
+def targets(
+    offers: Sequence[Offer], best: Branch, *, begun: bytes | None, lasting: bool, replays: int
+) -> list[Target]:
     """States on the best branch, the one to fetch first.
 
-    `begun` is the digest of a download that was cut off: it goes on. `lasting`: a snapshot that several peers
-    keep comes before the head, which vanishes as rounds are committed. Otherwise whatever most peers
-    have, and of those the latest.
+    `begun` is the digest of a download that was cut off: it goes on. A snapshot that several peers keep comes
+    before the head, which vanishes as rounds are committed, where that has happened (`lasting`) and where it
+    is no more than `replays` rounds behind. Otherwise whatever most peers have, and of those the latest.
     """
+    newest = number_of(best.head)
     on_best = {link.value.hash for link in (best.start, *best.chain)}
     groups: dict[bytes, list[Offer]] = {}
     for offer in offers:
@@ -185,7 +188,8 @@ def targets(offers: Sequence[Offer], best: Branch, *, begun: bytes | None, lasti
 
     def rank(group: list[Offer]) -> tuple[bool, bool, int, int]:
         branch = group[0].branch
-        kept = lasting and len(group) > 1 and branch.head.kind != "weak" and _is_kept(group)
+        near = 0 < replays and newest - number_of(branch.head) <= replays
+        kept = (lasting or near) and len(group) > 1 and branch.head.kind != "weak" and _is_kept(group)
         return branch.head.value.digest == begun, kept, len(group), number_of(branch.head)
 
     found = []

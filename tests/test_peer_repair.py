@@ -303,7 +303,7 @@ def test_a_snapshot_that_is_not_on_the_branch_is_not_looked_at(tmp_path: Path) -
         for _ in range(2):
             await made.serve(source, stranger_snapshot(tmp_path / str(len(made.servers))))
         joiner = await made.joiner(tmp_path / "new")
-        joiner.replays = True
+        joiner.replays = 3
         got = await joiner.first_state(keys(2), RULES, KEYS)
         assert got is not None
         assert same_state(got, source)
