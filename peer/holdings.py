@@ -5,6 +5,7 @@ time.
 """
 
 import logging
+import threading
 from pathlib import Path
 
 import torch
@@ -66,6 +67,7 @@ class Holdings:
         """The state before the head, as long as nothing was staged in its place."""
         self._snapshot: Served | None = None
         """The snapshot, once its digest was computed in this process."""
+        self._hashing = threading.Lock()
         self._damaged: Head | None = None
         """What SNAPSHOT named when its vectors did not have their digest."""
         self._snapshot_asked = -1
@@ -144,8 +146,6 @@ class Holdings:
         staged = self.store.stage()
         if self._previous is not None and self._previous.generation is staged:
             self._previous = None
-        if self.store.snapshot is None:
-            self._snapshot = None
         return staged
 
     @property
@@ -159,10 +159,16 @@ class Holdings:
 
     def state(self, digest: bytes) -> Served | None:
         """The state with this digest: the outer one, that before, the staged one or the snapshot."""
-        for served in (self._current, self._staged, self._previous, self._snapshot):
+        for served in (self._current, self._staged, self._previous, self._whole_snapshot()):
             if served is not None and served.tree.digest == digest:
                 return served
         return None
+
+    def _whole_snapshot(self) -> Served | None:
+        """The snapshot, unless its place was given to another state since it was hashed."""
+        kept, served = self.store.snapshot, self._snapshot
+        whole = kept is not None and served is not None and served.tree.digest == kept.digest
+        return served if whole else None
 
     def install_download(
         self,
@@ -193,20 +199,26 @@ class Holdings:
 
         The first time after a start this hashes all of it. Nothing is believed without its digest.
         """
-        kept = self.store.snapshot
-        if kept is None or kept is self._damaged:
-            return None
-        if self._snapshot is None:
-            generation = self.store.snapshot_generation
-            served = Served(hash_state(generation.theta, generation.momentum, kept.ledger), generation)
-            if kept is not self.store.snapshot:
-                return None  # replaced while it was hashed
-            if served.tree.digest != kept.digest:
-                log.warning("the snapshot of round %d is damaged and not used", kept.round)
-                self._damaged = kept
+        with self._hashing:
+            kept = self.store.snapshot
+            if kept is None or kept is self._damaged:
                 return None
-            self._snapshot = served
-        return decode_certificate(kept.certificate), decode_ledger(kept.ledger)
+            if self._whole_snapshot() is None and not self._hash_snapshot(kept):
+                return None
+            return decode_certificate(kept.certificate), decode_ledger(kept.ledger)
+
+    def _hash_snapshot(self, kept: Head) -> bool:
+        """Whether the snapshot has its digest; from then on it is served."""
+        generation = self.store.snapshot_generation
+        served = Served(hash_state(generation.theta, generation.momentum, kept.ledger), generation)
+        if kept is not self.store.snapshot:
+            return False  # replaced while it was hashed
+        if served.tree.digest != kept.digest:
+            log.warning("the snapshot of round %d is damaged and not used", kept.round)
+            self._damaged = kept
+            return False
+        self._snapshot = served
+        return True
 
     def snapshot_asked_for(self, digest: bytes) -> None:
         """Somebody fetches a state: if it is the snapshot, it is kept a while longer."""
@@ -219,7 +231,7 @@ class Holdings:
         if every == 0 or number % every or self.head.kind == "weak":
             return
         kept = self.store.snapshot
-        if kept is not None and kept.digest == self.digest:
+        if kept is not None and kept.digest == self.digest and kept.generation == self.store.head.generation:
             self._snapshot = self._current
             return
         if kept is not None and self._in_use(kept.round, number):

@@ -188,7 +188,7 @@ def targets(
 
     def rank(group: list[Offer]) -> tuple[bool, bool, int, int]:
         branch = group[0].branch
-        near = 0 < replays and newest - number_of(branch.head) <= replays
+        near = replays > 0 and newest - number_of(branch.head) <= replays
         kept = (lasting or near) and len(group) > 1 and branch.head.kind != "weak" and _is_kept(group)
         return branch.head.value.digest == begun, kept, len(group), number_of(branch.head)
 
