@@ -207,8 +207,14 @@ class OuterStore:
         return staged
 
     def stage_generation(self, name: str) -> Generation:
-        """As `stage`, a certain one, in a store that is `empty`: to repair what a HEAD on disk names."""
+        """As `stage`, a certain one, in a store that is `empty`: to repair what a HEAD on disk names.
+
+        What is none of our names gives the first one.
+        """
         assert self.empty
+        name = name if name in GENERATIONS else GENERATIONS[0]
+        if name not in self._generations:
+            self._generations[name] = Generation.map(self.path / name, self.numel)
         staged = self._generations[name]
         staged.allocate()
         self._staged = name

@@ -197,13 +197,14 @@ def test_a_killed_newcomer_goes_on_where_it_was(
     run(second)
 
 
-def test_what_a_killed_download_left_is_never_believed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("generation", [b"a", b"c", b"../b", b"", b"\xff" * 90])
+def test_what_a_killed_download_left_is_never_believed(tmp_path: Path, generation: bytes) -> None:
     source = found(tmp_path / "source")
     advance(source)
     StateDir(tmp_path / "new").prepare()
     store = OuterStore.prepare(tmp_path / "new" / "outer", NUMEL)
     store.stage().theta.fill_(7.0)
-    (store.path / "DOWNLOAD").write_bytes(source.digest + b"a")
+    (store.path / "DOWNLOAD").write_bytes(source.digest + generation)
 
     async def main(made: World) -> None:
         await made.serve(source)
