@@ -1,9 +1,10 @@
 """What the aggregate of a round was decoded from, as long as the round lasts: its record, still in memory.
 
-Holds references to bytes that the exchange has in memory anyway, and copies nothing.
+Holds references to bytes that the exchange has in memory anyway, and copies none.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from talkoot.averaging.aggregate import Source
 from talkoot.averaging.certificate import PartDigest, Value
@@ -36,19 +37,15 @@ class Encoded:
         self._sources = {attempt: sources}
 
     def pieces(self, value: Value, layout: RecordLayout) -> Iterator[Bytes]:
-        """The record of the round with this value, piece by piece. Hashes all of it before the first piece.
+        """The record of the round with this value, piece by piece. Hashes all that was decoded.
 
-        Raises RecordError when what was decoded here is not what the value says, as when its result was
-        fetched from a peer.
+        Raises RecordError when that is not what the value says, as when its result was fetched from a peer.
         """
-        return self._sparse(value, layout) if layout.sparse else self._dense(value)
-
-    def _dense(self, value: Value) -> Iterator[Bytes]:
+        if layout.sparse:
+            return self._sparse(value, layout)
         hashed = [self._part(part) for part in value.parts]
-        for hashes, _ in hashed:
-            yield from hashes
-        for _, chunks in hashed:
-            yield from chunks
+        hashes = (digest for digests, _ in hashed for digest in digests)
+        return chain(hashes, (chunk for _, chunks in hashed for chunk in chunks))
 
     def _part(self, digest: PartDigest) -> tuple[list[bytes], Sequence[Bytes]]:
         part = Part(digest.reducer, digest.first_chunk, digest.num_chunks)
@@ -63,11 +60,7 @@ class Encoded:
         for sources in self._sources.values():
             indexes = [Index(source.entries) for source in sources]
             if [index.root for index in indexes] == [item.root for item in value.cut]:
-                break
-        else:
-            raise RecordError("different_value", "other contributions were added up here")
-        for index in indexes:
-            yield index.encode()
-        for chunk in range(layout.num_chunks):
-            for source in sources:
-                yield source.chunks[chunk]
+                encoded = (index.encode() for index in indexes)
+                chunks = range(layout.num_chunks)
+                return chain(encoded, (source.chunks[chunk] for chunk in chunks for source in sources))
+        raise RecordError("different_value", "other contributions were added up here")

@@ -19,6 +19,7 @@ from talkoot.averaging.voting import decode_journal
 from talkoot.peer.certlog import CertLog
 from talkoot.peer.generation import Generation
 from talkoot.peer.journal import Journal
+from talkoot.peer.roundlog import Kept, LogLimits, RoundLog
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
 
@@ -53,6 +54,9 @@ class Holdings:
         self.head: Certificate
         self.ledger: Ledger
         self.tree: StateTree
+        self._folder = paths.records
+        self.records: RoundLog | None = None
+        """What the last rounds were made of; None before `keep_records`, and where the disk refuses it."""
         self._staged: tuple[Generation, StateTree] | None = None
         self._load(state_tree(store.theta, store.momentum, store.head.ledger))
 
@@ -68,6 +72,20 @@ class Holdings:
         if data is None or decode_certificate(data).value.hash != self.head.value.hash:
             self.log.truncate_from(number)  # died between store and log, or while it followed a branch
             self.log.append(number, head.certificate)
+
+    def keep_records(self, limits: LogLimits) -> None:
+        """Open the round log; records of rounds that are not on our chain are removed."""
+        try:
+            records = RoundLog(self._folder, limits)
+            records.keep_only(self._on_chain)
+        except OSError as error:
+            log.warning("no records of rounds are kept: %s", error.strerror or error)
+        else:
+            self.records = records
+
+    def _on_chain(self, kept: Kept) -> bool:
+        certificate = self.certificate_of(kept.round)
+        return certificate is not None and certificate.value.hash == kept.value_hash
 
     @property
     def digest(self) -> bytes:
@@ -154,6 +172,8 @@ class Holdings:
                 if number_of(link) < number_of(certificate):
                     self.log.append(number_of(link), link.encode())
         self._install(staged, tree, certificate, ledger)
+        if self.records is not None:
+            self.records.keep_only(self._on_chain)
 
     def certificate_of(self, round_number: int) -> Certificate | None:
         """The certificate of a round of the chain that we hold, if it is in the log."""

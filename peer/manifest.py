@@ -299,6 +299,22 @@ class Round:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class State:
+    """Section [state]: what peers keep on their disks beside the outer state itself."""
+
+    log_rounds: int = 64
+    """Rounds whose encoded aggregates (`exchange = "sparse"`: contributions) are kept, so that a peer that
+    missed a few rounds replays them instead of fetching parameters and momentum. 0: none."""
+    log_bytes: int = 0
+    """Most bytes that they may take, the oldest go first. 0: 4 for each parameter, which is half of the outer
+    state: 3 rounds of `int8`, 7 of `int4`."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.log_rounds <= 10**4, "state.log_rounds", "0 to 10000")
+        _require(0 <= self.log_bytes <= 2**50, "state.log_bytes", "0 to 2**50")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """All sections together."""
 
@@ -316,6 +332,8 @@ class Manifest:
     """How pseudo-gradients travel."""
     round: Round = field(default_factory=Round)
     """When rounds close and how long their phases may take."""
+    state: State = field(default_factory=State)
+    """What peers keep on their disks beside the outer state itself."""
     protocol: int = PROTOCOL_VERSION
     """Version of everything on the wire; peers of one swarm speak the same."""
 

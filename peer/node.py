@@ -36,6 +36,7 @@ from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.options import RunOptions
 from talkoot.peer.requirements import require_admission, require_data
+from talkoot.peer.roundlog import limits_of
 from talkoot.peer.rules_of import rules_of
 from talkoot.peer.runner import Runner
 from talkoot.peer.statedir import StateDir
@@ -165,6 +166,8 @@ class Node:
         except ArithmeticError as error:
             raise NodeFailed(f"this machine computes differently, it cannot take part: {error}") from error
         holdings = await self._obtain_state(manifest)
+        if holdings.records is None:
+            await asyncio.to_thread(holdings.keep_records, limits_of(manifest))
         self.holdings = holdings
         self.contributor = await asyncio.to_thread(
             Contributor, self.paths, holdings, self.identity, self.membership.admission, self.links.upload
@@ -321,6 +324,7 @@ class Node:
                     f"{self.paths.round_log.name} away to fetch it from other peers again"
                 ) from error
             self._require_trust(manifest, holdings)
+            await asyncio.to_thread(holdings.keep_records, limits_of(manifest))
             await self._catch_up_at_start(holdings)
             return holdings
         self._first_start = True

@@ -35,6 +35,7 @@ from talkoot.peer.joining import Joiner
 from talkoot.peer.links import Links
 from talkoot.peer.manifest import Manifest
 from talkoot.peer.metrics import Metrics
+from talkoot.peer.recorder import Recorder
 from talkoot.peer.runner import Runner
 from talkoot.peer.swarm_view import ALMOST, SwarmView
 from talkoot.peer.trainer.protocol import Mode
@@ -115,6 +116,7 @@ class Swarming:
         self.may_vote = True
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._aggregate = torch.empty(rules.numel)  # a round writes all of it; zeros take long
+        self._recorder = Recorder(holdings)
         self._applying = asyncio.Lock()
         self._updating = asyncio.Lock()
         self._began = clock.now()
@@ -271,13 +273,15 @@ class Swarming:
 
     async def commit(self, certificate: Certificate, ledger: Ledger) -> None:
         """See `Workshop`."""
-        before = self.ledger
+        before, encoded = self.ledger, self.runner.encoded
         await self.contributor.begin_change()
         async with self._applying:
             await self._on_disk(self.holdings.commit, certificate, ledger)
         if certificate.kind == "final":
             self.may_vote = True
         await self._after(certificate, before, mode="rebase", fetched=False)
+        if encoded is not None and self._group is not None:
+            self._group.create_task(self._recorder.record(certificate.value, before, encoded))
 
     async def need_state(self, certificate: Certificate) -> None:
         """See `Workshop`."""
