@@ -1,4 +1,4 @@
-"""Handing state to other peers: manifest, certificates, ledger, tree and chunks, on request.
+"""Handing state to other peers: manifest, certificates, ledger, tree, chunks and records, on request.
 
 One request, one answer, over a channel of its own; several may follow each other. Requests are small and
 strictly typed, answers are bounded, and whoever asks verifies everything against a digest that a
@@ -6,6 +6,7 @@ certificate signed.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Literal
 
@@ -23,10 +24,22 @@ from talkoot.dht.errors import RemoteError
 from talkoot.dht.network import Channel, Network, ProtocolSpec
 from talkoot.peer.holdings import Holdings
 from talkoot.peer.manifest import MAX_MANIFEST_BYTES, Manifest, from_canonical
+from talkoot.peer.roundlog import RoundLog
 from talkoot.peer.trainer.tokenizer import MAX_TOKENIZER_BYTES, tokenizer_hash
+
+log = logging.getLogger("talkoot.sync")
 
 MAX_ANSWER_BYTES = 8 << 20
 """Longest payload of an answer: a batch of certificates, or the leaves of a terabyte of state."""
+
+MAX_RECORD_PIECE = 4 << 20
+"""Longest piece of a round's record in one answer."""
+
+MAX_RECORDS_LISTED = 1024
+"""Most records that one answer names."""
+
+_LISTED_BYTES = 64
+"""What naming one record takes at most."""
 
 ANSWER_TIMEOUT_S = 30.0
 IDLE_TIMEOUT_S = 120.0
@@ -83,7 +96,21 @@ class AskChunk(_Request, frozen=True, tag="chunk"):
     index: int
 
 
-Request = AskManifest | AskTokenizer | AskHead | AskChain | AskTree | AskChunk
+class AskRecords(_Request, frozen=True, tag="records"):
+    """Names and lengths of the records of round `first` and later rounds."""
+
+    first: int
+
+
+class AskRecord(_Request, frozen=True, tag="record"):
+    """A piece of the record that belongs to the certified value with this hash."""
+
+    value: bytes
+    offset: int
+    length: int
+
+
+Request = AskManifest | AskTokenizer | AskHead | AskChain | AskTree | AskChunk | AskRecords | AskRecord
 
 _decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 
@@ -93,6 +120,11 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     status: Literal["ok", "gone", "unknown"]
     """gone: that state is no longer here (a round was committed meanwhile)."""
+
+
+class _Listed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    value: bytes
+    num_bytes: int
 
 
 class _HeadPayload(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -127,7 +159,10 @@ class StateServer:
                 request = _decoder.decode(frame.header)
             except (ValueError, RecursionError) as error:
                 raise RemoteError(channel.peer, "malformed", str(error)) from error
-            status, payload = self._answer(request)
+            if isinstance(request, AskRecord):  # the only one that reads the disk itself
+                status, payload = await asyncio.to_thread(self._answer, request)
+            else:
+                status, payload = self._answer(request)
             header = msgspec.msgpack.encode(Answer(status))
             await channel.send(header, payload, timeout_s=self._timeout_s)
 
@@ -160,6 +195,12 @@ class StateServer:
             ) is not None:
                 _, theta, momentum = state
                 return _chunk(theta if vector == "theta" else momentum, index)
+            case AskRecords(first=first) if holdings.records is not None:
+                found = [kept for kept in holdings.records.records if kept.round >= first]
+                listed = [_Listed(kept.value_hash, kept.num_bytes) for kept in found[:MAX_RECORDS_LISTED]]
+                return "ok", msgspec.msgpack.encode(listed)
+            case AskRecord() if holdings.records is not None:
+                return _record_piece(holdings.records, request)
         return "gone", b""
 
 
@@ -169,6 +210,20 @@ def _chunk(vector: torch.Tensor, index: int) -> tuple[Literal["ok", "unknown"], 
         return "unknown", b""
     # A copy: the file may be overwritten by the round after next while this is on its way.
     return "ok", bytes(data[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES])
+
+
+def _record_piece(records: RoundLog, request: AskRecord) -> tuple[Literal["ok", "gone", "unknown"], bytes]:
+    kept = records.find(request.value)
+    if kept is not None and not (
+        0 <= request.offset < kept.num_bytes and 0 < request.length <= MAX_RECORD_PIECE
+    ):
+        return "unknown", b""
+    try:
+        data = records.read(request.value, request.offset, request.length)
+    except OSError as error:
+        log.warning("a record of the round log cannot be read: %s", error)
+        data = None
+    return ("ok", data) if data is not None else ("gone", b"")
 
 
 class Gone(Exception):  # noqa: N818 - reads well where it is caught
@@ -262,4 +317,22 @@ class StateClient:
         data = await self._ask(AskChunk(digest, vector, index), CHUNK_BYTES)
         if await asyncio.to_thread(leaf, data) != expected:
             raise RemoteError(self.peer, "wrong_hash", f"chunk {index} of {vector}")
+        return data
+
+    async def records(self, first: int) -> dict[bytes, int]:
+        """Lengths of the records of round `first` and later rounds, by the hash of their value."""
+        try:
+            data = await self._ask(AskRecords(first), MAX_RECORDS_LISTED * _LISTED_BYTES)
+            listed = msgspec.msgpack.decode(data, type=list[_Listed])
+        except Gone:
+            return {}
+        except (ValueError, RecursionError) as error:
+            raise RemoteError(self.peer, "malformed", f"records: {error}") from error
+        return {item.value: item.num_bytes for item in listed}
+
+    async def record_piece(self, value: bytes, offset: int, length: int) -> bytes | memoryview:
+        """A piece of a record, of this length; what is in it is the caller's to check."""
+        data = await self._ask(AskRecord(value, offset, length), length)
+        if len(data) != length:
+            raise RemoteError(self.peer, "malformed", f"{len(data)} of {length} bytes of a record")
         return data
