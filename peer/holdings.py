@@ -163,9 +163,15 @@ class Holdings:
 
         Raises ValueError when the bytes do not have the certified digest, OSError.
         """
-        tree = state_tree(staged.theta, staged.momentum, ledger.encode())
-        if tree.digest != certificate.value.digest:
+        if not self.hold_download(staged, ledger, certificate.value.digest):
             raise ValueError("the downloaded state does not have the certified digest")
+        self.install_held(certificate, ledger, chain)
+
+    def install_held(self, certificate: Certificate, ledger: Ledger, chain: list[Certificate]) -> None:
+        """Make what `hold_download` took the outer state, as `install_download` does. Raises OSError."""
+        assert self._staged is not None
+        staged, tree = self._staged
+        assert tree.digest == certificate.value.digest
         if chain:
             self.log.truncate_from(number_of(chain[0]))
             for link in chain:

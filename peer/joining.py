@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.rules import Rules
@@ -11,7 +11,9 @@ from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import peer_id_of
 from talkoot.dht.network import Network
 from talkoot.peer import clock
+from talkoot.peer.catchup import WRONG_RECORDS, CatchUp
 from talkoot.peer.certlog import CertLog
+from talkoot.peer.choice import Choice
 from talkoot.peer.generation import Generation
 from talkoot.peer.holdings import Holdings, number_of, open_holdings
 from talkoot.peer.invite import Anchor
@@ -44,6 +46,8 @@ class Installed:
     """Rounds of the branch that our own chain did not have."""
     left: int
     """Rounds of our own chain that are not part of the branch; all of them were weak."""
+    choice: Choice
+    """How it was obtained, and why so."""
 
     @property
     def mode(self) -> Mode:
@@ -65,6 +69,8 @@ class Joiner:
         self._paths = paths
         self._anchor = anchor
         self._blamed: dict[bytes, float] = {}
+        self._blamed_for_records: dict[bytes, float] = {}
+        """Their records are not asked for, but their states: a disk may rot in one place."""
         self.progress: SyncProgress | None = None
         self.heard = 0
         """Peers that answered when they were asked for their state."""
@@ -81,6 +87,12 @@ class Joiner:
             self._network.events.rejected[reason] += 1
             self._blamed[peer] = clock.now() + BLAME_S
         log.info("state from %s: %s", peer_id_of(peer)[-8:], error or reason)
+
+    def _blame_for_record(self, peer: bytes, error: Exception) -> None:
+        if isinstance(error, RemoteError) and error.reason in WRONG_RECORDS:
+            self._network.events.rejected[error.reason] += 1
+            self._blamed_for_records[peer] = clock.now() + BLAME_S
+        log.info("record from %s: %s", peer_id_of(peer)[-8:], error or "timeout")
 
     async def manifest(self, peers: Iterable[bytes]) -> Manifest | None:
         """The swarm's manifest from the first peer that has it; None when nobody answers."""
@@ -140,14 +152,24 @@ class Joiner:
         `before_download` is called once it is verified and preferred: the running round ends there.
         `still_wanted` says whether our own head is still the one that the branch was compared with.
         """
+
+        async def begin() -> None:
+            if not still_wanted():
+                raise _Overtaken
+            await before_download()
+
+        try:
+            replayed = await self._replay(peers, holdings, founders, begin)
+        except _Overtaken:
+            return None
+        if not isinstance(replayed, Choice):
+            return replayed
         for peer in self._usable(peers):
             try:
                 staged: list[Generation] = []
 
                 async def stage(staged: list[Generation] = staged) -> None:
-                    if not still_wanted():
-                        raise _Overtaken
-                    await before_download()
+                    await begin()
                     staged.append(holdings.stage_download())
 
                 branch = await self._fetch(peer, holdings, founders, stage, None, staged)
@@ -164,8 +186,83 @@ class Joiner:
                 continue
             finally:
                 self.progress = None
-            return Installed(branch=branch, missed=len(theirs), left=len(ours))
+            return Installed(branch=branch, missed=len(theirs), left=len(ours), choice=replayed)
         return None
+
+    async def _replay(
+        self,
+        peers: Iterable[bytes],
+        holdings: Holdings,
+        founders: tuple[bytes, ...],
+        begin: Callable[[], Awaitable[None]],
+    ) -> Installed | Choice | None:
+        """Replay the rounds that we missed, where that is cheaper than a snapshot and somebody has them.
+
+        The choice where a snapshot is to be fetched; None when nobody has anything better than we.
+        """
+        usable = self._usable(peers)
+        for peer in usable:
+            try:
+                branch = await self._better_branch(peer, holdings, founders)
+            except (RemoteError, TimeoutError, Gone) as error:
+                self._blame(peer, error)
+                continue
+            if branch is None:
+                continue
+            now = clock.now()
+            sources = [one for one in (peer, *usable) if self._blamed_for_records.get(one, now) <= now]
+            async with CatchUp(
+                holdings,
+                branch,
+                dict.fromkeys(sources),
+                connect=self._connect,
+                blame=self._blame_for_record,
+            ) as catch_up:
+                installed = await self._catch_up(catch_up, holdings, branch, begin)
+            log.info("catching up with %s", catch_up.choice)
+            return installed or catch_up.choice
+        return None
+
+    async def _connect(self, peer: bytes) -> StateClient:
+        return await StateClient.connect(self._network, peer, self._swarm)
+
+    async def _better_branch(
+        self, peer: bytes, holdings: Holdings, founders: tuple[bytes, ...]
+    ) -> Branch | None:
+        """A peer's branch, verified; None when ours is to be preferred."""
+        client = await self._connect(peer)
+        self.heard += 1
+        try:
+            branch = await fetch_branch(
+                client, ours=holdings.last_final(), anchor=self._anchor, founders=founders
+            )
+        finally:
+            await client.close()
+        wanted, _ = await asyncio.to_thread(prefers, holdings, branch)
+        return branch if wanted else None
+
+    async def _catch_up(
+        self,
+        catch_up: CatchUp,
+        holdings: Holdings,
+        branch: Branch,
+        begin: Callable[[], Awaitable[None]],
+    ) -> Installed | None:
+        """None where a snapshot is to be fetched."""
+        choice = await catch_up.choose()
+        if choice.way != "replay":
+            return None
+        await begin()
+        self.progress = SyncProgress()
+        try:
+            staged = await asyncio.to_thread(holdings.stage_download)
+            if not await catch_up.replay(staged, self.progress):
+                return None
+            branch = replace(branch, ledger=catch_up.ledger)
+            await asyncio.to_thread(holdings.install_held, branch.head, branch.ledger, list(branch.chain))
+        finally:
+            self.progress = None
+        return Installed(branch=branch, missed=choice.rounds, left=0, choice=choice)
 
     async def obtain(self, peers: Iterable[bytes], holdings: Holdings, digest: bytes, ledger: Ledger) -> bool:
         """Stage the result with this digest, which the round waits to certify; False if nobody has it."""

@@ -166,8 +166,6 @@ class Node:
         except ArithmeticError as error:
             raise NodeFailed(f"this machine computes differently, it cannot take part: {error}") from error
         holdings = await self._obtain_state(manifest)
-        if holdings.records is None:
-            await asyncio.to_thread(holdings.keep_records, limits_of(manifest))
         self.holdings = holdings
         self.contributor = await asyncio.to_thread(
             Contributor, self.paths, holdings, self.identity, self.membership.admission, self.links.upload
@@ -333,6 +331,8 @@ class Node:
         while True:
             first = await self.joiner.first_state(await self._candidates(), rules, rules.founders)
             if first is not None:
+                await asyncio.to_thread(first.keep_records, limits_of(manifest))
+                await self._update_at_start(first, await self._candidates())
                 return first
             if clock.now() > deadline:
                 raise NodeFailed("no peer could give the swarm's state; see the log for their answers")
@@ -352,14 +352,21 @@ class Node:
                     break
                 await asyncio.sleep(RETRY_PAUSE_S)
                 continue
-            await self.joiner.update(
-                others,
-                holdings,
-                holdings.rules.founders,
-            )
+            await self._update_at_start(holdings, others)
             break
         if not self.joiner.heard and (holdings.ledger.round or self.membership.bootstrap):
             log.info("nobody else can be reached: going on alone from round %d", holdings.ledger.round)
+
+    async def _update_at_start(self, holdings: Holdings, peers: list[bytes]) -> None:
+        """Catch up, and with what was committed while a snapshot came. No trainer works from our state yet:
+        it would have to follow in between."""
+        for _ in range(2):
+            installed = await self.joiner.update(peers, holdings, holdings.rules.founders)
+            if installed is None:
+                break
+            self.metrics.caught_up(installed.choice)
+            if installed.choice.way == "replay":
+                break
 
     # -- trainer -------------------------------------------------------------------------------------
 
