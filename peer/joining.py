@@ -324,6 +324,23 @@ class Joiner:
             await client.close()
 
 
+async def catch_up_at_start(
+    joiner: Joiner, peers: Iterable[bytes], holdings: Holdings, caught_up: Callable[[Choice], None]
+) -> None:
+    """Catch up, and then with what was committed while a snapshot came.
+
+    Only where no trainer works from our state: it would have to follow in between, as the second change
+    overwrites the generation that it started from.
+    """
+    for _ in range(2):
+        installed = await joiner.update(peers, holdings, holdings.rules.founders)
+        if installed is None:
+            break
+        caught_up(installed.choice)
+        if installed.choice.way == "replay":
+            break
+
+
 def _install_first(
     paths: StateDir, store: OuterStore, staged: Generation, branch: Branch, rules: Rules
 ) -> Holdings:

@@ -30,7 +30,7 @@ from talkoot.peer.founding import TOKENIZER_FILE
 from talkoot.peer.head import StoreCorruptError
 from talkoot.peer.holdings import Holdings, open_holdings
 from talkoot.peer.invite import Anchor
-from talkoot.peer.joining import Joiner
+from talkoot.peer.joining import Joiner, catch_up_at_start
 from talkoot.peer.links import Links
 from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest
 from talkoot.peer.metrics import Metrics
@@ -332,7 +332,8 @@ class Node:
             first = await self.joiner.first_state(await self._candidates(), rules, rules.founders)
             if first is not None:
                 await asyncio.to_thread(first.keep_records, limits_of(manifest))
-                await self._update_at_start(first, await self._candidates())
+                others = await self._candidates()
+                await catch_up_at_start(self.joiner, others, first, self.metrics.caught_up)
                 return first
             if clock.now() > deadline:
                 raise NodeFailed("no peer could give the swarm's state; see the log for their answers")
@@ -352,21 +353,10 @@ class Node:
                     break
                 await asyncio.sleep(RETRY_PAUSE_S)
                 continue
-            await self._update_at_start(holdings, others)
+            await catch_up_at_start(self.joiner, others, holdings, self.metrics.caught_up)
             break
         if not self.joiner.heard and (holdings.ledger.round or self.membership.bootstrap):
             log.info("nobody else can be reached: going on alone from round %d", holdings.ledger.round)
-
-    async def _update_at_start(self, holdings: Holdings, peers: list[bytes]) -> None:
-        """Catch up, and with what was committed while a snapshot came. No trainer works from our state yet:
-        it would have to follow in between."""
-        for _ in range(2):
-            installed = await self.joiner.update(peers, holdings, holdings.rules.founders)
-            if installed is None:
-                break
-            self.metrics.caught_up(installed.choice)
-            if installed.choice.way == "replay":
-                break
 
     # -- trainer -------------------------------------------------------------------------------------
 
