@@ -93,22 +93,40 @@ def aggregate(
 
 
 def play(
-    holdings: Holdings, *, by: Sequence[Identity] = FOUNDERS, weak: bool = False, seed: int = 0
+    holdings: Holdings,
+    *,
+    by: Sequence[Identity] = FOUNDERS,
+    weak: bool = False,
+    seed: int = 0,
+    given: LocalContribution | None = None,
 ) -> Certificate:
     """One more round, recorded where the holdings have a round log."""
-    certificate, before, encoded = commit_round(holdings, by=by, weak=weak, seed=seed)
+    certificate, before, encoded = commit_round(holdings, by=by, weak=weak, seed=seed, given=given)
     if holdings.records is not None:
         write_record(holdings.records, certificate.value, before, holdings.rules, encoded)
     return certificate
 
 
 def commit_round(
-    holdings: Holdings, *, by: Sequence[Identity] = FOUNDERS, weak: bool = False, seed: int = 0
+    holdings: Holdings,
+    *,
+    by: Sequence[Identity] = FOUNDERS,
+    weak: bool = False,
+    seed: int = 0,
+    given: LocalContribution | None = None,
 ) -> tuple[Certificate, Ledger, Encoded]:
-    """The certificate, the ledger before, and what the aggregate was decoded from."""
+    """The certificate, the ledger before, and what the aggregate was decoded from.
+
+    `given` is the contribution of one of the peers; the others' are made up.
+    """
     before = holdings.ledger
     signers = sorted(by, key=lambda one: one.key)
-    made = [contribution(holdings, one, 100 * seed + before.round) for one in signers]
+    made = [
+        given
+        if given is not None and given.header.key == one.key
+        else contribution(holdings, one, 100 * seed + before.round)
+        for one in signers
+    ]
     delta, encoded, parts = aggregate(holdings, made)
     present = tuple(one.key for one in signers)
     cut = tuple(local.header for local in made)

@@ -4,14 +4,18 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+import torch
 from record_rig import SPARSE, opened, play
 from state_rig import (
     FOUNDERS,
     KEYS,
     MANIFEST,
+    NUMEL,
+    Answered,
     Lie,
     Server,
     World,
@@ -25,12 +29,14 @@ from state_rig import (
     same_state,
 )
 
+from talkoot.dht.memory import MemoryHub
 from talkoot.peer.holdings import Holdings, number_of
 from talkoot.peer.joining import Installed, Joiner
 from talkoot.peer.manifest import Manifest
 from talkoot.peer.replaying import snapshot_bytes
+from talkoot.peer.residual import Residual
 from talkoot.peer.statedir import StateDir
-from talkoot.peer.transfer import AskChunk, AskRecord, AskRecords
+from talkoot.peer.transfer import AskChunk, AskRecord, AskRecords, Request
 
 Sources = list[tuple[Holdings, Lie | None]]
 
@@ -137,6 +143,35 @@ def test_weak_rounds_are_replayed_too(manifest: Manifest, tmp_path: Path) -> Non
     assert same_state(late.ours, theirs)
 
 
+@pytest.mark.parametrize("counts", [True, False], ids=["counted", "left out"])
+def test_the_books_are_the_same_as_after_a_snapshot(counts: bool, manifest: Manifest, tmp_path: Path) -> None:
+    us = FOUNDERS[0]
+    carries: list[torch.Tensor] = []
+    for way in ("replay", "snapshot"):
+        ours, theirs = opened(tmp_path / way / "ours", manifest), opened(tmp_path / way / "theirs", manifest)
+        books = Residual(StateDir(tmp_path / way / "ours"), ours.rules)
+        local = books.encode(
+            ours.store.theta,
+            ours.store.theta - 0.01 * torch.randn(NUMEL, generator=torch.Generator().manual_seed(3)),
+            steps=20, tokens=100, ledger=ours.ledger, prior=ours.digest, admission=b"", signer=us,
+        )  # fmt: skip
+        assert local is not None
+        everything = books.carry_P.clone()
+        play(theirs, given=local if counts else None, by=FOUNDERS if counts else FOUNDERS[1:])
+        for _ in range(2):
+            play(theirs)
+        if way == "snapshot":
+            theirs.records = None
+        installed = Late(ours, tmp_path / way / "ours").update(theirs)
+        assert installed is not None
+        assert installed.choice.way == way
+        books.follow(ours.head, ours.certificate_of)
+        assert torch.equal(books.carry_P, everything) == (not counts)
+        assert (books.rounds, books.tokens) == ((0, 0) if counts else (1, 100))
+        carries.append(books.carry_P)
+    assert torch.equal(*carries)
+
+
 # -- a snapshot instead ------------------------------------------------------------------------------------
 
 
@@ -223,12 +258,12 @@ def test_a_source_that_dies_in_the_middle_of_a_record(
     for _ in range(4):
         play(other)
 
-    def die(request: object, honest: object) -> object:
+    def die(request: Request, honest: Answered) -> Answered:
         if isinstance(request, AskRecord) and request.offset > 300_000:
             late_hub[0].crash(keys(1)[0])
         return honest
 
-    late_hub: list[object] = []
+    late_hub: list[MemoryHub] = []
     results: list[Installed | None] = []
 
     async def main(made: World) -> None:
@@ -251,7 +286,7 @@ def test_a_record_that_is_still_being_written_is_waited_for(tmp_path: Path) -> N
     late, theirs = pair(tmp_path, missed=2)
     asked: list[object] = []
 
-    def not_yet(request: object, honest: tuple[object, bytes]) -> tuple[object, bytes]:
+    def not_yet(request: Request, honest: Answered) -> Answered:
         if not isinstance(request, AskRecords):
             return honest
         asked.append(request)
@@ -330,7 +365,7 @@ def records_of(holdings: Holdings) -> dict[int, int]:
 # -- liars -------------------------------------------------------------------------------------------------
 
 
-def listed_with(change: Callable[[list[list[object]]], object]) -> Callable[[bytes], bytes]:
+def listed_with(change: Callable[[list[list[Any]]], object]) -> Callable[[bytes], bytes]:
     def rewrite(data: bytes) -> bytes:
         return msgspec.msgpack.encode(change(msgspec.msgpack.decode(data)))
 
@@ -340,7 +375,7 @@ def listed_with(change: Callable[[list[list[object]]], object]) -> Callable[[byt
 def at_offset(low: int, change: Callable[[bytes], bytes]) -> Lie:
     """Wrong from this offset of a record on."""
 
-    def lie(request: object, honest: tuple[object, bytes]) -> tuple[object, bytes]:
+    def lie(request: Request, honest: Answered) -> Answered:
         if isinstance(request, AskRecord) and request.offset + request.length > low:
             return honest[0], change(bytes(honest[1]))
         return honest
@@ -348,7 +383,7 @@ def at_offset(low: int, change: Callable[[bytes], bytes]) -> Lie:
     return lie
 
 
-def swapped(request: object, honest: tuple[object, bytes]) -> tuple[object, bytes]:
+def swapped(request: Request, honest: Answered) -> Answered:
     """The record of another round."""
     if isinstance(request, AskRecord):
         return honest[0], OTHER[request.offset : request.offset + request.length]
@@ -414,7 +449,7 @@ def test_the_record_of_another_round_and_of_another_swarm(tmp_path: Path) -> Non
     assert theirs.records is not None
     wanted, other = (certificate.value.hash for certificate in theirs.certificates(2)[:2])
 
-    def lie(request: object, honest: tuple[object, bytes]) -> tuple[object, bytes]:
+    def lie(request: Request, honest: Answered) -> Answered:
         if isinstance(request, AskRecord) and request.value == wanted:
             assert theirs.records is not None
             return "ok", theirs.records.read(other, request.offset, request.length) or b""
