@@ -18,19 +18,22 @@ Bytes = bytes | memoryview
 
 class Encoded:
     """Of one round. A value may be certified in a later attempt than the one that computed it, so what an
-    attempt decoded is kept until a later one has decoded all of its own."""
+    attempt decoded whole is kept until a later one has, too."""
 
     def __init__(self, num_chunks: int) -> None:
         self._num_chunks = num_chunks
         self._parts: dict[int, dict[Part, Sequence[Bytes]]] = {}
+        """By attempt: the last whole one, and the one that decoded last."""
         self._sources: dict[int, Sequence[Source]] = {}
 
     def decoded(self, attempt: int, part: Part, chunks: Sequence[Bytes]) -> None:
         """A part of this attempt was decoded from these chunks."""
-        mine = self._parts.setdefault(attempt, {})
-        mine[part] = chunks
-        if sum(part.num_chunks for part in mine) == self._num_chunks:
-            self._parts = {attempt: mine}
+        mine = self._parts.get(attempt, {}) | {part: chunks}
+        whole = {} if self._whole(mine) else {n: its for n, its in self._parts.items() if self._whole(its)}
+        self._parts = whole | {attempt: mine}
+
+    def _whole(self, parts: dict[Part, Sequence[Bytes]]) -> bool:
+        return sum(part.num_chunks for part in parts) == self._num_chunks
 
     def combined(self, attempt: int, sources: Sequence[Source]) -> None:
         """The aggregate of this attempt was added up from these contributions."""

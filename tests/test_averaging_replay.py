@@ -16,6 +16,7 @@ from talkoot.averaging.certificate import Value
 from talkoot.averaging.encoded import Encoded
 from talkoot.averaging.ladder import LADDERS
 from talkoot.averaging.outputs import AttemptOver
+from talkoot.averaging.parts import Part
 from talkoot.averaging.record import RecordError, RecordLayout
 from talkoot.averaging.replay import Replay
 from talkoot.averaging.rules import Adaptive
@@ -121,6 +122,20 @@ def test_what_was_not_decoded_here_cannot_be_recorded() -> None:
     layout = RecordLayout(value, kept.before, swarm.rules)
     with pytest.raises(RecordError, match="different_value"):
         list(Encoded(swarm.rules.num_chunks).pieces(value, layout))
+
+
+def test_of_attempts_the_last_whole_one_and_the_running_one_are_kept() -> None:
+    encoded = Encoded(4)
+    low, high = Part(b"a" * 32, 0, 2), Part(b"b" * 32, 2, 2)
+    encoded.decoded(0, low, [b"x", b"y"])
+    encoded.decoded(1, low, [b"x", b"y"])
+    assert list(encoded._parts) == [1]
+    encoded.decoded(1, high, [b"z", b"z"])
+    encoded.decoded(2, low, [b"u", b"v"])
+    encoded.decoded(3, high, [b"w", b"w"])
+    assert list(encoded._parts) == [1, 3]
+    encoded.decoded(3, low, [b"u", b"v"])
+    assert list(encoded._parts) == [3]
 
 
 # -- what does not fit -------------------------------------------------------------------------------------
