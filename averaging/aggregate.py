@@ -93,10 +93,14 @@ def combine(sources: Sequence[Source], *, rules: Rules, out_P: torch.Tensor) -> 
     scratch = torch.empty(rules.chunk_size)
     for chunk in range(rules.num_chunks):
         start, numel = chunk * rules.chunk_size, rules.chunk_numel(chunk)
-        acc = out_P[start : start + numel]
-        _add_up(sources, chunk, acc, scratch[:numel])
-        if not bool(torch.isfinite(acc).all()):
-            acc.zero_()
+        combine_chunk(sources, chunk, out_P[start : start + numel], scratch[:numel])
+
+
+def combine_chunk(sources: Sequence[Source], offset: int, out: torch.Tensor, scratch: torch.Tensor) -> None:
+    """Aggregate chunk number `offset` of the sources into `out`; `scratch` has the same size."""
+    _add_up(sources, offset, out, scratch)
+    if not bool(torch.isfinite(out).all()):
+        out.zero_()
 
 
 def _add_up(sources: Sequence[Source], offset: int, acc: torch.Tensor, scratch: torch.Tensor) -> None:

@@ -1,8 +1,9 @@
 """A node's state under SIGKILL: at every call that changes the disk, then at random instants.
 
-A process commits round after round (contribution noted, outer step, vote, state, logs) and is killed; the
-next one opens what is left. It must find a certified round with the digest that an undisturbed run has
-after so many rounds, no round less than the killed process had committed, and go on from there.
+A process commits round after round (contribution noted, outer step, vote, state, logs, the round's record)
+and is killed; the next one opens what is left. It must find a certified round with the digest that an
+undisturbed run has after so many rounds, no round less than the killed process had committed, no record that
+is not whole, and go on from there.
 
     python benchmarks/state_kills.py [--numel 2000000] [--rounds 3] [--random 500] [--seed 0]
         [--dir DIR] [--json FILE]
@@ -35,6 +36,7 @@ from talkoot.dht.identity import Identity, verify
 from talkoot.peer import presets
 from talkoot.peer.founding import first_ledger
 from talkoot.peer.holdings import Holdings, number_of, open_holdings
+from talkoot.peer.roundlog import LogLimits
 from talkoot.peer.rules_of import rules_of
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
@@ -47,6 +49,8 @@ CALLS = ("open", "mkdir", "fsync", "pwrite", "ftruncate", "posix_fallocate", "re
 START_S = 10.0
 """A node may take so long to open its state, hashing apart."""
 
+RECORDS = LogLimits(max_rounds=4, max_bytes=1 << 30)
+
 REFERENCE = 64
 """Rounds whose digests are computed beforehand."""
 
@@ -58,6 +62,8 @@ class Opened:
     round: int
     digest: bytes
     certified: bool
+    records: int
+    records_are_whole: bool
     open_s: float
     """Everything, hashing included."""
     hash_s: float
@@ -120,7 +126,9 @@ class Subject:
 
     def open(self) -> Holdings:
         """As a node does at its start."""
-        return open_holdings(self.paths, self.rules)
+        holdings = open_holdings(self.paths, self.rules)
+        holdings.keep_records(RECORDS)
+        return holdings
 
 
 def commit_round(holdings: Holdings) -> None:
@@ -157,6 +165,25 @@ def commit_round(holdings: Holdings) -> None:
     vote = US.sign(vote_bytes(value, value.hash, 0, "commit", weak=False))
     certificate = Certificate(value=value, attempt=0, weak=False, votes=(Signature(US.key, vote),))
     holdings.commit(certificate, ledger)
+    assert holdings.records is not None
+    holdings.records.write(number, value.hash, len(RECORD), [RECORD[:32], RECORD[32:]])
+
+
+RECORD = bytes(range(256)) * 1000
+"""What stands for the encoded bytes of a round."""
+
+
+def records_are_whole(holdings: Holdings) -> bool:
+    """Whether every record in the round log is what was written, of a round of ours."""
+    records = holdings.records
+    assert records is not None
+    for kept in records.records:
+        certificate = holdings.certificate_of(kept.round)
+        if certificate is None or certificate.value.hash != kept.value_hash:
+            return False
+        if records.read(kept.value_hash, 0, kept.num_bytes) != RECORD:
+            return False
+    return records.num_damaged == 0
 
 
 def is_certified(certificate: Certificate) -> bool:
@@ -221,6 +248,8 @@ def look(subject: Subject) -> Opened:
             "round": holdings.ledger.round,
             "digest": found.hex(),
             "certified": fits and is_certified(holdings.head),
+            "records": len(holdings.records.records) if holdings.records is not None else 0,
+            "records_are_whole": records_are_whole(holdings),
             "open_s": open_s,
             "hash_s": hash_s,
         }
@@ -278,6 +307,8 @@ class Trial:
         self.opened.append(found)
         if not found.certified or found.digest != self.reference[found.round]:
             self.wrong.append(f"{what}: round {found.round} is not what was certified")
+        if not found.records_are_whole:
+            self.wrong.append(f"{what}: a record of a round is not what was written")
         if not committed <= found.round <= committed + 1:
             self.wrong.append(f"{what}: round {found.round} after {committed} had been committed")
         return found.round
@@ -347,6 +378,7 @@ def main() -> int:
         "calls_in_rounds": calls,
         "kills": len(trial.opened),
         "wrong": trial.wrong,
+        "records_found": max(found.records for found in trial.opened),
         "open_beside_hashing_s": {"median": median(beside), "max": max(beside)},
         "hashing_gb_s": rate,
     }

@@ -58,7 +58,9 @@ def _round_line(record: dict[str, Any]) -> str:
         f"{len(record['counted'])} counted",
         own,
         _codec_words(record),
-        "fetched" if seconds is None else f"{seconds:.1f} s" + (f" ({', '.join(phases)})" if phases else ""),
+        _fetched_words(record)
+        if seconds is None
+        else f"{seconds:.1f} s" + (f" ({', '.join(phases)})" if phases else ""),
         f"{size(record.get('bytes_sent') or 0)} up",
         "error -" if error is None else f"error {100 * error:.2f} %",
         f"held out {loss(record.get('eval_loss'))}",
@@ -69,6 +71,19 @@ def _round_line(record: dict[str, Any]) -> str:
         "  ".join(words)
         + (f"  left out: {left_out}" if left_out else "")
         + (f"  before: {failures}" if failures else "")
+    )
+
+
+def _fetched_words(record: dict[str, Any]) -> str:
+    """By which way, and what both would have cost."""
+    how = record.get("catch_up")
+    if not how:
+        return "fetched"
+    records = "?" if how["replay_bytes"] is None else size(how["replay_bytes"])
+    count = f"{how['rounds']} round" + "s" * (how["rounds"] != 1)
+    return (
+        f"fetched {count} by {how['way']} (records {records}, snapshot {size(how['snapshot_bytes'])}, "
+        f"{how['reason'].replace('_', ' ')})"
     )
 
 

@@ -10,6 +10,7 @@ from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.quorum import leader_of, leader_order
 from talkoot.dht.identity import peer_id_of
 from talkoot.peer import clock
+from talkoot.peer.choice import Choice
 
 KEPT = 2000
 """Rounds that are remembered."""
@@ -48,6 +49,8 @@ class RoundRecord:
     tokens: int
     ended_at_s: float
     bytes_sent: int
+    catch_up: dict[str, Any] | None = None
+    """Where the round was fetched: by which way, why, and the bytes of both ways (`talkoot.peer.choice`)."""
     loss: float | None = None
     eval_loss: float | None = None
 
@@ -103,9 +106,10 @@ class History:
         bytes_sent: int,
         fetched: bool,
         loss: float | None,
+        catch_up: Choice | None = None,
     ) -> RoundRecord:
         """A round is committed. `before` is the ledger that we held before (not that of the round, where
-        several were fetched at once), `attempt` is ours that ended it."""
+        several were fetched at once), `attempt` is ours that ended it, `catch_up` how it was fetched."""
         took_s = attempt.took_s if attempt is not None else {}
         limits = attempt.limits if attempt is not None else {}
         now, value = clock.now(), certificate.value
@@ -134,6 +138,7 @@ class History:
             tokens=ledger.tokens,
             ended_at_s=round(now - self.started_s, 3),
             bytes_sent=bytes_sent - self.running.bytes_before,
+            catch_up=asdict(catch_up) if catch_up is not None else None,
             loss=loss,
         )
         self.records.append(record)

@@ -23,6 +23,7 @@ from talkoot.peer.hashing import hash_state
 from talkoot.peer.head import Head
 from talkoot.peer.journal import Journal
 from talkoot.peer.manifest import State
+from talkoot.peer.roundlog import Kept, LogLimits, RoundLog
 from talkoot.peer.served import Served
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
@@ -61,6 +62,9 @@ class Holdings:
             log.warning("%s: the last %d bytes were damaged and are gone", self.log.path, self.log.cut_bytes)
         self.head: Certificate
         self.ledger: Ledger
+        self._folder = paths.records
+        self.records: RoundLog | None = None
+        """What the last rounds were made of; None before `keep_records`, and where the disk refuses it."""
         self._staged: Served | None = None
         self._current: Served
         self._previous: Served | None = None
@@ -87,6 +91,20 @@ class Holdings:
         if data is None or decode_certificate(data).value.hash != self.head.value.hash:
             self.log.truncate_from(number)  # died between store and log, or while it followed a branch
             self.log.append(number, head.certificate)
+
+    def keep_records(self, limits: LogLimits) -> None:
+        """Open the round log; records of rounds that are not on our chain are removed."""
+        try:
+            records = RoundLog(self._folder, limits)
+            records.keep_only(self._on_chain)
+        except OSError as error:
+            log.warning("no records of rounds are kept: %s", error.strerror or error)
+        else:
+            self.records = records
+
+    def _on_chain(self, kept: Kept) -> bool:
+        certificate = self.certificate_of(kept.round)
+        return certificate is not None and certificate.value.hash == kept.value_hash
 
     @property
     def digest(self) -> bytes:
@@ -157,6 +175,13 @@ class Holdings:
         """Keep a downloaded, verified result staged, as `apply` does."""
         self._staged = Served(tree, staged)
 
+    def hold_replayed(self, staged: Generation, ledger: Ledger, digest: bytes) -> bool:
+        """Keep a replayed state staged, as `apply` does; False when its digest is another."""
+        tree = hash_state(staged.theta, staged.momentum, ledger.encode())
+        if tree.digest == digest:
+            self.hold_download(staged, tree)
+        return tree.digest == digest
+
     def state(self, digest: bytes) -> Served | None:
         """The state with this digest: the outer one, that before, the staged one or the snapshot."""
         for served in (self._current, self._staged, self._previous, self._whole_snapshot()):
@@ -185,12 +210,21 @@ class Holdings:
         """
         if tree.digest != certificate.value.digest:
             raise ValueError("the downloaded state does not have the certified digest")
+        self.hold_download(staged, tree)
+        self.install_held(certificate, ledger, chain)
+
+    def install_held(self, certificate: Certificate, ledger: Ledger, chain: list[Certificate]) -> None:
+        """Make what `hold_download` took the outer state, as `install_download` does. Raises OSError."""
+        assert self._staged is not None
+        assert self._staged.tree.digest == certificate.value.digest
         if chain:
             self.log.truncate_from(number_of(chain[0]))
             for link in chain:
                 if number_of(link) < number_of(certificate):
                     self.log.append(number_of(link), link.encode())
-        self._install(Served(tree, staged), certificate, ledger)
+        self._install(self._staged, certificate, ledger)
+        if self.records is not None:
+            self.records.keep_only(self._on_chain)
 
     # -- the snapshot --------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.ledger import Ledger
@@ -13,6 +13,8 @@ from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import peer_id_of
 from talkoot.dht.network import Network
 from talkoot.peer import clock, unfinished
+from talkoot.peer.catchup import WRONG_RECORDS, CatchUp
+from talkoot.peer.choice import Choice
 from talkoot.peer.downloading import Downloader, Job, fetch_tree
 from talkoot.peer.fetching import Incomplete
 from talkoot.peer.generation import Generation
@@ -24,7 +26,7 @@ from talkoot.peer.manifest import Manifest, State
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
 from talkoot.peer.survey import MAX_SOURCES, Target
-from talkoot.peer.sync import Branch, prefers, ways_apart
+from talkoot.peer.sync import Branch, fetch_branch, prefers, ways_apart
 from talkoot.peer.sync_progress import SyncProgress
 from talkoot.peer.trainer.protocol import Mode
 from talkoot.peer.transfer import Busy, Gone, StateClient
@@ -48,6 +50,8 @@ class Installed:
     """Rounds of the branch that our own chain did not have."""
     left: int
     """Rounds of our own chain that are not part of the branch; all of them were weak."""
+    choice: Choice
+    """How it was obtained, and why so."""
 
     @property
     def mode(self) -> Mode:
@@ -69,6 +73,8 @@ class Joiner:
         self._paths = paths
         self._anchor = anchor
         self._blamed: dict[bytes, float] = {}
+        self._blamed_for_records: dict[bytes, float] = {}
+        """Their records are not asked for, but their states: a disk may rot in one place."""
         self._downloader = Downloader(network, swarm, paths.outer, self._usable, self._blame)
         self.replays = 0
         """Rounds that `update` can replay: a snapshot that is no further behind is the better start."""
@@ -102,6 +108,12 @@ class Joiner:
             self._blamed[peer] = clock.now() + BLAME_S
         log.info("state from %s: %s", peer_id_of(peer)[-8:], error or reason)
 
+    def _blame_for_record(self, peer: bytes, error: Exception) -> None:
+        if isinstance(error, RemoteError) and error.reason in WRONG_RECORDS:
+            self._network.events.rejected[error.reason] += 1
+            self._blamed_for_records[peer] = clock.now() + BLAME_S
+        log.info("record from %s: %s", peer_id_of(peer)[-8:], error or "timeout")
+
     async def manifest(self, peers: Iterable[bytes]) -> Manifest | None:
         """The swarm's manifest from the first peer that has it; None when nobody answers."""
         for peer in self._usable(peers):
@@ -133,7 +145,10 @@ class Joiner:
     async def first_state(
         self, peers: Iterable[bytes], rules: Rules, founders: tuple[bytes, ...]
     ) -> Holdings | None:
-        """Fetch a state into an empty state directory. None when nobody could give one."""
+        """Fetch a state into an empty state directory. None when nobody could give one.
+
+        It may be a snapshot: catch up afterwards.
+        """
         store = await asyncio.to_thread(OuterStore.prepare, self._paths.outer, rules.numel)
         return await self._fill(store, peers, rules, founders)
 
@@ -183,12 +198,9 @@ class Joiner:
         fetched = await self._downloader.fetch(usable, job)
         if fetched is None:
             return None
-        holdings = await asyncio.to_thread(
+        return await asyncio.to_thread(
             install, self._paths, store, fetched.staged, fetched.tree, fetched.branch, rules, self.keep
         )
-        if fetched.branch.head != fetched.best.head:
-            await self.update(usable, holdings, founders)  # the rounds from the snapshot to the head
-        return holdings
 
     async def update(
         self,
@@ -205,10 +217,13 @@ class Joiner:
         `still_wanted` says whether our own head is still the one that the branch was compared with.
         """
 
-        async def stage(_target: Target) -> Generation:
+        async def begin() -> None:
             if not still_wanted():
                 raise _Overtaken
             await before_download()
+
+        async def stage(_target: Target) -> Generation:
+            await begin()
             return await asyncio.to_thread(holdings.stage_download)
 
         def prefer(branch: Branch) -> str | None:
@@ -227,6 +242,9 @@ class Joiner:
         )
         usable = self._usable(peers)
         try:
+            replayed = await self._replay(usable, holdings, founders, begin)
+            if not isinstance(replayed, Choice):
+                return replayed
             fetched = await self._downloader.fetch(usable, job)
         except _Overtaken:
             return None
@@ -238,7 +256,83 @@ class Joiner:
             holdings.install_download, fetched.staged, fetched.tree, branch.head, branch.ledger, chain
         )
         unfinished.end(holdings.store.path)
-        return Installed(branch=branch, missed=len(theirs), left=len(ours))
+        return Installed(branch=branch, missed=len(theirs), left=len(ours), choice=replayed)
+
+    async def _replay(
+        self,
+        peers: Iterable[bytes],
+        holdings: Holdings,
+        founders: tuple[bytes, ...],
+        begin: Callable[[], Awaitable[None]],
+    ) -> Installed | Choice | None:
+        """Replay the rounds that we missed, where that is cheaper than a snapshot and somebody has them.
+
+        The choice where a snapshot is to be fetched; None when nobody has anything better than we.
+        """
+        usable = self._usable(peers)
+        for peer in usable:
+            try:
+                branch = await self._better_branch(peer, holdings, founders)
+            except (RemoteError, TimeoutError, Gone, Busy) as error:
+                self._blame(peer, error)
+                continue
+            if branch is None:
+                continue
+            now = clock.now()
+            sources = [one for one in (peer, *usable) if self._blamed_for_records.get(one, now) <= now]
+            async with CatchUp(
+                holdings,
+                branch,
+                dict.fromkeys(sources),
+                connect=self._connect,
+                blame=self._blame_for_record,
+            ) as catch_up:
+                installed = await self._catch_up(catch_up, holdings, branch, begin)
+            log.info("catching up with %s", catch_up.choice)
+            return installed or catch_up.choice
+        return None
+
+    async def _connect(self, peer: bytes) -> StateClient:
+        return await StateClient.connect(self._network, peer, self._swarm)
+
+    async def _better_branch(
+        self, peer: bytes, holdings: Holdings, founders: tuple[bytes, ...]
+    ) -> Branch | None:
+        """A peer's branch, verified; None when ours is to be preferred."""
+        client = await self._connect(peer)
+        self._downloader.heard += 1
+        try:
+            head, ledger = await client.head()
+            branch = await fetch_branch(
+                client, head, ledger, ours=holdings.last_final(), anchor=self._anchor, founders=founders
+            )
+        finally:
+            await client.close()
+        wanted, _ = await asyncio.to_thread(prefers, holdings, branch)
+        return branch if wanted else None
+
+    async def _catch_up(
+        self,
+        catch_up: CatchUp,
+        holdings: Holdings,
+        branch: Branch,
+        begin: Callable[[], Awaitable[None]],
+    ) -> Installed | None:
+        """None where a snapshot is to be fetched."""
+        choice = await catch_up.choose()
+        if choice.way != "replay":
+            return None
+        await begin()
+        progress = self._downloader.progress = SyncProgress()
+        try:
+            staged = await asyncio.to_thread(holdings.stage_download)
+            if not await catch_up.replay(staged, progress):
+                return None
+            branch = replace(branch, ledger=catch_up.ledger)
+            await asyncio.to_thread(holdings.install_held, branch.head, branch.ledger, list(branch.chain))
+        finally:
+            self._downloader.progress = None
+        return Installed(branch=branch, missed=choice.rounds, left=0, choice=choice)
 
     async def obtain(self, peers: Iterable[bytes], holdings: Holdings, digest: bytes, ledger: Ledger) -> bool:
         """Stage the result with this digest, which the round waits to certify; False if nobody has it.
@@ -279,3 +373,20 @@ class Joiner:
         finally:
             for client in clients:
                 await client.close()
+
+
+async def catch_up_at_start(
+    joiner: Joiner, peers: Iterable[bytes], holdings: Holdings, caught_up: Callable[[Choice], None]
+) -> None:
+    """Catch up, and then with what was committed while a snapshot came.
+
+    Only where no trainer works from our state: it would have to follow in between, as the second change
+    overwrites the generation that it started from.
+    """
+    for _ in range(2):
+        installed = await joiner.update(peers, holdings, holdings.rules.founders)
+        if installed is None:
+            break
+        caught_up(installed.choice)
+        if installed.choice.way == "replay":
+            break

@@ -300,15 +300,24 @@ class Round:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class State:
-    """Section [state]: what is kept for peers that join or come back."""
+    """Section [state]: what peers keep on their disks beside the outer state itself."""
 
     snapshot_rounds: int = 8
     """After each round whose number is a multiple of this, every peer keeps the outer state beside the newest
     one, until the next such round: newcomers download one and the same state from all of them while rounds
     go on. Costs the disk of one more outer state. 0: none is kept."""
 
+    log_rounds: int = 64
+    """Rounds whose encoded aggregates (`exchange = "sparse"`: contributions) are kept, so that a peer that
+    missed a few rounds replays them instead of fetching parameters and momentum. 0: none."""
+    log_bytes: int = 0
+    """Most bytes that they may take, the oldest go first. 0: 4 for each parameter, which is half of the outer
+    state: 3 rounds of `int8`, 7 of `int4`."""
+
     def __post_init__(self) -> None:
         _require(0 <= self.snapshot_rounds <= 10**6, "state.snapshot_rounds", "0 to 1000000")
+        _require(0 <= self.log_rounds <= 10**4, "state.log_rounds", "0 to 10000")
+        _require(0 <= self.log_bytes <= 2**50, "state.log_bytes", "0 to 2**50")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -330,7 +339,7 @@ class Manifest:
     round: Round = field(default_factory=Round)
     """When rounds close and how long their phases may take."""
     state: State = field(default_factory=State)
-    """What is kept for peers that join or come back."""
+    """What peers keep on their disks beside the outer state itself."""
     protocol: int = PROTOCOL_VERSION
     """Version of everything on the wire; peers of one swarm speak the same."""
 

@@ -24,6 +24,8 @@ from prometheus_client import (
 from talkoot.averaging.reasons import REASONS as PROTOCOL_REASONS
 from talkoot.dht.errors import REASONS
 from talkoot.dht.network import Events, Traffic
+from talkoot.peer.choice import REASONS as CATCH_UP_REASONS
+from talkoot.peer.choice import Choice
 from talkoot.peer.metric_labels import FollowedCounter, LabelledCounter
 from talkoot.peer.serving import Gate
 from talkoot.peer.sync_progress import SyncProgress
@@ -127,6 +129,15 @@ class Metrics:
         self.round_frontier = self._gauge("round_frontier", "Most rounds that any known peer announces.")
         self.rounds = self._counter("rounds", "Rounds committed.")
         self.rounds_skipped = self._counter("rounds_skipped", "Rounds fetched from peers, not taken part in.")
+        self.catch_ups = self._labelled(
+            "catch_ups",
+            "Times this node caught up, by why it did so as it did.",
+            "reason",
+            sorted(CATCH_UP_REASONS),
+        )
+        self.catch_up_bytes = self._labelled(
+            "catch_up_bytes", "What catching up would have cost by each way.", "way", ("replay", "snapshot")
+        )
         self.round_attempts = self._counter("round_attempts", "Tries at a round.")
         self.round_failures = self._labelled(
             "round_failures", "Tries at a round that were given up.", "reason", ROUND_FAILURES
@@ -207,6 +218,13 @@ class Metrics:
         assert name in STATES, name
         for other, gauge in self._states.items():
             gauge.set(other == name)
+
+    def caught_up(self, choice: Choice) -> None:
+        """Count how an outer state was obtained from others."""
+        self.catch_ups.inc(choice.reason)
+        self.catch_up_bytes.inc("snapshot", choice.snapshot_bytes)
+        if choice.replay_bytes is not None:
+            self.catch_up_bytes.inc("replay", choice.replay_bytes)
 
     def checkpoint_saved(self, num_bytes: int) -> None:
         """Count a successful write of the outer state."""

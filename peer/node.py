@@ -168,6 +168,7 @@ class Node:
             candidates=self._candidates,
             key=self.identity.key,
             expects_others=bool(self.membership.bootstrap),
+            caught_up=self.metrics.caught_up,
         )
         self.holdings = holdings = obtained.holdings
         self.contributor = await asyncio.to_thread(

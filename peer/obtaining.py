@@ -10,11 +10,13 @@ from talkoot.averaging.rules import Rules
 from talkoot.dht.errors import ConfigError
 from talkoot.peer import clock, trust
 from talkoot.peer.certlog import LogCorruptError
+from talkoot.peer.choice import Choice
 from talkoot.peer.head import StoreCorruptError
 from talkoot.peer.holdings import Holdings, open_holdings
 from talkoot.peer.invite import Anchor
-from talkoot.peer.joining import Joiner
+from talkoot.peer.joining import Joiner, catch_up_at_start
 from talkoot.peer.manifest import Manifest
+from talkoot.peer.roundlog import limits_of, replayable_rounds
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
 from talkoot.peer.swarming import NodeFailed
@@ -52,15 +54,18 @@ async def obtain_state(
     candidates: Candidates,
     key: bytes,
     expects_others: bool,
+    caught_up: Callable[[Choice], None],
 ) -> Obtained:
     """`anchor` is the invite's, `key` ours; `expects_others`: we were told of peers.
 
     Raises ConfigError, NodeFailed, OSError.
     """
-    joiner.keep = manifest.state
+    joiner.keep, joiner.replays = manifest.state, replayable_rounds(manifest)
     if not OuterStore.exists(paths.outer):
         paths.require_free(OuterStore.unallocated_bytes(paths.outer, rules.numel) + 4 * rules.numel)
-        return Obtained(await _first(joiner, rules, candidates), first=True)
+        first = await _first(joiner, rules, candidates)
+        await _keep_up(joiner, first, manifest, candidates, caught_up)
+        return Obtained(first, first=True)
     try:
         holdings = await asyncio.to_thread(open_holdings, paths, rules, manifest.state)
     except OSError as error:
@@ -74,9 +79,11 @@ async def obtain_state(
                 f"the state in {paths.path} cannot be used: {error}; move {paths.outer} and "
                 f"{paths.round_log.name} away to fetch it from other peers again"
             ) from error
+        await _keep_up(joiner, repaired, manifest, candidates, caught_up)
         return Obtained(repaired, first=False)
     trust.require_recent_state(manifest, holdings, paths.outer, anchor, key, time.time())
-    await _catch_up(joiner, holdings, candidates, key=key, expects_others=expects_others)
+    await asyncio.to_thread(holdings.keep_records, limits_of(manifest))
+    await _catch_up(joiner, holdings, candidates, caught_up, key=key, expects_others=expects_others)
     return Obtained(holdings, first=False)
 
 
@@ -105,15 +112,33 @@ async def _repair(joiner: Joiner, rules: Rules, candidates: Candidates, damage: 
     return None
 
 
+async def _keep_up(
+    joiner: Joiner,
+    holdings: Holdings,
+    manifest: Manifest,
+    candidates: Candidates,
+    caught_up: Callable[[Choice], None],
+) -> None:
+    """After a download: keep records from now on, and replay what was committed meanwhile."""
+    await asyncio.to_thread(holdings.keep_records, limits_of(manifest))
+    await catch_up_at_start(joiner, await candidates(), holdings, caught_up)
+
+
 async def _catch_up(
-    joiner: Joiner, holdings: Holdings, candidates: Candidates, *, key: bytes, expects_others: bool
+    joiner: Joiner,
+    holdings: Holdings,
+    candidates: Candidates,
+    caught_up: Callable[[Choice], None],
+    *,
+    key: bytes,
+    expects_others: bool,
 ) -> None:
     """A returning peer asks around before it goes on; alone it goes on with what it holds."""
     deadline = clock.now() + RETURN_S
     while clock.now() < deadline:
         others = [peer for peer in await candidates() if peer != key]
         if others:
-            await joiner.update(others, holdings, holdings.rules.founders)
+            await catch_up_at_start(joiner, others, holdings, caught_up)
             break
         if not expects_others:
             break

@@ -16,6 +16,7 @@ import torch
 from talkoot.averaging import aggregate, messages, outputs, wire
 from talkoot.averaging.certificate import Certificate, Value
 from talkoot.averaging.contribution import LocalContribution
+from talkoot.averaging.encoded import Encoded
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.messages import (
     BulkHeader,
@@ -103,6 +104,8 @@ class Runner:
         self.pulse = Pulse(self._say, self.links_changed, self._reconnect)
         self._decoding: Counter[tuple[int, int]] = Counter()
         self.round: Round | None = None
+        self.encoded: Encoded | None = None
+        """What the aggregate of the current round was decoded from."""
         self._past: Round | None = None
         """The round before, as long as others may want blobs of it."""
         self.seconds: Counter[str] = Counter()
@@ -127,6 +130,7 @@ class Runner:
             self._past = self.round
             self._group.create_task(self._linger(self.round))
         self.round = machine
+        self.encoded = Encoded(machine.context.rules.num_chunks) if machine is not None else None
         self._idle.clear()
         if machine is not None:
             self.feed(machine, machine.reachable(self._partners(), self._clock()) if self._links else [])
@@ -299,6 +303,8 @@ class Runner:
         except CodecError as error:
             log.warning("aggregate of %s does not decode: %s", peer_id_of(part.reducer), error)
             return []
+        if machine is self.round and self.encoded is not None:
+            self.encoded.decoded(attempt, part, chunks)
         return machine.decoded(attempt, part.reducer, self._clock())
 
     async def _combine(
@@ -311,6 +317,8 @@ class Runner:
                 rules=machine.context.rules,
                 out_P=self._workshop.aggregate_vector(),
             )
+        if machine is self.round and self.encoded is not None:
+            self.encoded.combined(attempt, sources)
         return machine.decoded(attempt, machine.context.key, self._clock())
 
     @asynccontextmanager

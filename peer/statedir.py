@@ -50,6 +50,8 @@ class StateDir:
         self.outer = self.path / "outer"
         self.trainer = self.path / "trainer"
         self.round_log = self.path / "rounds.log"
+        self.records = self.path / "records"
+        """Encoded aggregates of the last rounds."""
         self.journal = self.path / "journal"
         self.peers_file = self.path / "peers.json"
         self.uplink = self.path / "uplink"

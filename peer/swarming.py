@@ -28,6 +28,7 @@ from talkoot.dht.identity import Identity, peer_id_of, verify
 from talkoot.dht.network import Network
 from talkoot.peer import clock
 from talkoot.peer.admission import door_rule
+from talkoot.peer.choice import Choice
 from talkoot.peer.contributor import Contributor
 from talkoot.peer.history import History
 from talkoot.peer.holdings import Holdings, number_of
@@ -35,6 +36,7 @@ from talkoot.peer.joining import Joiner
 from talkoot.peer.links import Links
 from talkoot.peer.manifest import Manifest
 from talkoot.peer.metrics import Metrics
+from talkoot.peer.recorder import Recorder
 from talkoot.peer.runner import Runner
 from talkoot.peer.swarm_view import ALMOST, SwarmView
 from talkoot.peer.trainer.protocol import Mode
@@ -115,6 +117,7 @@ class Swarming:
         self.may_vote = True
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._aggregate = torch.empty(rules.numel)  # a round writes all of it; zeros take long
+        self._recorder = Recorder(holdings)
         self._applying = asyncio.Lock()
         self._updating = asyncio.Lock()
         self._began = clock.now()
@@ -271,23 +274,30 @@ class Swarming:
 
     async def commit(self, certificate: Certificate, ledger: Ledger) -> None:
         """See `Workshop`."""
-        before = self.ledger
+        before, encoded = self.ledger, self.runner.encoded
         await self.contributor.begin_change()
         async with self._applying:
             await self._on_disk(self.holdings.commit, certificate, ledger)
         if certificate.kind == "final":
             self.may_vote = True
-        await self._after(certificate, before, mode="rebase", fetched=False)
+        await self._after(certificate, before, mode="rebase")
+        if encoded is not None and self._group is not None:
+            self._group.create_task(self._recorder.record(certificate.value, before, encoded))
 
     async def need_state(self, certificate: Certificate) -> None:
         """See `Workshop`."""
         self.want_update(set(certificate.value.present), at_once=True)
 
-    async def _after(self, certificate: Certificate, before: Ledger, *, mode: Mode, fetched: bool) -> None:
-        """The outer state has moved on: settle our contribution, start the next round, move the trainer."""
+    async def _after(
+        self, certificate: Certificate, before: Ledger, *, mode: Mode, choice: Choice | None = None
+    ) -> None:
+        """The outer state has moved on: settle our contribution, start the next round, move the trainer.
+
+        `choice`: it was fetched, in this way.
+        """
         self._on_head(certificate)
         machine = self.runner.round
-        last = machine.last if machine is not None and not fetched else None
+        last = machine.last if machine is not None and choice is None else None
         ended = last if last is not None and last.number == certificate.attempt else None
         own = await self.contributor.settle(certificate.value.prior)
         progress = self.contributor.progress
@@ -300,7 +310,8 @@ class Swarming:
             jobs=dict(self.runner.seconds),
             codec_error=self.contributor.codec_error if own is not None else None,
             bytes_sent=self.network.traffic.bytes_sent,
-            fetched=fetched,
+            fetched=choice is not None,
+            catch_up=choice,
             loss=progress.loss if progress is not None else None,
         )
         self.runner.seconds.clear()
@@ -427,5 +438,8 @@ class Swarming:
                         self.begin_round()
                 return False
             self.metrics.rounds_skipped.inc(max(0, self.ledger.round - number))
-            await self._after(installed.branch.head, before, mode=installed.mode, fetched=True)
+            self.metrics.caught_up(installed.choice)
+            await self._after(installed.branch.head, before, mode=installed.mode, choice=installed.choice)
+            if installed.choice.way == "snapshot":  # it took its time: replay what was committed meanwhile
+                self.want_update(set(peers), at_once=True)
             return True

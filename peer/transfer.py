@@ -1,4 +1,4 @@
-"""Handing state to other peers: manifest, certificates, ledger, tree and chunks, on request.
+"""Handing state to other peers: manifest, certificates, ledger, tree, chunks and records, on request.
 
 One answer to each request, in order, over a channel of its own; requests may be sent ahead. They are small
 and strictly typed, answers are bounded, and whoever asks verifies everything against a digest that a
@@ -6,6 +6,7 @@ certificate signed.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Literal
 
@@ -22,12 +23,24 @@ from talkoot.dht.errors import RemoteError
 from talkoot.dht.network import Channel, Network, ProtocolSpec
 from talkoot.peer.holdings import Holdings
 from talkoot.peer.manifest import MAX_MANIFEST_BYTES, Manifest, from_canonical
+from talkoot.peer.roundlog import RoundLog
 from talkoot.peer.served import Served, copy_chunk
 from talkoot.peer.serving import Gate
 from talkoot.peer.trainer.tokenizer import MAX_TOKENIZER_BYTES, tokenizer_hash
 
+log = logging.getLogger("talkoot.sync")
+
 MAX_ANSWER_BYTES = 8 << 20
 """Longest payload of an answer: a batch of certificates, or the leaves of a terabyte of state."""
+
+MAX_RECORD_PIECE = 4 << 20
+"""Longest piece of a round's record in one answer."""
+
+MAX_RECORDS_LISTED = 1024
+"""Most records that one answer names."""
+
+_LISTED_BYTES = 64
+"""What naming one record takes at most."""
 
 ANSWER_TIMEOUT_S = 30.0
 IDLE_TIMEOUT_S = 120.0
@@ -88,7 +101,31 @@ class AskChunk(_Request, frozen=True, tag="chunk"):
     index: int
 
 
-Request = AskManifest | AskTokenizer | AskHead | AskSnapshot | AskChain | AskTree | AskChunk
+class AskRecords(_Request, frozen=True, tag="records"):
+    """Names and lengths of the records of round `first` and later rounds."""
+
+    first: int
+
+
+class AskRecord(_Request, frozen=True, tag="record"):
+    """A piece of the record that belongs to the certified value with this hash."""
+
+    value: bytes
+    offset: int
+    length: int
+
+
+Request = (
+    AskManifest
+    | AskTokenizer
+    | AskHead
+    | AskSnapshot
+    | AskChain
+    | AskTree
+    | AskChunk
+    | AskRecords
+    | AskRecord
+)
 
 _decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 
@@ -103,6 +140,11 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     status: Status
     """gone: that state is no longer here (a round was committed meanwhile). busy: too many ask at present."""
+
+
+class _Listed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    value: bytes
+    num_bytes: int
 
 
 class _HeadPayload(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -139,21 +181,21 @@ class StateServer:
                 request = _decoder.decode(frame.header)
             except (ValueError, RecursionError) as error:
                 raise RemoteError(channel.peer, "malformed", str(error)) from error
-            if isinstance(request, AskChunk):
+            if isinstance(request, AskChunk | AskRecord):
                 await self._serve_chunk(channel, request)
             elif isinstance(request, AskSnapshot):  # may have to be hashed first
                 await self._send(channel, await asyncio.to_thread(self._answer, request))
             else:
                 await self._send(channel, self._answer(request))
 
-    async def _serve_chunk(self, channel: Channel, request: AskChunk) -> None:
-        """A chunk waits for its turn, and for the bandwidth that is left to it."""
+    async def _serve_chunk(self, channel: Channel, request: AskChunk | AskRecord) -> None:
+        """A chunk, or a piece of a record, waits for its turn and for the bandwidth that is left to it."""
         async with self.gate.turn(channel.peer) as admitted:
             if not admitted:
                 await self._send(channel, ("busy", b""))
                 return
             holdings = self._holdings()
-            if holdings is not None:
+            if holdings is not None and isinstance(request, AskChunk):
                 holdings.snapshot_asked_for(request.digest)
             answered = await asyncio.to_thread(self._answer, request)
             self.gate.answered(answered[0])
@@ -191,6 +233,12 @@ class StateServer:
                 return "ok", served.leaves()
             case AskChunk(digest=digest) if (served := holdings.state(digest)) is not None:
                 return _chunk(holdings, served, request)
+            case AskRecords(first=first) if holdings.records is not None:
+                found = [kept for kept in holdings.records.records if kept.round >= first]
+                listed = [_Listed(kept.value_hash, kept.num_bytes) for kept in found[:MAX_RECORDS_LISTED]]
+                return "ok", msgspec.msgpack.encode(listed)
+            case AskRecord() if holdings.records is not None:
+                return _record_piece(holdings.records, request)
         return "gone", b""
 
 
@@ -205,6 +253,20 @@ def _chunk(holdings: Holdings, served: Served, request: AskChunk) -> Answered:
     if holdings.state(request.digest) is not served:
         return "gone", b""  # overwritten while it was copied: the bytes may be of two states
     return "ok", data
+
+
+def _record_piece(records: RoundLog, request: AskRecord) -> Answered:
+    kept = records.find(request.value)
+    if kept is not None and not (
+        0 <= request.offset < kept.num_bytes and 0 < request.length <= MAX_RECORD_PIECE
+    ):
+        return "unknown", b""
+    try:
+        data = records.read(request.value, request.offset, request.length)
+    except OSError as error:
+        log.warning("a record of the round log cannot be read: %s", error)
+        data = None
+    return ("ok", data) if data is not None else ("gone", b"")
 
 
 class Gone(Exception):  # noqa: N818 - reads well where it is caught
@@ -325,3 +387,21 @@ class StateClient:
         Raises Gone or Busy, which answer one request. After RemoteError or TimeoutError close the channel.
         """
         return await self._answer(CHUNK_BYTES, timeout_s)
+
+    async def records(self, first: int) -> dict[bytes, int]:
+        """Lengths of the records of round `first` and later rounds, by the hash of their value."""
+        try:
+            data = await self._ask(AskRecords(first), MAX_RECORDS_LISTED * _LISTED_BYTES)
+            listed = msgspec.msgpack.decode(data, type=list[_Listed])
+        except (Gone, Busy):
+            return {}
+        except (ValueError, RecursionError) as error:
+            raise RemoteError(self.peer, "malformed", f"records: {error}") from error
+        return {item.value: item.num_bytes for item in listed}
+
+    async def record_piece(self, value: bytes, offset: int, length: int) -> bytes | memoryview:
+        """A piece of a record, of this length; what is in it is the caller's to check."""
+        data = await self._ask(AskRecord(value, offset, length), length)
+        if len(data) != length:
+            raise RemoteError(self.peer, "malformed", f"{len(data)} of {length} bytes of a record")
+        return data

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from talkoot.dht.network import Events, Traffic
+from talkoot.peer.choice import Choice
 from talkoot.peer.metrics import STATES, Metrics
 
 
@@ -103,6 +105,16 @@ def test_the_networks_totals_are_followed(metrics: Metrics) -> None:
     assert value(metrics, "talkoot_dials_total") == 3
     assert value(metrics, "talkoot_dial_failures_total", reason="unreachable") == 1
     assert value(metrics, "talkoot_node_clock_offset_seconds") == 0.5
+
+
+def test_both_ways_of_catching_up_are_counted(metrics: Metrics) -> None:
+    choice = Choice(way="replay", reason="cheaper", rounds=3, replay_bytes=40, snapshot_bytes=100)
+    metrics.caught_up(choice)
+    metrics.caught_up(replace(choice, way="snapshot", reason="left_branch", replay_bytes=None))
+    for reason, count in (("cheaper", 1), ("left_branch", 1), ("bad_record", 0)):
+        assert value(metrics, "talkoot_catch_ups_total", reason=reason) == count
+    assert value(metrics, "talkoot_catch_up_bytes_total", way="replay") == 40
+    assert value(metrics, "talkoot_catch_up_bytes_total", way="snapshot") == 200
 
 
 def test_many_protocols_are_folded(metrics: Metrics) -> None:

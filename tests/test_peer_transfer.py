@@ -8,19 +8,24 @@ import pytest
 from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
+from record_rig import opened, play
 from state_rig import MANIFEST, NUMEL, SERVERS, SWARM, TOKENIZER, World, advance, found, world
 
 from talkoot.averaging.digest import CHUNK_BYTES, leaves, tensor_bytes
 from talkoot.dht.errors import ChannelClosed
 from talkoot.dht.network import Channel
+from talkoot.peer import transfer
 from talkoot.peer.holdings import Holdings
 from talkoot.peer.simulation.virtual_time import run_virtual
 from talkoot.peer.transfer import (
+    MAX_RECORD_PIECE,
     Answer,
     AskChain,
     AskChunk,
     AskHead,
     AskManifest,
+    AskRecord,
+    AskRecords,
     AskTokenizer,
     AskTree,
     Request,
@@ -96,9 +101,80 @@ def test_what_is_not_there_is_not_given(holdings: Holdings) -> None:
     run(holdings, main)
 
 
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Holdings:
+    """With records of two rounds."""
+    made = opened(tmp_path_factory.mktemp("recorded"))
+    play(made)
+    play(made)
+    return made
+
+
+def test_records_are_listed_and_given_in_pieces(recorded: Holdings) -> None:
+    assert recorded.records is not None
+    first, second = recorded.records.records
+    data = recorded.records.read(first.value_hash, 0, first.num_bytes)
+    assert data is not None
+
+    async def main(made: World, channel: Channel) -> None:
+        listed = [[kept.value_hash, kept.num_bytes] for kept in (first, second)]
+        for number, expected in ((-1, listed), (0, listed), (1, listed[1:]), (2, []), (2**62, [])):
+            answer = await ask(channel, AskRecords(number))
+            assert answer == ("ok", msgspec.msgpack.encode(expected))
+        name, size = first.value_hash, first.num_bytes
+        assert await ask(channel, AskRecord(name, 10, 1000)) == ("ok", data[10:1010])
+        assert await ask(channel, AskRecord(name, size - 5, 100)) == ("ok", data[-5:])
+        assert await ask(channel, AskRecord(name, 0, MAX_RECORD_PIECE)) == ("ok", data)
+        for offset, length in ((-1, 10), (size, 1), (2**62, 1), (0, 0), (0, -1), (0, MAX_RECORD_PIECE + 1)):
+            assert await ask(channel, AskRecord(name, offset, length)) == ("unknown", b"")
+        for other in (b"", b"x" * 32, recorded.digest):
+            assert await ask(channel, AskRecord(other, 0, 10)) == ("gone", b"")
+
+    run(recorded, main)
+
+
+def test_a_list_of_records_is_bounded(recorded: Holdings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "MAX_RECORDS_LISTED", 1)
+
+    async def main(made: World, channel: Channel) -> None:
+        _, data = await ask(channel, AskRecords(0))
+        assert len(msgspec.msgpack.decode(data)) == 1
+
+    run(recorded, main)
+
+
+def test_a_record_that_is_removed_or_cannot_be_read_is_gone(
+    recorded: Holdings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert recorded.records is not None
+    request = AskRecord(recorded.records.records[0].value_hash, 0, 10)
+
+    def refuse(error: OSError) -> Callable[..., bytes]:
+        def read(*_: object) -> bytes:
+            raise error
+
+        return read
+
+    async def main(made: World, channel: Channel) -> None:
+        for error in (OSError("Too many open files"), PermissionError("not yours")):
+            monkeypatch.setattr(recorded.records, "read", refuse(error))
+            assert await ask(channel, request) == ("gone", b"")
+
+    run(recorded, main)
+
+
+def test_without_a_log_there_are_no_records(holdings: Holdings) -> None:
+    async def main(made: World, channel: Channel) -> None:
+        assert await ask(channel, AskRecords(0)) == ("gone", b"")
+        assert await ask(channel, AskRecord(bytes(32), 0, 1)) == ("gone", b"")
+
+    run(holdings, main)
+
+
 def test_without_state_there_is_only_the_manifest() -> None:
     async def main(made: World, channel: Channel) -> None:
-        for request in (AskHead(), AskChain(0), AskTree(bytes(32)), AskChunk(bytes(32), "theta", 0)):
+        state = (AskHead(), AskChain(0), AskTree(bytes(32)), AskChunk(bytes(32), "theta", 0))
+        for request in (*state, AskRecords(0), AskRecord(bytes(32), 0, 1)):
             assert await ask(channel, request) == ("gone", b"")
         assert await ask(channel, AskManifest()) == ("ok", MANIFEST.canonical())
 
@@ -113,6 +189,9 @@ BAD = [
     msgspec.msgpack.encode({"ask": "chain", "first": "0"}),
     msgspec.msgpack.encode({"ask": "chain", "first": 0, "more": 1}),
     msgspec.msgpack.encode({"ask": "chunk", "digest": bytes(32), "vector": "ledger", "index": 0}),
+    msgspec.msgpack.encode({"ask": "record", "value": bytes(32), "offset": 0}),
+    msgspec.msgpack.encode({"ask": "record", "value": bytes(32), "offset": 0.5, "length": 1}),
+    msgspec.msgpack.encode({"ask": "records", "first": None}),
     msgspec.msgpack.encode({"ask": "manifest"}).replace(b"manifest", b"\xff" * 8),
     b"\x81" * 4000,
 ]

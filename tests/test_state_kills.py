@@ -18,5 +18,6 @@ def test_a_killed_process_leaves_a_certified_round(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(file.read_text())
     assert result["wrong"] == []
+    assert result["records_found"] > 0
     assert result["calls_in_rounds"] > 20
     assert result["kills"] == 2 * result["calls_in_rounds"] + 5
