@@ -319,7 +319,7 @@ class Trial:
                 self.forget(subject)
                 subject, at = self.fresh(), 0
             child, reading = forked(train(subject, REFERENCE))
-            time.sleep(random.uniform(0.0, 0.5))
+            time.sleep(random.uniform(0.0, 0.5))  # the kill comes at a random instant
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             committed = max(rounds_in(said(reading)), default=at)
