@@ -44,16 +44,13 @@ ARMS = {
     "lloyd2-lloyd2": Arm(codec="lloyd2", aggregate_codec="lloyd2"),
     "sign": Arm(codec="sign", aggregate_codec="int4"),
     "topk": Arm(codec="topk", exchange="sparse", feedback_decay=0.7),
-    "topk-warm": Arm(
-        codec="topk", exchange="sparse", feedback_decay=0.7, warm_codec="topk:256", warm_rounds=10
-    ),
     "topk:256": Arm(codec="topk:256", exchange="sparse", feedback_decay=0.95),
     "topk-dense-outer": Arm(codec="topk", exchange="sparse"),
 }
 """What travels there and back. Two bits or fewer go with an aggregate of four: nothing feeds back what the
-aggregate loses. Warm: denser for the first ten rounds, in which feedback has nothing to bring yet."""
+aggregate loses."""
 
-OUTER = {"topk": (4.0, 0.0), "topk-warm": (4.0, 0.0), "topk:256": (1.5, 0.0)}
+OUTER = {"topk": (4.0, 0.0), "topk:256": (1.5, 0.0)}
 """Outer learning rate and momentum of arms that have others than `--rate` and `--momentum`.
 
 Four workers keep hardly the same few values, so most of the mean's values are a quarter of one worker's;

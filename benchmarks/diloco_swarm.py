@@ -89,9 +89,6 @@ class Arm:
     codec: str = "fp32"
     aggregate_codec: str = "fp32"
     """Of the dense exchange; what a sparse one combines is not quantised again."""
-    warm_codec: str = ""
-    """Of contributions in the first `warm_rounds`."""
-    warm_rounds: int = 0
     exchange: str = "dense"
     outer_learning_rate: float = 0.7
     outer_momentum: float = 0.5
@@ -246,7 +243,7 @@ class Outer:
         encoded: list[tuple[Index, Chunks]] = []
         for key, local_P, carry_P in zip(self._keys, local_NP, self._carry_NP, strict=True):
             torch.mul(carry_P, arm.feedback_decay, out=carry_P)
-            codec = self._codec(self._name, key)
+            codec = self._codec(arm.codec, key)
             encoded.append(encode_delta(self.theta_P, local_P, carry_P, scale=1.0, codec=codec, rules=rules))
         delta_P = self._aggregate(encoded)
         for carry_P, (_, chunks) in zip(self._carry_NP, encoded, strict=True):
@@ -260,13 +257,8 @@ class Outer:
             theta_out_P=self.theta_P,
             momentum_out_P=self._momentum_P,
         )
-        self.num_bytes += round_bytes(replace(arm, codec=self._name), rules.numel)
+        self.num_bytes += round_bytes(arm, rules.numel)
         self._rounds += 1
-
-    @property
-    def _name(self) -> str:
-        """Codec of contributions in this round."""
-        return self.arm.warm_codec if self._rounds < self.arm.warm_rounds else self.arm.codec
 
     def _codec(self, name: str, key: bytes) -> codecs.Codec:
         """As a worker uses it in this round."""
@@ -307,7 +299,7 @@ class Outer:
             steps=self.arm.inner_steps,
             tokens=1,
             numel=self._rules.numel,
-            codec=self._name,
+            codec=self.arm.codec,
         )
 
 

@@ -52,7 +52,7 @@ START_S = 10.0
 RECORDS = LogLimits(max_rounds=4, max_bytes=1 << 30)
 
 REFERENCE = 64
-"""Rounds whose digests are computed beforehand."""
+"""Rounds whose digests are computed beforehand; no process goes further."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,14 +217,19 @@ def said(reading: int) -> list[str]:
         return [line.strip() for line in file if line.endswith("\n")]
 
 
-def train(subject: Subject, rounds: int | None, death: Death = NEVER) -> Callable[[int], None]:
+def rounds_in(lines: list[str]) -> list[int]:
+    """The rounds that a child said it had committed."""
+    return [int(line) for line in lines if not line.startswith("calls")]
+
+
+def train(subject: Subject, rounds: int, death: Death = NEVER) -> Callable[[int], None]:
     """A child that commits rounds and says so; it ends with how many calls there were."""
 
     def work(descriptor: int) -> None:
         killer = Killer(death)
         holdings = subject.open()
         os.write(descriptor, b"%d\n" % holdings.ledger.round)
-        while rounds is None or holdings.ledger.round < rounds:
+        while holdings.ledger.round < rounds:
             commit_round(holdings)
             os.write(descriptor, b"%d\n" % holdings.ledger.round)
         holdings.close()
@@ -334,9 +339,8 @@ class Trial:
         child, reading = forked(train(subject, self.rounds, death))
         lines = said(reading)
         os.waitpid(child, 0)
-        rounds = [int(line) for line in lines if not line.startswith("calls")]
         calls = next((int(line.split()[1]) for line in lines if line.startswith("calls")), 0)
-        return max(rounds, default=0), calls
+        return max(rounds_in(lines), default=0), calls
 
     def at_random(self, num: int, random: Random) -> None:
         """Kill at random instants, going on with what is left."""
@@ -345,11 +349,11 @@ class Trial:
             if at > REFERENCE // 2:
                 self.forget(subject)
                 subject, at = self.fresh(), 0
-            child, reading = forked(train(subject, None))
-            time.sleep(random.uniform(0.0, 0.5))
+            child, reading = forked(train(subject, REFERENCE))
+            time.sleep(random.uniform(0.0, 0.5))  # the kill comes at a random instant
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            committed = max((int(line) for line in said(reading)), default=at)
+            committed = max(rounds_in(said(reading)), default=at)
             at = self.check(subject, committed, f"kill {number} at random")
             if at < 0:
                 return

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,8 @@ def _work(request: Row, environment: dict[str, str]) -> Iterator[Row]:
     ) as worker:
         assert worker.stdin is not None
         assert worker.stdout is not None
-        try:
+        with ExitStack() as until_done:
+            until_done.callback(worker.kill)
             with suppress(BrokenPipeError), worker.stdin:
                 worker.stdin.write(json.dumps(request) + "\n")
             for line in worker.stdout:
@@ -88,8 +89,6 @@ def _work(request: Row, environment: dict[str, str]) -> Iterator[Row]:
                 if "error" in row:
                     raise ConfigError(row["error"])
                 yield row
-        except BaseException:
-            worker.kill()
-            raise
+            until_done.pop_all()
         if worker.wait():
             raise WorkerError(f"a process of the benchmark ended with exit code {worker.returncode}")
