@@ -17,6 +17,7 @@ from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import peer_id_of
 from talkoot.peer.choice import Choice
 from talkoot.peer.generation import Generation
+from talkoot.peer.hashing import hash_state
 from talkoot.peer.holdings import Holdings
 from talkoot.peer.record_writer import RecordWriter
 from talkoot.peer.replaying import RoundInReplay, Step, plan
@@ -33,6 +34,9 @@ TRIES = 3
 """How often a record is asked for in all: that of a round that has only just ended may not be written yet."""
 
 PAUSE_S = 1.0
+
+MAX_BUSY = 60
+"""How often a source may put us off, a second each time."""
 
 WRONG_RECORDS = ("malformed", "wrong_hash", "wrong_index", "not_finite")
 """What no honest peer with a sound disk answers."""
@@ -52,6 +56,8 @@ class _Source:
     listed: dict[bytes, int] | None = None
     lacks: set[bytes] = field(default_factory=set)
     """What it said to have and had not."""
+    busy: int = 0
+    """How often it put us off."""
 
 
 class CatchUp:
@@ -121,10 +127,12 @@ class CatchUp:
                 if keep is not None:
                     await asyncio.to_thread(keep.finish)
         head = self._branch.head.value
-        if not await asyncio.to_thread(self._holdings.hold_replayed, staged, self.ledger, head.digest):
+        tree = await asyncio.to_thread(hash_state, staged.theta, staged.momentum, self.ledger.encode())
+        if tree.digest != head.digest:
             log.error("replaying up to round %d came to another digest than the certified one", head.round)
             self._give_up("digest")
             return False
+        self._holdings.hold_download(staged, tree)
         return True
 
     def _begin_record(self, step: Step) -> RecordWriter | None:
@@ -171,12 +179,20 @@ class CatchUp:
             except Gone:
                 source.lacks.add(step.value_hash)
             except Busy:
-                await asyncio.sleep(PAUSE_S)
+                await self._wait_for(source)
             except (RemoteError, TimeoutError) as error:
                 self._drop(source, error)
             else:
                 return True
         return False
+
+    async def _wait_for(self, source: _Source) -> None:
+        """It has too much to do at present."""
+        source.busy += 1
+        if source.busy > MAX_BUSY:
+            self._drop(source, TimeoutError("it is busy all the time"))
+        else:
+            await asyncio.sleep(PAUSE_S)
 
     async def _own_piece(self, step: Step, under_way: RoundInReplay) -> bool:
         records = self._holdings.records

@@ -175,13 +175,6 @@ class Holdings:
         """Keep a downloaded, verified result staged, as `apply` does."""
         self._staged = Served(tree, staged)
 
-    def hold_replayed(self, staged: Generation, ledger: Ledger, digest: bytes) -> bool:
-        """Keep a replayed state staged, as `apply` does; False when its digest is another."""
-        tree = hash_state(staged.theta, staged.momentum, ledger.encode())
-        if tree.digest == digest:
-            self.hold_download(staged, tree)
-        return tree.digest == digest
-
     def state(self, digest: bytes) -> Served | None:
         """The state with this digest: the outer one, that before, the staged one or the snapshot."""
         for served in (self._current, self._staged, self._previous, self._whole_snapshot()):

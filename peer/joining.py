@@ -25,8 +25,8 @@ from talkoot.peer.invite import Anchor
 from talkoot.peer.manifest import Manifest, State
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
-from talkoot.peer.survey import MAX_SOURCES, Target
-from talkoot.peer.sync import Branch, fetch_branch, prefers, ways_apart
+from talkoot.peer.survey import MAX_SOURCES, Survey, Target, best_branch
+from talkoot.peer.sync import Branch, prefers, ways_apart
 from talkoot.peer.sync_progress import SyncProgress
 from talkoot.peer.trainer.protocol import Mode
 from talkoot.peer.transfer import Busy, Gone, StateClient
@@ -240,12 +240,11 @@ class Joiner:
             replays=self.replays,
             own=(holdings.store.current, holdings.tree),
         )
-        usable = self._usable(peers)
         try:
-            replayed = await self._replay(usable, holdings, founders, begin)
+            replayed = await self._replay(self._usable(peers), holdings, founders, begin)
             if not isinstance(replayed, Choice):
                 return replayed
-            fetched = await self._downloader.fetch(usable, job)
+            fetched = await self._downloader.fetch(self._usable(peers), job)
         except _Overtaken:
             return None
         if fetched is None:
@@ -260,7 +259,7 @@ class Joiner:
 
     async def _replay(
         self,
-        peers: Iterable[bytes],
+        usable: Sequence[bytes],
         holdings: Holdings,
         founders: tuple[bytes, ...],
         begin: Callable[[], Awaitable[None]],
@@ -269,47 +268,44 @@ class Joiner:
 
         The choice where a snapshot is to be fetched; None when nobody has anything better than we.
         """
-        usable = self._usable(peers)
-        for peer in usable:
-            try:
-                branch = await self._better_branch(peer, holdings, founders)
-            except (RemoteError, TimeoutError, Gone, Busy) as error:
-                self._blame(peer, error)
-                continue
-            if branch is None:
-                continue
-            now = clock.now()
-            sources = [one for one in (peer, *usable) if self._blamed_for_records.get(one, now) <= now]
-            async with CatchUp(
-                holdings,
-                branch,
-                dict.fromkeys(sources),
-                connect=self._connect,
-                blame=self._blame_for_record,
-            ) as catch_up:
-                installed = await self._catch_up(catch_up, holdings, branch, begin)
-            log.info("catching up with %s", catch_up.choice)
-            return installed or catch_up.choice
-        return None
+        branch, peers = await self._better_branch(usable, holdings, founders)
+        if branch is None:
+            return None
+        now = clock.now()
+        sources = [peer for peer in peers if self._blamed_for_records.get(peer, now) <= now]
+        async with CatchUp(
+            holdings, branch, sources, connect=self._connect, blame=self._blame_for_record
+        ) as catch_up:
+            installed = await self._catch_up(catch_up, holdings, branch, begin)
+        log.info("catching up with %s", catch_up.choice)
+        return installed or catch_up.choice
 
     async def _connect(self, peer: bytes) -> StateClient:
         return await StateClient.connect(self._network, peer, self._swarm)
 
     async def _better_branch(
-        self, peer: bytes, holdings: Holdings, founders: tuple[bytes, ...]
-    ) -> Branch | None:
-        """A peer's branch, verified; None when ours is to be preferred."""
-        client = await self._connect(peer)
-        self._downloader.heard += 1
+        self, peers: Sequence[bytes], holdings: Holdings, founders: tuple[bytes, ...]
+    ) -> tuple[Branch | None, list[bytes]]:
+        """The branch to follow, if it is to be preferred to ours, and whom to ask about it first."""
+        survey = Survey(
+            self._network,
+            self._swarm,
+            ours=holdings.last_final(),
+            anchor=self._anchor,
+            founders=founders,
+            on_failure=self._blame,
+        )
         try:
-            head, ledger = await client.head()
-            branch = await fetch_branch(
-                client, head, ledger, ours=holdings.last_final(), anchor=self._anchor, founders=founders
-            )
+            offers = await survey.ask(peers[:MAX_SOURCES])
         finally:
-            await client.close()
-        wanted, _ = await asyncio.to_thread(prefers, holdings, branch)
-        return branch if wanted else None
+            self._downloader.heard += survey.heard
+            await survey.close()
+        if not offers:
+            return None, []
+        best = best_branch(offers)
+        wanted, _ = await asyncio.to_thread(prefers, holdings, best)
+        there = [offer.client.peer for offer in offers if offer.branch.head == best.head]
+        return best if wanted else None, list(dict.fromkeys([*there, *peers]))
 
     async def _catch_up(
         self,

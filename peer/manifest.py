@@ -300,13 +300,12 @@ class Round:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class State:
-    """Section [state]: what peers keep on their disks beside the outer state itself."""
+    """Section [state]: what peers keep on their disks for those who join or come back."""
 
     snapshot_rounds: int = 8
     """After each round whose number is a multiple of this, every peer keeps the outer state beside the newest
     one, until the next such round: newcomers download one and the same state from all of them while rounds
     go on. Costs the disk of one more outer state. 0: none is kept."""
-
     log_rounds: int = 64
     """Rounds whose encoded aggregates (`exchange = "sparse"`: contributions) are kept, so that a peer that
     missed a few rounds replays them instead of fetching parameters and momentum. 0: none."""
@@ -339,7 +338,7 @@ class Manifest:
     round: Round = field(default_factory=Round)
     """When rounds close and how long their phases may take."""
     state: State = field(default_factory=State)
-    """What peers keep on their disks beside the outer state itself."""
+    """What peers keep on their disks for those who join or come back."""
     protocol: int = PROTOCOL_VERSION
     """Version of everything on the wire; peers of one swarm speak the same."""
 

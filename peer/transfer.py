@@ -33,7 +33,7 @@ log = logging.getLogger("talkoot.sync")
 MAX_ANSWER_BYTES = 8 << 20
 """Longest payload of an answer: a batch of certificates, or the leaves of a terabyte of state."""
 
-MAX_RECORD_PIECE = 4 << 20
+MAX_RECORD_PIECE = 1 << 20
 """Longest piece of a round's record in one answer."""
 
 MAX_RECORDS_LISTED = 1024
@@ -43,6 +43,9 @@ _LISTED_BYTES = 64
 """What naming one record takes at most."""
 
 ANSWER_TIMEOUT_S = 30.0
+RECORD_TIMEOUT_S = 60.0
+"""A piece of a record may have to wait for its turn, and for bandwidth."""
+
 IDLE_TIMEOUT_S = 120.0
 DIAL_TIMEOUT_S = 10.0
 
@@ -189,7 +192,7 @@ class StateServer:
                 await self._send(channel, self._answer(request))
 
     async def _serve_chunk(self, channel: Channel, request: AskChunk | AskRecord) -> None:
-        """A chunk, or a piece of a record, waits for its turn and for the bandwidth that is left to it."""
+        """A chunk or a piece of a record waits for its turn, and for the bandwidth that is left to it."""
         async with self.gate.turn(channel.peer) as admitted:
             if not admitted:
                 await self._send(channel, ("busy", b""))
@@ -393,7 +396,7 @@ class StateClient:
         try:
             data = await self._ask(AskRecords(first), MAX_RECORDS_LISTED * _LISTED_BYTES)
             listed = msgspec.msgpack.decode(data, type=list[_Listed])
-        except (Gone, Busy):
+        except Gone:
             return {}
         except (ValueError, RecursionError) as error:
             raise RemoteError(self.peer, "malformed", f"records: {error}") from error
@@ -401,7 +404,9 @@ class StateClient:
 
     async def record_piece(self, value: bytes, offset: int, length: int) -> bytes | memoryview:
         """A piece of a record, of this length; what is in it is the caller's to check."""
-        data = await self._ask(AskRecord(value, offset, length), length)
+        request = msgspec.msgpack.encode(AskRecord(value, offset, length))
+        await self._channel.send(request, timeout_s=ANSWER_TIMEOUT_S)
+        data = await self._answer(length, RECORD_TIMEOUT_S)
         if len(data) != length:
             raise RemoteError(self.peer, "malformed", f"{len(data)} of {length} bytes of a record")
         return data
