@@ -42,6 +42,15 @@ def run(
         float,
         typer.Option(metavar="MBIT", help="What your connection sends, in Mbit/s; 0: measured."),
     ] = 0.0,
+    checkpoint_every: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Rounds between checkpoints; 0: none."),
+    ] = None,
+    checkpoint_keep: Annotated[int | None, typer.Option(metavar="N", help="Checkpoints that stay.")] = None,
+    checkpoint_max: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="All checkpoints together at most."),
+    ] = None,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log more.")] = False,
 ) -> None:
     """Train in a swarm until stopped: found it (MANIFEST), join it (--join), or go on where this peer was.
@@ -65,6 +74,9 @@ def run(
             profile=profile,  # type: ignore[arg-type]  # checked by RunOptions
             role=role,  # type: ignore[arg-type]  # checked by RunOptions
             uplink=uplink * BYTES_PER_MBIT,
+            checkpoint_every=checkpoint_every,
+            checkpoint_keep=checkpoint_keep,
+            checkpoint_bytes=parse_bytes(checkpoint_max) if checkpoint_max is not None else None,
             verbose=verbose,
         )
     except ConfigError:

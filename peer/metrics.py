@@ -149,12 +149,12 @@ class Metrics:
 
     def _declare_checkpoints(self) -> None:
         self.checkpoint_last_success = self._unknown(
-            "checkpoint_last_success_timestamp_seconds", "When the outer state was last written."
+            "checkpoint_last_success_timestamp_seconds", "When a checkpoint was last written and verified."
         )
-        self.checkpoint_size = self._gauge("checkpoint_size_bytes", "Size of the outer state.")
-        self.checkpoint_saves = self._counter("checkpoint_saves", "Tries to write the outer state.")
+        self.checkpoint_size = self._gauge("checkpoint_size_bytes", "Size of the newest checkpoint.")
+        self.checkpoint_saves = self._counter("checkpoint_saves", "Tries to write a checkpoint.")
         self.checkpoint_save_failures = self._counter(
-            "checkpoint_save_failures", "Tries to write the outer state that failed."
+            "checkpoint_save_failures", "Tries to write a checkpoint that failed."
         )
         self.checkpoint_verifications = self._counter(
             "checkpoint_verifications", "Outer states and chunks checked against a digest."
@@ -187,13 +187,13 @@ class Metrics:
             gauge.set(other == name)
 
     def checkpoint_saved(self, num_bytes: int) -> None:
-        """Count a successful write of the outer state."""
+        """Count a checkpoint that was written and verified."""
         self.checkpoint_saves.inc()
         self.checkpoint_size.set(num_bytes)
         self.checkpoint_last_success.set_to_current_time()
 
     def checkpoint_failed(self) -> None:
-        """Count a write of the outer state that failed."""
+        """Count a checkpoint that could not be written."""
         self.checkpoint_saves.inc()
         self.checkpoint_save_failures.inc()
 

@@ -6,13 +6,11 @@ ends with it.
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 from talkoot.averaging.certificate import Certificate
@@ -21,9 +19,11 @@ from talkoot.compression.arithmetic import self_test
 from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import Identity, key_of_peer_id
 from talkoot.dht.network import Network
-from talkoot.dht.records import MAX_TTL_S, PeerRecord
+from talkoot.dht.records import MAX_TTL_S
 from talkoot.peer import clock, trust, uplink
+from talkoot.peer.announcement import record_of
 from talkoot.peer.certlog import LogCorruptError
+from talkoot.peer.checkpoints import Checkpoints, policy_of
 from talkoot.peer.contributor import Contributor
 from talkoot.peer.files import atomic_write
 from talkoot.peer.founding import TOKENIZER_FILE
@@ -41,6 +41,7 @@ from talkoot.peer.runner import Runner
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
 from talkoot.peer.swarming import NodeFailed, Swarming
+from talkoot.peer.tensor_names import tensor_names
 from talkoot.peer.trainer.handle import MakeTrainer, Trainer
 from talkoot.peer.trainer.process import TrainerProcess
 from talkoot.peer.trainer.protocol import Crashed, Failed, Progress, Ready, TrainerEvent
@@ -49,8 +50,6 @@ from talkoot.peer.transfer import StateServer
 from talkoot.peer.uplink import UploadMeter
 
 log = logging.getLogger("talkoot.node")
-
-_VERSION = version("talkoot")
 
 FIRST_CONTACT_S = 60.0
 """How long a newcomer looks for anybody of its swarm before it says that nobody can be reached."""
@@ -114,6 +113,7 @@ class Node:
         self.contributor: Contributor | None = None
         self.trainer: Trainer | None = None
         self.holdings: Holdings | None = None
+        self.checkpoints: Checkpoints | None = None
         self.joiner = Joiner(network, membership.swarm, paths, membership.anchor)
         self.steps_before = self.tokens_before = 0
         self.stopping = asyncio.Event()
@@ -183,7 +183,14 @@ class Node:
             role=self.options.role,
             on_head=self._head,
         )
-        self._on_head(holdings.head)
+        self.checkpoints = Checkpoints(
+            self.paths.checkpoints,
+            manifest,
+            policy_of(manifest, self.options),
+            self.metrics,
+            names=lambda: tensor_names(manifest, self.paths.path),
+        )
+        self._head(holdings.head)
         others_vote = holdings.ledger.voters != (self.identity.key,)  # alone there is nobody to contradict
         if holdings.journal.lost and others_vote and holdings.ledger.round > 0 and not self._first_start:
             log.warning("the journal is lost: not voting until the next final round")
@@ -196,6 +203,7 @@ class Node:
         group.create_task(self.links.run())
         group.create_task(self._announce())
         group.create_task(self._run_trainer())
+        group.create_task(self.checkpoints.run())
         group.create_task(self.swarming.run())
 
     _first_start = False
@@ -248,6 +256,8 @@ class Node:
 
     def _head(self, certificate: Certificate) -> None:
         self._news.set()
+        if self.checkpoints is not None and self.holdings is not None:
+            self.checkpoints.news(self.holdings)
         self._on_head(certificate)
 
     def _links_changed(self, peers: frozenset[bytes]) -> None:
@@ -456,36 +466,10 @@ class Node:
             await asyncio.sleep(pause_s)
 
     async def _publish(self) -> None:
-        record = self.record()
+        record = record_of(self)
         if record is not None and self.manifest is not None:
             ttl_s = min(MAX_TTL_S, max(15.0, 4 * self.manifest.round.announce_s))
             await self.network.directory.publish(record, ttl_s=ttl_s)
-
-    def record(self) -> PeerRecord | None:
-        """Our announcement now."""
-        if self.swarming is None or self.contributor is None:
-            return None
-        progress = self.contributor.progress
-        loss = progress.loss if progress is not None and progress.loss is not None else 0.0
-        ready = self.contributor.ready
-        return PeerRecord(
-            swarm=self.membership.swarm,
-            key=self.identity.key,
-            protocol=PROTOCOL_VERSION,
-            version=_VERSION,
-            addresses=self.network.addresses[:8],
-            role=self.options.role,
-            round=self.swarming.ledger.round,
-            digest=self.swarming.holdings.digest,
-            steps=progress.steps if progress is not None else 0,
-            tokens=progress.tokens if progress is not None else 0,
-            speed=progress.steps_per_second if progress is not None else 0.0,
-            upload=self.links.upload.rate,
-            download=0.0,
-            corpus=ready.corpus_hash if ready is not None else b"",
-            loss=loss if math.isfinite(loss) else 0.0,
-            state=self.state_now,
-        )
 
 
 class _Finished(Exception):  # noqa: N818 - ends the node's TaskGroup

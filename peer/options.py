@@ -54,6 +54,12 @@ class RunOptions:
     """`full`: sends, receives and reduces. `client`: does not reduce (a slow uplink, nobody can dial it)."""
     uplink: float = 0.0
     """Bytes/s that this connection can send, as the volunteer knows it; 0: measure."""
+    checkpoint_every: int | None = None
+    """Rounds between two checkpoints, 0: none; None: as the manifest says. Likewise the next two."""
+    checkpoint_keep: int | None = None
+    """How many checkpoints stay."""
+    checkpoint_bytes: int | None = None
+    """Most bytes of all checkpoints together; the newest stays in any case."""
     verbose: bool = False
     """Log what is of use to developers only."""
 
@@ -70,6 +76,9 @@ class RunOptions:
             raise ValueError("memory_limit_bytes must be 0 or more")
         if self.uplink != 0 and not MIN_UPLINK <= self.uplink <= MAX_UPLINK:
             raise ValueError("uplink must be 0.01 to 1000000 Mbit/s")
+        for name, least in (("checkpoint_every", 0), ("checkpoint_keep", 1), ("checkpoint_bytes", 0)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name} must be {least} or more")
         if self.role not in ROLES:
             raise ValueError("role must be one of " + ", ".join(ROLES))
         if self.profile not in PROFILES:
