@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,6 @@ from safetensors.numpy import load_file
 from state_rig import MANIFEST, NUMEL, advance, found
 from trainer_help import make_manifest
 
-from talkoot.peer import checkpoints as module
 from talkoot.peer.checkpoint_file import (
     CheckpointDamagedError,
     NotACheckpointError,
@@ -324,14 +324,14 @@ def test_a_full_disk_costs_the_checkpoint_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     full = True
-    real = module.write_checkpoint
+    real = write_checkpoint
 
     def writing(*arguments: object, **more: object) -> int:
         if full:
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(*arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "write_checkpoint", writing)
+    monkeypatch.setattr("talkoot.peer.checkpoints.write_checkpoint", writing)
 
     async def script(it: Service) -> None:
         nonlocal full
@@ -348,8 +348,8 @@ def test_a_full_disk_costs_the_checkpoint_only(
 
 
 def test_room_is_left_for_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = module.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _path: usage._replace(free=8 * NUMEL + 10**6))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=8 * NUMEL + 10**6))
 
     async def script(it: Service) -> None:
         await it.rounds(2)
@@ -364,7 +364,7 @@ def test_rounds_that_are_faster_than_the_disk(tmp_path: Path, monkeypatch: pytes
     def overtaken(*_arguments: object, **_more: object) -> int:
         raise OvertakenError("overtaken")
 
-    monkeypatch.setattr(module, "write_checkpoint", overtaken)
+    monkeypatch.setattr("talkoot.peer.checkpoints.write_checkpoint", overtaken)
 
     async def script(it: Service) -> None:
         await it.rounds(4)
