@@ -28,7 +28,7 @@ from talkoot.peer.metric_labels import FollowedCounter, LabelledCounter
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-STATES = ("starting", "syncing", "training", "exchanging", "paused", "draining", "failed")
+STATES = ("starting", "syncing", "training", "exchanging", "observing", "paused", "draining", "failed")
 LEVELS = ("debug", "info", "warning", "error", "critical")
 PARTS = ("daemon", "p2pd", "trainer")
 PHASES = ("compute", "match", "exchange", "validate", "apply")

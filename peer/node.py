@@ -196,15 +196,22 @@ class Node:
             log.warning("the journal is lost: not voting until the next final round")
             self.swarming.may_vote = False
         self.runner.work_for(self.swarming)
-        self._enter("starting", "loading the model and data")
-        spec = trainer_spec(manifest, self.options, self.paths, self.identity.key, self.membership.data_base)
-        self.trainer = self._make_trainer(spec, self._trainer_event)
-        self.contributor.trainer = self.trainer
+        if self.options.observes:
+            self._enter("observing", "")
+            self.metrics.build(backend="none", protocol=PROTOCOL_VERSION)
+        else:
+            self._begin_training(manifest, group)
         group.create_task(self.links.run())
         group.create_task(self._announce())
-        group.create_task(self._run_trainer())
         group.create_task(self.checkpoints.run())
         group.create_task(self.swarming.run())
+
+    def _begin_training(self, manifest: Manifest, group: asyncio.TaskGroup) -> None:
+        assert self.contributor is not None
+        self._enter("starting", "loading the model and data")
+        spec = trainer_spec(manifest, self.options, self.paths, self.identity.key, self.membership.data_base)
+        self.contributor.trainer = self.trainer = self._make_trainer(spec, self._trainer_event)
+        group.create_task(self.trainer.run())
 
     _first_start = False
 
@@ -290,11 +297,13 @@ class Node:
             self.paths.save_manifest(manifest.canonical())
         self.metrics.node(peer_id=self.identity.peer_id, swarm_name=self.manifest.swarm.name)
         if not OuterStore.exists(self.paths.outer):
-            require_admission(self.manifest, self.identity, self.membership.admission)
+            if not self.options.observes:
+                require_admission(self.manifest, self.identity, self.membership.admission)
             if self.membership.anchor is not None:
                 trust.require_recent_invite(self.manifest, self.membership.anchor, time.time())
         await self._obtain_tokenizer(self.manifest)
-        self._check_data(self.manifest)
+        if not self.options.observes:
+            self._check_data(self.manifest)
         return self.manifest
 
     async def _obtain_tokenizer(self, manifest: Manifest) -> None:
@@ -368,10 +377,6 @@ class Node:
             log.info("nobody else can be reached: going on alone from round %d", holdings.ledger.round)
 
     # -- trainer -------------------------------------------------------------------------------------
-
-    async def _run_trainer(self) -> None:
-        assert self.trainer is not None
-        await self.trainer.run()
 
     def _trainer_event(self, event: TrainerEvent) -> None:
         assert self.contributor is not None
@@ -454,8 +459,9 @@ class Node:
             view = self.swarming.view
             view.update(records)
             self._news.set()
-            nearest = frozenset(list(view.others)[: self.manifest.swarm.max_peers])
-            self.links.keep(nearest)
+            self.links.keep(self._partners())
+            if self.options.observes and view.ahead_of(self.swarming.ledger.round):
+                self.swarming.want_update(set(), at_once=True)
             self.runner.links_changed()
             self.metrics.state(self.state_now)
             self.metrics.peers_known.set(len(view.others))
@@ -464,6 +470,16 @@ class Node:
             if self._uplink.is_stale:
                 await asyncio.to_thread(self._uplink.write)
             await asyncio.sleep(pause_s)
+
+    def _partners(self) -> frozenset[bytes]:
+        """Peers to stay connected to. Observers take no part in rounds and ask for states by themselves."""
+        assert self.swarming is not None
+        assert self.manifest is not None
+        if self.options.observes:
+            return frozenset()
+        others = self.swarming.view.others.items()
+        train = [key for key, seen in others if seen.record.role != "observer"]
+        return frozenset(train[: self.manifest.swarm.max_peers])
 
     async def _publish(self) -> None:
         record = record_of(self)

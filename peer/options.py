@@ -8,9 +8,9 @@ Profile = Literal["test", "home", "lan"]
 
 PROFILES: tuple[Profile, ...] = ("test", "home", "lan")
 
-Role = Literal["full", "client"]
+Role = Literal["full", "client", "observer"]
 
-ROLES: tuple[Role, ...] = ("full", "client")
+ROLES: tuple[Role, ...] = ("full", "client", "observer")
 
 BYTES_PER_MBIT = 125_000
 """Bytes/s of 1 Mbit/s."""
@@ -51,7 +51,8 @@ class RunOptions:
     profile: Profile = "home"
     """`home`: NAT traversal, all addresses. `lan`: private addresses only. `test`: loopback only."""
     role: Role = "full"
-    """`full`: sends, receives and reduces. `client`: does not reduce (a slow uplink, nobody can dial it)."""
+    """`full`: sends, receives and reduces. `client`: does not reduce (a slow uplink, nobody can dial it).
+    `observer`: follows, stores and serves the state; no trainer, no vote, whatever its key may do."""
     uplink: float = 0.0
     """Bytes/s that this connection can send, as the volunteer knows it; 0: measure."""
     checkpoint_every: int | None = None
@@ -62,6 +63,11 @@ class RunOptions:
     """Most bytes of all checkpoints together; the newest stays in any case."""
     verbose: bool = False
     """Log what is of use to developers only."""
+
+    @property
+    def observes(self) -> bool:
+        """Whether this peer only follows."""
+        return self.role == "observer"
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the field and its bound."""
