@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 
 from talkoot.averaging.certificate import (
     MAX_CERTIFICATE_BYTES,
@@ -30,6 +31,7 @@ from talkoot.averaging.digest import CHUNK_BYTES, StateTree, content_hash, leaf
 from talkoot.averaging.ledger import MAX_LEDGER_BYTES, Ledger, LedgerError, decode_ledger
 from talkoot.peer.manifest import MAX_MANIFEST_BYTES, Manifest, from_canonical
 from talkoot.peer.tensor_names import FLAT, Names, check_names
+from talkoot.peer.trainer.layout import Flat
 
 VERSION = "1"
 """Of this format; in the metadata under `talkoot_checkpoint`."""
@@ -137,6 +139,11 @@ class CheckpointFile:
             momentum = tuple(file_leaves(file, self.data_start + num_bytes, num_bytes, before_each))
         ledger = content_hash(self.contents.ledger.encode())
         return StateTree(theta=theta, momentum=momentum, ledger=ledger)
+
+
+def map_theta(file: CheckpointFile) -> Flat:
+    """Its parameters, mapped read only. Raises OSError."""
+    return np.memmap(file.path, "<f4", "r", file.data_start, (file.contents.numel,))
 
 
 def file_leaves(

@@ -63,7 +63,7 @@ def verify_checkpoint(path: Path) -> Report:
     ]
     checks.append(_digest(file))
     checks.append(check_signatures(contents.certificate, contents.before, contents.manifest))
-    log = _log_beside(path, contents.manifest)
+    log = log_beside(path, contents.manifest)
     if log is None:
         words = "no round log of this swarm beside it: whether these voters follow from the founders"
         checks.append(Check("chain", "not checked", f"{words} is not known"))
@@ -123,7 +123,7 @@ def _digest(file: CheckpointFile) -> Check:
         return Check("digest", "failed", str(error))
 
 
-def _log_beside(path: Path, manifest: Manifest) -> Path | None:
+def log_beside(path: Path, manifest: Manifest) -> Path | None:
     """The round log of the state directory that a checkpoint was written in, if it is there."""
     paths = StateDir(path.absolute().parent.parent)
     try:
