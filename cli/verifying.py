@@ -36,9 +36,11 @@ def verify(
 
 
 def report_text(report: "Report") -> str:
-    """A line for each fact and each check, and the verdict."""
-    lines = [f"{name:12} {value}" for name, value in report.facts.items()]
-    lines += [f"{check.result:12} {check.name}: {check.words}" for check in report.checks]
+    """A line for each fact and each check, and the verdict; nothing in them acts on a terminal."""
+    from talkoot.peer.model_card import plain
+
+    lines = [f"{name:12} {plain(str(value))}" for name, value in report.facts.items()]
+    lines += [f"{check.result:12} {check.name}: {plain(check.words)}" for check in report.checks]
     lines.append("verified" if report.ok else f"{report.path} does not hold")
     return "\n".join(lines)
 

@@ -14,6 +14,7 @@ from talkoot.dht.errors import ConfigError
 from talkoot.peer.checkpoint_file import (
     CheckpointDamagedError,
     CheckpointFile,
+    NotACheckpointError,
     open_checkpoint,
 )
 from talkoot.peer.holdings import number_of
@@ -43,7 +44,11 @@ def verify(path: Path) -> Report:
     """Check what is at `path`. Raises NotACheckpointError where there is nothing to check, OSError."""
     from talkoot.peer.verify_state import verify_state
 
-    return verify_state(path) if path.is_dir() else verify_checkpoint(path)
+    if path.is_dir():
+        return verify_state(path)
+    if path.exists() and not path.is_file():
+        raise NotACheckpointError("no regular file")  # a pipe would be waited for
+    return verify_checkpoint(path)
 
 
 def verify_checkpoint(path: Path) -> Report:

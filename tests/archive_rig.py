@@ -128,7 +128,11 @@ class Archive:
         )
 
     def start(
-        self, identity: Identity, role: Role = "full", invite: tuple[bytes, Anchor | None] = (b"", None)
+        self,
+        identity: Identity,
+        role: Role = "full",
+        invite: tuple[bytes, Anchor | None] = (b"", None),
+        checkpoint_every: int = 0,
     ) -> Peer:
         """Switch a node on; known addresses stand for bootstrap."""
         paths = StateDir(self._path(identity))
@@ -153,7 +157,7 @@ class Archive:
             self._moved.set()
 
         node = Node(
-            RunOptions(state_dir=paths.path, profile="test", role=role),
+            RunOptions(state_dir=paths.path, profile="test", role=role, checkpoint_every=checkpoint_every),
             paths,
             identity,
             self.hub.node(identity, swarm=self.manifest.swarm_id),

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from archive_rig import ARCHIVIST, FOUNDERS, VOLUNTEERS, Archive, Peer, keys, play
 
+from talkoot.peer.checkpoint_file import open_checkpoint
+from talkoot.peer.checkpoints import stored
 from talkoot.peer.status import status
 from talkoot.peer.verify import verify
 
@@ -145,6 +147,32 @@ def test_final_rounds_are_back_with_a_quorum_of_the_voters(tmp_path: Path) -> No
         assert first.value.prior == digest
         assert founders[0].head.kind == "final"
         assert VOLUNTEERS[0].key in founders[0].head.value.voters
+
+    play(tmp_path, script)
+
+
+def test_everybody_writes_the_same_checkpoints(tmp_path: Path) -> None:
+    """Trainers while they train, the archivist while it follows; each verifies in its state directory."""
+
+    async def script(archive: Archive) -> None:
+        trainers = [archive.start(identity, checkpoint_every=2) for identity in FOUNDERS]
+        await archive.together(*trainers)
+        archivist = archive.start(ARCHIVIST, "observer", checkpoint_every=2)
+        await archive.together(*trainers, archivist, since=6)
+        await archive.stop(*trainers, archivist)
+        for peer in (*trainers, archivist):
+            kept = stored(peer.folder / "checkpoints")
+            assert len(kept) == 2
+            for rounds, path in kept:
+                report = verify(path)
+                assert report.ok
+                assert report.facts["rounds"] == rounds
+                assert {check.result for check in report.checks if check.name == "chain"} == {"ok"}
+        bodies = [(peer.folder / "checkpoints") for peer in trainers]
+        for rounds in {stored(body)[-1][0] for body in bodies}:
+            files = [path for body in bodies for number, path in stored(body) if number == rounds]
+            same = {open_checkpoint(path).tree().digest for path in files}
+            assert len(same) == 1
 
     play(tmp_path, script)
 

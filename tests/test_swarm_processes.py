@@ -130,7 +130,8 @@ def test_an_archivist_keeps_a_swarm_that_everybody_left(tmp_path: Path) -> None:
     with daemons(tmp_path) as swarm:
         founder = swarm.found(small_manifest(peers=1))
         invite, second = (until(swarm._invite, "invite", swarm.peers) for _ in range(2))
-        archivist = swarm._start(None, "--join", invite, "--profile", "test", "--observe")
+        options = ("--profile", "test", "--observe", "--checkpoint-every", "1")
+        archivist = swarm._start(None, "--join", invite, *options)
         seen = swarm.round_of(archivist)
         until(lambda: swarm.round_of(archivist) >= seen + 3, "rounds that it follows", swarm.peers)
         status = swarm.status(archivist)
@@ -146,6 +147,8 @@ def test_an_archivist_keeps_a_swarm_that_everybody_left(tmp_path: Path) -> None:
         until(lambda: swarm.status(volunteer)["digest"] == kept["digest"], "the kept state", swarm.peers)
         assert swarm.status(volunteer)["round"] == kept["round"]
         assert talkoot("verify", str(archivist.state_dir)).returncode == 0
+        (*_, checkpoint) = sorted((archivist.state_dir / "checkpoints").glob("*.safetensors"))
+        assert talkoot("verify", str(checkpoint)).returncode == 0
         founder.start()  # who alone had the vote
         until(lambda: swarm.round_of(volunteer) > kept["round"], "a round that it certifies", swarm.peers)
         first = next(entry for entry in volunteer.rounds() if entry["round"] == kept["round"])

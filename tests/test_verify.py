@@ -357,6 +357,16 @@ def test_the_command_says_it_in_words_and_json(made: Path, tmp_path: Path) -> No
     assert json.loads(answer.output)["ok"] is False
 
 
+def test_what_a_file_says_cannot_act_on_a_terminal(made: Path, tmp_path: Path) -> None:
+    contents = replace(open_checkpoint(checkpoint_in(made)).contents, manifest=make_manifest("a\x1b[2Jb"))
+    body = checkpoint_in(made).read_bytes()[open_checkpoint(checkpoint_in(made)).data_start :]
+    (tmp_path / "x").write_bytes(contents.header() + body)
+    answer = CliRunner().invoke(app, ["verify", str(tmp_path / "x")])
+    assert answer.exit_code == 1
+    assert "a [2Jb" in answer.output
+    assert "\x1b" not in answer.output
+
+
 def test_the_command_on_what_is_no_checkpoint(made: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -367,6 +377,7 @@ def test_the_command_on_what_is_no_checkpoint(made: Path, tmp_path: Path) -> Non
         (empty, "no state directory"),
         (garbage, "no safetensors file"),
         (made / "outer" / "HEAD", "no safetensors file"),
+        (Path(os.devnull), "no regular file"),
     ):
         answer = CliRunner().invoke(app, ["verify", str(path)])
         assert isinstance(answer.exception, ConfigError)  # exit code 2, one line
