@@ -8,7 +8,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,6 +30,7 @@ from talkoot.peer.head import StoreCorruptError
 from talkoot.peer.holdings import Holdings, open_holdings
 from talkoot.peer.invite import Anchor
 from talkoot.peer.joining import Joiner
+from talkoot.peer.leaving import leave
 from talkoot.peer.links import Links
 from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest
 from talkoot.peer.metrics import Metrics
@@ -58,9 +58,6 @@ RETURN_S = 8.0
 """How long a returning peer looks for others before it goes on with what it holds."""
 
 RETRY_PAUSE_S = 1.0
-
-STOP_S = 30.0
-"""How long an orderly stop waits for the running round, and for the trainer to save."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,26 +215,8 @@ class Node:
     async def _until_stopped(self) -> None:
         await self.stopping.wait()
         self._enter("draining", "user")
-        await self._leave()
+        await leave(self)
         raise _Finished
-
-    async def _leave(self) -> None:
-        """Hand in what is under way, save, and go politely."""
-        swarming, contributor = self.swarming, self.contributor
-        if swarming is not None and contributor is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(STOP_S):
-                    await swarming.hand_in()
-            await self.runner.say_goodbye()
-            self.runner.set_round(None)
-        if self.trainer is not None:
-            await self.trainer.stop(save=True, timeout_s=STOP_S)
-        if contributor is not None:
-            with suppress(OSError):
-                await contributor.save()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(3.0):
-                await self._publish()
 
     def _enter(self, state: str, reason: str) -> None:
         if (state, reason) != (self.state, self.reason):
@@ -454,7 +433,7 @@ class Node:
         assert self.manifest is not None
         pause_s = self.manifest.round.announce_s
         while True:
-            await self._publish()
+            await self.publish()
             records = await self.network.directory.peers()
             view = self.swarming.view
             view.update(records)
@@ -481,7 +460,8 @@ class Node:
         train = [key for key, seen in others if seen.record.role != "observer"]
         return frozenset(train[: self.manifest.swarm.max_peers])
 
-    async def _publish(self) -> None:
+    async def publish(self) -> None:
+        """Say where we are now."""
         record = record_of(self)
         if record is not None and self.manifest is not None:
             ttl_s = min(MAX_TTL_S, max(15.0, 4 * self.manifest.round.announce_s))

@@ -177,6 +177,31 @@ def test_everybody_writes_the_same_checkpoints(tmp_path: Path) -> None:
     play(tmp_path, script)
 
 
+@pytest.mark.parametrize("after_s", [0.0, 0.9, 1.9, 3.1])
+def test_who_leaves_last_waits_for_the_archivist(tmp_path: Path, after_s: float) -> None:
+    """All trainers stop in order, at once: the newest round that any of them holds is with the archivist."""
+
+    async def script(archive: Archive) -> None:
+        founders, archivist = await founded(archive)
+        await asyncio.sleep(after_s)
+        await archive.stop(*founders)
+        newest = max((peer.heads[-1] for peer in founders), key=lambda head: head.value.round)
+        assert archivist.digest == newest.value.digest
+
+    play(tmp_path, script)
+
+
+def test_who_leaves_others_behind_does_not_wait(tmp_path: Path) -> None:
+    async def script(archive: Archive) -> None:
+        founders, archivist = await founded(archive)
+        await archive.stop(archivist)
+        began = asyncio.get_running_loop().time()
+        await archive.stop(founders[0])
+        assert asyncio.get_running_loop().time() - began < 10
+
+    play(tmp_path, script)
+
+
 def test_what_an_archivist_keeps_verifies(tmp_path: Path) -> None:
     async def script(archive: Archive) -> None:
         archivist = await left_alone(archive)
