@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from talkoot.cli import bench, demo_command, founding, model, reading, running, simulate
+from talkoot.cli import bench, demo_command, exporting, founding, model, reading, running, simulate, verifying
 from talkoot.cli.errors import (
     FAILED,
     NO_DAEMON,
@@ -49,7 +49,8 @@ app.command("run", short_help="Train in a swarm: found it, join it, or go on.")(
 app.command("invite", short_help="Make an invite for one more peer.")(reading.invite)
 app.command("status")(reading.status)
 app.command("id")(reading.show_id)
-app.command("export", short_help="Write the current model as a transformers checkpoint.")(model.export)
+app.command("export", short_help="Write the model for transformers; upload it.")(exporting.export)
+app.command("verify", short_help="Check a checkpoint or a state directory offline.")(verifying.verify)
 app.command("generate")(model.generate)
 app.command("demo", short_help="Train with several real peers on this machine.")(demo_command.demo)
 app.command("simulate", short_help="Simulate swarms of the daemon's own code under faults.")(

@@ -1,4 +1,4 @@
-"""Reads the committed outer parameters of a peer, also while its daemon runs; without torch."""
+"""Reads the manifest and the committed parameters of a peer, also while its daemon runs; without torch."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ from talkoot.peer.head import Head, StoreCorruptError, read_head
 from talkoot.peer.statedir import StateDir
 
 if TYPE_CHECKING:
+    from talkoot.peer.manifest import Manifest
     from talkoot.peer.trainer.layout import Flat
 
 THETA = "theta.f32"
@@ -47,3 +48,16 @@ def _head(outer: Path) -> Head:
     if head is None:
         raise ConfigError(f"{outer.parent} holds no model yet")
     return head
+
+
+def read_manifest(directory: Path) -> "Manifest":
+    """The sealed manifest that the daemon kept. Raises ConfigError."""
+    from talkoot.peer.manifest import from_canonical
+
+    data = StateDir(directory).load_manifest()
+    if data is None:
+        raise ConfigError(f"{directory} holds no swarm; give --state-dir, or start with talkoot run")
+    try:
+        return from_canonical(data)
+    except ValueError as error:
+        raise ConfigError(f"{directory}: the manifest is damaged: {error}") from error

@@ -38,6 +38,9 @@ def run(
     role: Annotated[
         str, typer.Option(help="full, or client: never reduces (slow uplink, nobody can dial it).")
     ] = "full",
+    observe: Annotated[
+        bool, typer.Option("--observe", help="Keep and serve the state without training: an archivist.")
+    ] = False,
     uplink: Annotated[
         float,
         typer.Option(metavar="MBIT", help="What your connection sends, in Mbit/s; 0: measured."),
@@ -46,9 +49,20 @@ def run(
         str,
         typer.Option(metavar="SIZE", help="State sent to joining peers a second, such as 2MB; 0: no limit."),
     ] = "0",
+    checkpoint_every: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Rounds between checkpoints; 0: none."),
+    ] = None,
+    checkpoint_keep: Annotated[int | None, typer.Option(metavar="N", help="Checkpoints that stay.")] = None,
+    checkpoint_max: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="All checkpoints together at most."),
+    ] = None,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log more.")] = False,
 ) -> None:
     """Train in a swarm until stopped: found it (MANIFEST), join it (--join), or go on where this peer was.
+
+    With --observe, follow it and keep its state, so that it survives everybody leaving.
 
     Ctrl-C finishes the step, saves and leaves politely; a second one stops at once.
     """
@@ -67,9 +81,12 @@ def run(
             memory_limit_bytes=parse_bytes(memory_limit),
             data_paths=tuple(data or ()),
             profile=profile,  # type: ignore[arg-type]  # checked by RunOptions
-            role=role,  # type: ignore[arg-type]  # checked by RunOptions
+            role="observer" if observe else role,  # type: ignore[arg-type]  # checked by RunOptions
             uplink=uplink * BYTES_PER_MBIT,
             serve_rate=float(parse_bytes(serve_rate)),
+            checkpoint_every=checkpoint_every,
+            checkpoint_keep=checkpoint_keep,
+            checkpoint_bytes=parse_bytes(checkpoint_max) if checkpoint_max is not None else None,
             verbose=verbose,
         )
     except ConfigError:

@@ -36,7 +36,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
 }
-_READY_STATES = ("training", "exchanging")
+_READY_STATES = ("training", "exchanging", "observing")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

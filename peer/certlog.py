@@ -21,9 +21,9 @@ from talkoot.peer.files import fsync_directory, ignore_step
 MAX_RECORD_BYTES = 4 << 20
 """Longest content of a record."""
 
-_MAGIC = b"talkoot log 1\n\0\0"
+MAGIC = b"talkoot log 1\n\0\0"
 _CHECKSUM_BYTES = 16
-_HEADER = struct.Struct(f"<IQ{_CHECKSUM_BYTES}s")
+HEADER = struct.Struct(f"<IQ{_CHECKSUM_BYTES}s")
 _DOMAIN = "talkoot 2026 log record"
 
 
@@ -62,29 +62,29 @@ class CertLog:
             self._end = self._start()
             while (place := self._scan(self._end)) is not None:
                 self._places.append(place)
-                self._end = place.offset + _HEADER.size + place.length
+                self._end = place.offset + HEADER.size + place.length
             self.cut_bytes = os.fstat(self._descriptor).st_size - self._end
             """Bytes after the last whole record when the log was opened; they are gone."""
             self._cut()
             until_open.pop_all()
 
     def _start(self) -> int:
-        start = os.pread(self._descriptor, len(_MAGIC), 0)
-        if start == _MAGIC:
-            return len(_MAGIC)
-        if not _MAGIC.startswith(start):
+        start = os.pread(self._descriptor, len(MAGIC), 0)
+        if start == MAGIC:
+            return len(MAGIC)
+        if not MAGIC.startswith(start):
             raise LogCorruptError(f"{self.path} is no round log of this version")
-        _write_all(self._descriptor, _MAGIC, 0)
+        _write_all(self._descriptor, MAGIC, 0)
         os.fsync(self._descriptor)
         fsync_directory(self.path.parent)
-        return len(_MAGIC)
+        return len(MAGIC)
 
     def _scan(self, offset: int) -> _Place | None:
         """The record at `offset` if it is whole and in order."""
-        header = os.pread(self._descriptor, _HEADER.size, offset)
-        if len(header) < _HEADER.size:
+        header = os.pread(self._descriptor, HEADER.size, offset)
+        if len(header) < HEADER.size:
             return None
-        length, number, _ = _HEADER.unpack(header)
+        length, number, _ = HEADER.unpack(header)
         if length > self.max_record_bytes or (self._places and number <= self._places[-1].round):
             return None
         place = _Place(number, offset, length)
@@ -92,9 +92,9 @@ class CertLog:
 
     def _content(self, place: _Place) -> bytes | None:
         """The record's content if it fits its checksum."""
-        data = os.pread(self._descriptor, _HEADER.size + place.length, place.offset)
-        content = data[_HEADER.size :]
-        whole = len(content) == place.length and data.startswith(_header(place.round, content))
+        data = os.pread(self._descriptor, HEADER.size + place.length, place.offset)
+        content = data[HEADER.size :]
+        whole = len(content) == place.length and data.startswith(record_header(place.round, content))
         return content if whole else None
 
     def __len__(self) -> int:
@@ -126,7 +126,7 @@ class CertLog:
         if len(content) > self.max_record_bytes:
             raise ValueError(f"a record of {len(content)} bytes; at most {self.max_record_bytes} fit")
         self._cut()
-        record = _header(number, content) + content
+        record = record_header(number, content) + content
         self._hook("append")
         _write_all(self._descriptor, record, self._end)
         self._hook("appended")
@@ -195,7 +195,8 @@ class CertLog:
             os.fsync(self._descriptor)
 
 
-def _header(number: int, content: bytes) -> bytes:
+def record_header(number: int, content: bytes) -> bytes:
+    """What stands before the content of a record."""
     prefix = struct.pack("<IQ", len(content), number)
     checksum = blake3(prefix + content, derive_key_context=_DOMAIN).digest(_CHECKSUM_BYTES)
     return prefix + checksum

@@ -17,6 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from talkoot.dht.errors import ConfigError
 from talkoot.peer.manifest import Manifest
+from talkoot.peer.model_card import model_card
 from talkoot.peer.trainer import model, tokenizer
 from talkoot.peer.trainer.layout import Flat, require_match
 
@@ -132,43 +133,3 @@ def _write_tokenizer(manifest: Manifest, folder: Path, base_dir: Path | None) ->
         tokenizer_object=inner, model_max_length=length, clean_up_tokenization_spaces=False
     )
     fast.save_pretrained(folder)
-
-
-def model_card(manifest: Manifest, info: Mapping[str, str | int | float]) -> str:
-    """README.md of the checkpoint: what it is, where it comes from, how to load it."""
-    swarm = manifest.swarm
-    data = manifest.data
-    source = data.dataset or ", ".join(data.paths) or "source code of the Python standard library"
-    rows = "\n".join(f"| {name} | {value} |" for name, value in info.items())
-    return f"""---
-license: {swarm.license.lower()}
-library_name: transformers
-pipeline_tag: text-generation
----
-
-# {_plain(swarm.name)}
-
-{_plain(swarm.description) or "A language model."}
-
-Trained by a talkoot swarm: peers that each train locally and average compressed updates, without a server.
-
-| | |
-|---|---|
-| swarm | {manifest.swarm_id.hex()} |
-| parameters | {manifest.model.numel} |
-| data | {data.source}: {_plain(source)} |
-| tokenizer | {_plain(data.tokenizer)} |
-{rows}
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained(".")
-model = AutoModelForCausalLM.from_pretrained(".")
-```
-"""
-
-
-def _plain(text: str) -> str:
-    """One line of the founder's words, without anything that Markdown would act on."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).replace("|", "/").split())

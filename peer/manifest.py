@@ -77,6 +77,7 @@ class Swarm:
     def __post_init__(self) -> None:
         _require(1 <= len(self.name) <= 64, "swarm.name", "1 to 64 characters")
         _require(len(self.description) <= 500, "swarm.description", "at most 500 characters")
+        _require(len(self.license) <= 100, "swarm.license", "at most 100 characters")
         _require(self.admission in ("invite", "open"), "swarm.admission", '"invite" or "open"')
         _require(1 <= self.start_peers <= 64, "swarm.start_peers", "1 to 64")
         _require(1 <= self.max_peers <= 64, "swarm.max_peers", "1 to 64")
@@ -135,6 +136,8 @@ class Data:
     """Tokens in one training window."""
     held_out_percent: float = 5.0
     """Share of documents, chosen by the hash of their content, that nobody trains on."""
+    license: str = ""
+    """Licence of the data, for model cards: an SPDX identifier or a few words, at most 100 characters."""
 
     def __post_init__(self) -> None:
         sources = ("stdlib", "text", "jsonl", "tokens", "huggingface")
@@ -142,6 +145,7 @@ class Data:
         _require(8 <= self.sequence_length <= 2**20, "data.sequence_length", "8 to 1048576")
         _require(0.1 <= self.held_out_percent <= 50, "data.held_out_percent", "0.1 to 50")
         dtypes = ("uint8", "uint16", "uint32")
+        _require(len(self.license) <= 100, "data.license", "at most 100 characters")
         _require(self.token_dtype in dtypes, "data.token_dtype", "one of " + ", ".join(dtypes))
         if self.source in ("text", "jsonl", "tokens"):
             _require(bool(self.paths), "data.paths", f"given for source {self.source!r}")
@@ -320,6 +324,23 @@ class State:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """Section [checkpoint]: files of whole states that peers write for people; options of `run` override."""
+
+    every_rounds: int = 100
+    """A checkpoint is written when the number of final rounds passes a multiple of this; 0: none are."""
+    keep: int = 2
+    """So many stay; older ones are removed once a new one has been verified."""
+    max_bytes: int = 50_000_000_000
+    """Of all that stay together (8 bytes a parameter each); the newest stays even if it is larger."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.every_rounds <= 10**6, "checkpoint.every_rounds", "0 to 1000000")
+        _require(1 <= self.keep <= 1000, "checkpoint.keep", "1 to 1000")
+        _require(0 <= self.max_bytes <= 10**15, "checkpoint.max_bytes", "0 to 10**15")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """All sections together."""
 
@@ -339,6 +360,8 @@ class Manifest:
     """When rounds close and how long their phases may take."""
     state: State = field(default_factory=State)
     """What peers keep on their disks for those who join or come back."""
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    """Files of whole states."""
     protocol: int = PROTOCOL_VERSION
     """Version of everything on the wire; peers of one swarm speak the same."""
 

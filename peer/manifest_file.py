@@ -32,6 +32,8 @@ def load(path: Path) -> tuple[Manifest, Path]:
             data = file.read(MAX_MANIFEST_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
+    if b'"talkoot_checkpoint"' in data[:1024]:
+        raise ConfigError(f"{path}: a checkpoint, not a manifest; `talkoot verify` looks at it")
     if len(data) > MAX_MANIFEST_BYTES:
         raise ConfigError(f"{path}: longer than {MAX_MANIFEST_BYTES} bytes")
     try:

@@ -31,7 +31,8 @@ SEALED_FILE = "swarm.toml"
 
 def membership_of(options: RunOptions, paths: StateDir, identity: Identity) -> Membership:
     """What this start is for; founds the swarm where the manifest is a draft. Raises ConfigError."""
-    require_device(options.device)
+    if not options.observes:
+        require_device(options.device)
     if options.join is not None:
         _join(options.join, paths, identity)
     elif options.manifest is not None:
@@ -56,6 +57,8 @@ def _require_contact(options: RunOptions, paths: StateDir) -> None:
 def _require_usable(
     options: RunOptions, paths: StateDir, identity: Identity, manifest: Manifest, base: Path | None
 ) -> None:
+    if options.observes:
+        return
     if not OuterStore.exists(paths.outer):
         require_admission(manifest, identity, read_small(paths.admission_file) or b"")
     if base is not None or options.data_paths:
@@ -89,6 +92,10 @@ def _founded(
         raise ConfigError(
             f"{paths.path} belongs to swarm {swarm.hex()[:12]}, which was not founded from this manifest: "
             "choose another --state-dir"
+        )
+    if options.observes:
+        raise ConfigError(
+            "a new swarm begins with a founder that trains: run this manifest without --observe"
         )
     require_data(draft, base, options.data_paths)
     require_tokenizer(draft, base)

@@ -32,7 +32,7 @@ from talkoot.peer.sync_progress import SyncProgress
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-STATES = ("starting", "syncing", "training", "exchanging", "paused", "draining", "failed")
+STATES = ("starting", "syncing", "training", "exchanging", "observing", "paused", "draining", "failed")
 LEVELS = ("debug", "info", "warning", "error", "critical")
 PARTS = ("daemon", "p2pd", "trainer")
 PHASES = ("compute", "match", "exchange", "validate", "apply")
@@ -162,12 +162,12 @@ class Metrics:
 
     def _declare_checkpoints(self) -> None:
         self.checkpoint_last_success = self._unknown(
-            "checkpoint_last_success_timestamp_seconds", "When the outer state was last written."
+            "checkpoint_last_success_timestamp_seconds", "When a checkpoint was last written and verified."
         )
-        self.checkpoint_size = self._gauge("checkpoint_size_bytes", "Size of the outer state.")
-        self.checkpoint_saves = self._counter("checkpoint_saves", "Tries to write the outer state.")
+        self.checkpoint_size = self._gauge("checkpoint_size_bytes", "Size of the newest checkpoint.")
+        self.checkpoint_saves = self._counter("checkpoint_saves", "Tries to write a checkpoint.")
         self.checkpoint_save_failures = self._counter(
-            "checkpoint_save_failures", "Tries to write the outer state that failed."
+            "checkpoint_save_failures", "Tries to write a checkpoint that failed."
         )
         self.checkpoint_verifications = self._counter(
             "checkpoint_verifications", "Outer states and chunks checked against a digest."
@@ -227,13 +227,13 @@ class Metrics:
             self.catch_up_bytes.inc("replay", choice.replay_bytes)
 
     def checkpoint_saved(self, num_bytes: int) -> None:
-        """Count a successful write of the outer state."""
+        """Count a checkpoint that was written and verified."""
         self.checkpoint_saves.inc()
         self.checkpoint_size.set(num_bytes)
         self.checkpoint_last_success.set_to_current_time()
 
     def checkpoint_failed(self) -> None:
-        """Count a write of the outer state that failed."""
+        """Count a checkpoint that could not be written."""
         self.checkpoint_saves.inc()
         self.checkpoint_save_failures.inc()
 

@@ -6,13 +6,10 @@ ends with it.
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 from talkoot.averaging.certificate import Certificate
@@ -21,14 +18,17 @@ from talkoot.compression.arithmetic import self_test
 from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import Identity, key_of_peer_id
 from talkoot.dht.network import Network
-from talkoot.dht.records import MAX_TTL_S, PeerRecord
+from talkoot.dht.records import MAX_TTL_S
 from talkoot.peer import clock, trust, uplink
+from talkoot.peer.announcement import record_of
+from talkoot.peer.checkpoints import Checkpoints, policy_of
 from talkoot.peer.contributor import Contributor
 from talkoot.peer.files import atomic_write
 from talkoot.peer.founding import TOKENIZER_FILE
 from talkoot.peer.holdings import Holdings
 from talkoot.peer.invite import Anchor
 from talkoot.peer.joining import Joiner
+from talkoot.peer.leaving import leave
 from talkoot.peer.links import Links
 from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest
 from talkoot.peer.metrics import Metrics
@@ -41,6 +41,7 @@ from talkoot.peer.serving import Gate, serve_rate
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
 from talkoot.peer.swarming import NodeFailed, Swarming
+from talkoot.peer.tensor_names import tensor_names
 from talkoot.peer.trainer.handle import MakeTrainer, Trainer
 from talkoot.peer.trainer.process import TrainerProcess
 from talkoot.peer.trainer.protocol import Crashed, Failed, Progress, Ready, TrainerEvent
@@ -49,11 +50,6 @@ from talkoot.peer.transfer import StateServer
 from talkoot.peer.uplink import UploadMeter
 
 log = logging.getLogger("talkoot.node")
-
-_VERSION = version("talkoot")
-
-STOP_S = 30.0
-"""How long an orderly stop waits for the running round, and for the trainer to save."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +102,7 @@ class Node:
         self.contributor: Contributor | None = None
         self.trainer: Trainer | None = None
         self.holdings: Holdings | None = None
+        self.checkpoints: Checkpoints | None = None
         self.joiner = Joiner(network, membership.swarm, paths, membership.anchor)
         self.joiner.tell(metrics.follow_download)
         self.steps_before = self.tokens_before = 0
@@ -188,44 +185,41 @@ class Node:
             role=self.options.role,
             on_head=self._head,
         )
-        self._on_head(holdings.head)
+        self.checkpoints = Checkpoints(
+            self.paths.checkpoints,
+            manifest,
+            policy_of(manifest, self.options),
+            self.metrics,
+            names=lambda: tensor_names(manifest, self.paths.path),
+        )
+        self._head(holdings.head)
         others_vote = holdings.ledger.voters != (self.identity.key,)  # alone there is nobody to contradict
         if holdings.journal.lost and others_vote and holdings.ledger.round > 0 and not obtained.first:
             log.warning("the journal is lost: not voting until the next final round")
             self.swarming.may_vote = False
         self.runner.work_for(self.swarming)
-        self._enter("starting", "loading the model and data")
-        spec = trainer_spec(manifest, self.options, self.paths, self.identity.key, self.membership.data_base)
-        self.trainer = self._make_trainer(spec, self._trainer_event)
-        self.contributor.trainer = self.trainer
+        if self.options.observes:
+            self._enter("observing", "")
+            self.metrics.build(backend="none", protocol=PROTOCOL_VERSION)
+        else:
+            self._begin_training(manifest, group)
         group.create_task(self.links.run())
         group.create_task(self._announce())
-        group.create_task(self._run_trainer())
+        group.create_task(self.checkpoints.run())
         group.create_task(self.swarming.run())
+
+    def _begin_training(self, manifest: Manifest, group: asyncio.TaskGroup) -> None:
+        assert self.contributor is not None
+        self._enter("starting", "loading the model and data")
+        spec = trainer_spec(manifest, self.options, self.paths, self.identity.key, self.membership.data_base)
+        self.contributor.trainer = self.trainer = self._make_trainer(spec, self._trainer_event)
+        group.create_task(self.trainer.run())
 
     async def _until_stopped(self) -> None:
         await self.stopping.wait()
         self._enter("draining", "user")
-        await self._leave()
+        await leave(self)
         raise _Finished
-
-    async def _leave(self) -> None:
-        """Hand in what is under way, save, and go politely."""
-        swarming, contributor = self.swarming, self.contributor
-        if swarming is not None and contributor is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(STOP_S):
-                    await swarming.hand_in()
-            await self.runner.say_goodbye()
-            self.runner.set_round(None)
-        if self.trainer is not None:
-            await self.trainer.stop(save=True, timeout_s=STOP_S)
-        if contributor is not None:
-            with suppress(OSError):
-                await contributor.save()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(3.0):
-                await self._publish()
 
     def _enter(self, state: str, reason: str) -> None:
         if (state, reason) != (self.state, self.reason):
@@ -255,6 +249,8 @@ class Node:
 
     def _head(self, certificate: Certificate) -> None:
         self._news.set()
+        if self.checkpoints is not None and self.holdings is not None:
+            self.checkpoints.news(self.holdings)
         self._on_head(certificate)
 
     def _links_changed(self, peers: frozenset[bytes]) -> None:
@@ -287,11 +283,13 @@ class Node:
             self.paths.save_manifest(manifest.canonical())
         self.metrics.node(peer_id=self.identity.peer_id, swarm_name=self.manifest.swarm.name)
         if not OuterStore.exists(self.paths.outer):
-            require_admission(self.manifest, self.identity, self.membership.admission)
+            if not self.options.observes:
+                require_admission(self.manifest, self.identity, self.membership.admission)
             if self.membership.anchor is not None:
                 trust.require_recent_invite(self.manifest, self.membership.anchor, time.time())
         await self._obtain_tokenizer(self.manifest)
-        self._check_data(self.manifest)
+        if not self.options.observes:
+            self._check_data(self.manifest)
         return self.manifest
 
     async def _obtain_tokenizer(self, manifest: Manifest) -> None:
@@ -316,10 +314,6 @@ class Node:
             require_data(manifest, Path(), self.options.data_paths)
 
     # -- trainer -------------------------------------------------------------------------------------
-
-    async def _run_trainer(self) -> None:
-        assert self.trainer is not None
-        await self.trainer.run()
 
     def _trainer_event(self, event: TrainerEvent) -> None:
         assert self.contributor is not None
@@ -397,13 +391,14 @@ class Node:
         assert self.manifest is not None
         pause_s = self.manifest.round.announce_s
         while True:
-            await self._publish()
+            await self.publish()
             records = await self.network.directory.peers()
             view = self.swarming.view
             view.update(records)
             self._news.set()
-            nearest = frozenset(list(view.others)[: self.manifest.swarm.max_peers])
-            self.links.keep(nearest)
+            self.links.keep(self._partners())
+            if self.options.observes and view.ahead_of(self.swarming.ledger.round):
+                self.swarming.want_update(set(), at_once=True)
             self.runner.links_changed()
             self.metrics.state(self.state_now)
             self.metrics.peers_known.set(len(view.others))
@@ -414,37 +409,22 @@ class Node:
                 await asyncio.to_thread(self._uplink.write)
             await asyncio.sleep(pause_s)
 
-    async def _publish(self) -> None:
-        record = self.record()
+    def _partners(self) -> frozenset[bytes]:
+        """Peers to stay connected to. Observers take no part in rounds and ask for states by themselves."""
+        assert self.swarming is not None
+        assert self.manifest is not None
+        if self.options.observes:
+            return frozenset()
+        others = self.swarming.view.others.items()
+        train = [key for key, seen in others if seen.record.role != "observer"]
+        return frozenset(train[: self.manifest.swarm.max_peers])
+
+    async def publish(self) -> None:
+        """Say where we are now."""
+        record = record_of(self)
         if record is not None and self.manifest is not None:
             ttl_s = min(MAX_TTL_S, max(15.0, 4 * self.manifest.round.announce_s))
             await self.network.directory.publish(record, ttl_s=ttl_s)
-
-    def record(self) -> PeerRecord | None:
-        """Our announcement now."""
-        if self.swarming is None or self.contributor is None:
-            return None
-        progress = self.contributor.progress
-        loss = progress.loss if progress is not None and progress.loss is not None else 0.0
-        ready = self.contributor.ready
-        return PeerRecord(
-            swarm=self.membership.swarm,
-            key=self.identity.key,
-            protocol=PROTOCOL_VERSION,
-            version=_VERSION,
-            addresses=self.network.addresses[:8],
-            role=self.options.role,
-            round=self.swarming.ledger.round,
-            digest=self.swarming.holdings.digest,
-            steps=progress.steps if progress is not None else 0,
-            tokens=progress.tokens if progress is not None else 0,
-            speed=progress.steps_per_second if progress is not None else 0.0,
-            upload=self.links.upload.rate,
-            download=0.0,
-            corpus=ready.corpus_hash if ready is not None else b"",
-            loss=loss if math.isfinite(loss) else 0.0,
-            state=self.state_now,
-        )
 
 
 class _Finished(Exception):  # noqa: N818 - ends the node's TaskGroup

@@ -8,9 +8,9 @@ Profile = Literal["test", "home", "lan"]
 
 PROFILES: tuple[Profile, ...] = ("test", "home", "lan")
 
-Role = Literal["full", "client"]
+Role = Literal["full", "client", "observer"]
 
-ROLES: tuple[Role, ...] = ("full", "client")
+ROLES: tuple[Role, ...] = ("full", "client", "observer")
 
 BYTES_PER_MBIT = 125_000
 """Bytes/s of 1 Mbit/s."""
@@ -51,14 +51,26 @@ class RunOptions:
     profile: Profile = "home"
     """`home`: NAT traversal, all addresses. `lan`: private addresses only. `test`: loopback only."""
     role: Role = "full"
-    """`full`: sends, receives and reduces. `client`: does not reduce (a slow uplink, nobody can dial it)."""
+    """`full`: sends, receives and reduces. `client`: does not reduce (a slow uplink, nobody can dial it).
+    `observer`: follows, stores and serves the state; no trainer, no vote, whatever its key may do."""
     uplink: float = 0.0
     """Bytes/s that this connection can send, as the volunteer knows it; 0: measure."""
     serve_rate: float = 0.0
     """Bytes of state a second that leave for joining peers at most; 0: as fast as they take them. While a
     round is exchanged it is a quarter of the measured uplink in any case."""
+    checkpoint_every: int | None = None
+    """Rounds between two checkpoints, 0: none; None: as the manifest says. Likewise the next two."""
+    checkpoint_keep: int | None = None
+    """How many checkpoints stay."""
+    checkpoint_bytes: int | None = None
+    """Most bytes of all checkpoints together; the newest stays in any case."""
     verbose: bool = False
     """Log what is of use to developers only."""
+
+    @property
+    def observes(self) -> bool:
+        """Whether this peer only follows."""
+        return self.role == "observer"
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the field and its bound."""
@@ -75,6 +87,9 @@ class RunOptions:
             raise ValueError("uplink must be 0.01 to 1000000 Mbit/s")
         if not self.serve_rate >= 0:
             raise ValueError("serve_rate must be 0 or more")
+        for name, least in (("checkpoint_every", 0), ("checkpoint_keep", 1), ("checkpoint_bytes", 0)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name} must be {least} or more")
         if self.role not in ROLES:
             raise ValueError("role must be one of " + ", ".join(ROLES))
         if self.profile not in PROFILES:

@@ -60,6 +60,8 @@ class StateDir:
         """Remembers the folder of the manifest that this user founded or joined with."""
         self.admission_file = self.path / "admission"
         """Our proof of invitation."""
+        self.checkpoints = self.path / "checkpoints"
+        """Files of whole states, for people (`talkoot.peer.checkpoints`)."""
         self.invite_file = self.path / "invite"
         """The invite that we joined with: its anchor and addresses serve again after a restart."""
 

@@ -136,7 +136,8 @@ class Swarming:
         async with asyncio.TaskGroup() as group:
             self._group = group
             group.create_task(self.runner.run())
-            group.create_task(self._close_rounds())
+            if self.role != "observer":
+                group.create_task(self._close_rounds())
             group.create_task(self._follow_frontier())
             self.begin_round()
             await self.failure
@@ -158,7 +159,13 @@ class Swarming:
         return machine is not None and machine.phase in ("forming", "exchanging", "certifying")
 
     def begin_round(self) -> None:
-        """A new round from the outer state that we hold."""
+        """A new round from the outer state that we hold; for an observer there is none."""
+        self._began = clock.now()
+        self.history.begin(self.network.traffic.bytes_sent)
+        self.metrics.round.set(self.ledger.round)
+        self.runner.set_round(self._new_round() if self.role != "observer" else None)
+
+    def _new_round(self) -> Round:
         context = Context(
             ledger=self.ledger,
             prior=self.holdings.digest,
@@ -172,19 +179,14 @@ class Swarming:
         )
         self.pace.round_trip_s = self.runner.pulse.round_trip_s()
         before = self.runner.round
-        now = clock.now()
-        self._began = now
-        self.history.begin(self.network.traffic.bytes_sent)
-        machine = Round(
+        return Round(
             context,
             role=self.role,
             upload=self.links.upload.rate,
-            earliest=now + self.manifest.round.min_interval_s,
+            earliest=self._began + self.manifest.round.min_interval_s,
             journal=self.holdings.voter_journal(),
             suspects=before.suspects if before is not None else frozenset(),
         )
-        self.metrics.round.set(self.ledger.round)
-        self.runner.set_round(machine)
 
     async def _close_rounds(self) -> None:
         """Watch the swarm's progress; close the round when it is due."""
@@ -370,7 +372,7 @@ class Swarming:
                 self._hold_off_until = max(self._hold_off_until, clock.now() + self._retry_s)
                 self._committed.set()
                 self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
-                log.warning("round %d given up for now: %s", self.ledger.round, reason)
+                log.warning("round %d given up for now: %s%s", self.ledger.round, reason, self._nobody())
             case outputs.LeftOut(contributions=contributions, reason=reason):
                 for contribution in contributions:
                     self.history.left_out(contribution.key, reason)
@@ -380,6 +382,13 @@ class Swarming:
                 log.debug("refused from %s: %s", peer_id_of(sender)[-8:], detail or reason)
             case _:
                 pass
+
+    def _nobody(self) -> str:
+        """Words for a swarm that has lost its voters: training goes on, but no round can be certified."""
+        voters = self.ledger.voters
+        if self.links.connected & set(voters) or self.identity.key in voters:
+            return ""
+        return f"; none of the {len(voters)} peers that may certify it is here"
 
     # -- catching up ---------------------------------------------------------------------------------
 

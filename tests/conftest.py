@@ -1,6 +1,51 @@
 """Settings for all tests."""
 
 import os
+import sys
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+import unpickling
 
 # Two test processes with two OpenMP threads each on two cores spend their time waiting for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Nothing is ever unpickled, here and in every process that a test starts.
+_report = Path(tempfile.mkdtemp(prefix="talkoot-tests-")) / "unpickled"
+os.environ[unpickling.REPORT] = str(_report)
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, (str(Path(__file__).parent / "children"), os.environ.get("PYTHONPATH")))
+)
+unpickling.watch()
+
+
+def pytest_collection_finish() -> None:
+    """A `torch.load` from memory opens no file."""
+    for name in ("torch", "torch.serialization"):
+        if name in sys.modules:
+            vars(sys.modules[name])["load"] = _refused
+
+
+def _refused(*_: object, **__: object) -> None:
+    unpickling.end("torch.load")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """A test in which something was unpickled fails, also where the error was swallowed."""
+    result = yield
+    if unpickling.tripped:
+        what, unpickling.tripped[:] = "; ".join(unpickling.tripped), []
+        pytest.fail(f"{item.name}: {what}")
+    return result
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Processes that were started say it in a file."""
+    if _report.exists():
+        sys.stderr.write(f"\nunpickled in a process that a test started:\n{_report.read_text()}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        _report.unlink()
+    _report.parent.rmdir()

@@ -77,7 +77,7 @@ def contribute(holdings: Holdings, by: Identity) -> Contribution:
         norm2=1.0,
         steps=20,
         tokens=100,
-        numel=NUMEL,
+        numel=holdings.rules.numel,
         codec=holdings.ledger.codec,
     )
     return msgspec.structs.replace(header, signature=by.sign(header.unsigned()))
@@ -96,7 +96,7 @@ def advance(
     present = tuple(sorted(one.key for one in by))
     cut = tuple(contribute(holdings, one) for one in sorted(by, key=lambda one: one.key))
     ledger = next_ledger(holdings.ledger, cut, present, holdings.rules)
-    digest = holdings.apply(torch.full((NUMEL,), step), ledger)
+    digest = holdings.apply(torch.full((holdings.rules.numel,), step), ledger)
     value = Value(
         swarm=ledger.swarm,
         round=holdings.ledger.round,

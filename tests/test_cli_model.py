@@ -7,11 +7,15 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from state_rig import FOUNDERS
 from test_cli_main import bad_use, talkoot
 
+from talkoot.averaging.certificate import genesis
+from talkoot.averaging.digest import state_tree
 from talkoot.cli import outer
 from talkoot.cli.errors import CommandError
 from talkoot.peer import presets
+from talkoot.peer.founding import first_ledger
 from talkoot.peer.head import read_head
 from talkoot.peer.manifest import Manifest, Model
 from talkoot.peer.statedir import StateDir
@@ -37,14 +41,18 @@ def tiny_state(path: Path) -> Manifest:
     shape = model.layout_of(model.build(draft))
     sealed = replace(
         draft,
-        swarm=replace(draft.swarm, founders=("12D3KooWfounder",)),
+        swarm=replace(draft.swarm, founders=(FOUNDERS[0].peer_id,)),
         model=Model(config=CONFIG, layout=shape.hash, numel=shape.numel),
     )
     directory = StateDir(path)
     directory.prepare()
     directory.save_manifest(sealed.canonical())
     theta = torch.from_numpy(np.array(layout.initial_weights(sealed)))
-    OuterStore.create(directory.outer, shape.numel, theta, ledger=b"", certificate=b"")
+    keys = (FOUNDERS[0].key,)
+    ledger = first_ledger(sealed, keys).encode()
+    digest = state_tree(theta, torch.zeros(shape.numel), ledger).digest
+    certificate = genesis(sealed.swarm_id, digest, keys, FOUNDERS[0]).encode()
+    OuterStore.create(directory.outer, shape.numel, theta, ledger=ledger, certificate=certificate)
     return sealed
 
 

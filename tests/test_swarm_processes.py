@@ -126,6 +126,35 @@ def test_an_orderly_stop_and_a_restart(tmp_path: Path) -> None:
         assert swarm.status(node)["codec"] == "int8"  # the densest: nothing slow was measured
 
 
+def test_an_archivist_keeps_a_swarm_that_everybody_left(tmp_path: Path) -> None:
+    with daemons(tmp_path) as swarm:
+        founder = swarm.found(small_manifest(peers=1))
+        invite, second = (until(swarm._invite, "invite", swarm.peers) for _ in range(2))
+        options = ("--profile", "test", "--observe", "--checkpoint-every", "1")
+        archivist = swarm._start(None, "--join", invite, *options)
+        seen = swarm.round_of(archivist)
+        until(lambda: swarm.round_of(archivist) >= seen + 3, "rounds that it follows", swarm.peers)
+        status = swarm.status(archivist)
+        assert (status["state"], status["role"], status["trainer_pid"]) == ("observing", "observer", None)
+        assert archivist.part("worker") is None
+        founder.interrupt()
+        assert until(lambda: founder.exit_code, "end", swarm.peers) == 0
+
+        address = status["addresses"][0]
+        volunteer = swarm._start(None, "--join", second, "--bootstrap", address, "--profile", "test")
+        swarm.round_of(volunteer)
+        kept = swarm.status(archivist)
+        until(lambda: swarm.status(volunteer)["digest"] == kept["digest"], "the kept state", swarm.peers)
+        assert swarm.status(volunteer)["round"] == kept["round"]
+        assert talkoot("verify", str(archivist.state_dir)).returncode == 0
+        (*_, checkpoint) = sorted((archivist.state_dir / "checkpoints").glob("*.safetensors"))
+        assert talkoot("verify", str(checkpoint)).returncode == 0
+        founder.start()  # who alone had the vote
+        until(lambda: swarm.round_of(volunteer) > kept["round"], "a round that it certifies", swarm.peers)
+        first = next(entry for entry in volunteer.rounds() if entry["round"] == kept["round"])
+        assert swarm.status(volunteer)["peer_id"] in first["counted"]
+
+
 def head_round(state_dir: Path) -> int:
     """Rounds in the committed outer state."""
     from talkoot.peer.head import read_head

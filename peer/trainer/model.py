@@ -64,6 +64,20 @@ def build(manifest: Manifest) -> nn.Module:
     return model
 
 
+def meta_layout(manifest: Manifest) -> Layout:
+    """The layout of the manifest's model, found without memory for its parameters. Raises ConfigError."""
+    config = config_of(manifest)
+    from transformers import AutoModelForCausalLM
+
+    _check_size(manifest, config)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype=torch.float32)
+    except Exception as error:  # each architecture fails in its own way
+        raise ConfigError(f"model.config does not build: {_one_line(error)}") from error
+    return layout_of(model)
+
+
 def require_stateless(model: nn.Module) -> None:
     """Refuse a model with state that training changes beside its parameters (running statistics).
 
