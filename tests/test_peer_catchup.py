@@ -68,9 +68,8 @@ class Late:
             for source in sources:
                 await made.serve(*(source if isinstance(source, tuple) else (source,)))
             joiner = await made.joiner(self.path)
-            results.append(
-                await joiner.update(keys(len(sources)), self.ours, KEYS, before_download=self.stop)
-            )
+            asked = keys(len(sources))
+            results.append(await joiner.update(asked, self.ours, KEYS, before_download=self.stop))
             self.rejected = blamed(joiner)
             self.servers = list(made.servers)
             assert joiner.progress is None
@@ -494,10 +493,8 @@ def test_the_log_says_which_and_why(tmp_path: Path, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.INFO, "talkoot.sync"):
         installed = late.update(theirs)
     assert installed is not None
-    choice = installed.choice
-    assert choice.replay_bytes == sum(records_of(theirs).values())
-    assert choice.snapshot_bytes == snapshot_bytes(late.ours.rules.numel)
-    assert (
-        "catching up with 3 rounds by replay (records 1.81 MB, snapshot 4.80 MB): "
-        "the records are smaller than a snapshot"
-    ) in caplog.text
+    choice, numel = installed.choice, late.ours.rules.numel
+    sizes = (sum(records_of(theirs).values()), snapshot_bytes(numel))
+    assert (choice.replay_bytes, choice.snapshot_bytes) == sizes
+    both = "records 1.81 MB, snapshot 4.80 MB"
+    assert f"with 3 rounds by replay ({both}): the records are smaller than a snapshot" in caplog.text

@@ -37,10 +37,10 @@ def watch() -> None:
 
 def _hook(event: str, arguments: tuple[object, ...]) -> None:
     if event == "pickle.find_class":
-        who = unpickler(sys._getframe(1))
+        who = unpickler(sys._getframe().f_back)
         if who is not None:
             end(f"{who} unpickles {arguments[0]}.{arguments[1]}")
-    elif event == "open" and arguments[1] in ("r", "rb") and _loads(sys._getframe(1)):
+    elif event == "open" and arguments[1] in ("r", "rb") and _loads(sys._getframe().f_back):
         end(f"torch.load of {arguments[0]!r}")
 
 
