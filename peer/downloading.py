@@ -210,7 +210,8 @@ class Downloader:
         while True:
             await asyncio.sleep(TELL_S)
             self.on_progress(progress)
-            log.info("state: %s", words(progress))
+            ratio = progress.done_bytes / max(1, progress.total_bytes)
+            log.info("state: %s", words(progress), extra={"done_ratio": round(ratio, 4)})
 
     async def complete(
         self, clients: Sequence[StateClient], staged: Generation, tree: StateTree, own: Own | None

@@ -7,6 +7,7 @@ libraries that use `logging` take the same way.
 
 import logging
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, MutableMapping
@@ -28,6 +29,9 @@ MAX_TEXT_CHARS = 8192
 """A longer text loses its middle; the end of a traceback says what happened."""
 
 MAX_RATE_LIMITED_EVENTS = 256
+
+BAR_WIDTH = 24
+"""Characters of a progress bar."""
 
 
 def configure(
@@ -80,11 +84,42 @@ def configure(
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """A line that cannot be written (a full disk, a reader that has gone) is lost, and nothing else is."""
+    """A line that cannot be written (a full disk, a reader that has gone) is lost, and nothing else is.
+
+    On a terminal a line that says how far something is (`done_ratio`, 0 to 1) stays at the bottom as a bar,
+    until the next line takes its place.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._terminal = stream.isatty()
+        self._drawn = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it. Called with the handler's lock held."""
+        ratio: float | None = getattr(record, "done_ratio", None)
+        try:
+            if self._drawn:
+                self.stream.write("\r\x1b[K")
+            self._drawn = self._terminal and ratio is not None
+            if self._drawn and ratio is not None:
+                self.stream.write(_bar(ratio, record.getMessage()))
+                self.flush()
+                return
+        except OSError:
+            return
+        super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         if not isinstance(sys.exception(), OSError):
             super().handleError(record)
+
+
+def _bar(ratio: float, words: str) -> str:
+    """What fits into one line of the terminal."""
+    filled = int(BAR_WIDTH * min(1.0, max(0.0, ratio)))
+    line = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {words}"
+    return line[: shutil.get_terminal_size().columns - 1]
 
 
 def _not_a_bad_request(record: logging.LogRecord) -> bool:

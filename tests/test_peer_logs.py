@@ -55,6 +55,35 @@ def test_a_pipe_gets_one_json_object_a_line() -> None:
     assert second["loss"] is None
 
 
+def progress(ratio: float) -> None:
+    logging.getLogger("talkoot.sync").info("state: %d MB", 100 * ratio, extra={"done_ratio": ratio})
+
+
+def test_progress_stays_at_the_bottom_of_a_terminal_as_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "46")
+    stream = Terminal()
+    logs.configure(stream)
+    progress(0.25)
+    progress(0.5)
+    logs.get("talkoot.test").info("round committed")
+    logs.get("talkoot.test").info("and so on")
+    quarter, half, rest = stream.getvalue().split("\r\x1b[K")
+    assert quarter == "[######..................] state: 25 MB"
+    assert half == "[############............] state: 50 MB"
+    assert [line.count("\n") for line in (quarter, half, rest)] == [0, 0, 2]
+    monkeypatch.setenv("COLUMNS", "30")
+    progress(1.0)
+    assert stream.getvalue().endswith("\n[" + "#" * 24 + "] st")
+
+
+def test_progress_is_a_line_like_any_other_in_a_pipe() -> None:
+    stream = io.StringIO()
+    logs.configure(stream)
+    progress(0.25)
+    (line,) = lines(stream)
+    assert (line["message"], line["done_ratio"]) == ("state: 25 MB", 0.25)
+
+
 def test_a_terminal_gets_words() -> None:
     stream = Terminal()
     logs.configure(stream)
