@@ -15,6 +15,7 @@ from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.record import RecordError
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import peer_id_of
+from talkoot.peer.assembly import NotFinite
 from talkoot.peer.choice import Choice
 from talkoot.peer.generation import Generation
 from talkoot.peer.hashing import hash_state
@@ -38,7 +39,7 @@ PAUSE_S = 1.0
 MAX_BUSY = 60
 """How often a source may put us off, a second each time."""
 
-WRONG_RECORDS = ("malformed", "wrong_hash", "wrong_index", "not_finite")
+WRONG_RECORDS = ("malformed", "oversized", "wrong_hash", "wrong_index", "not_finite")
 """What no honest peer with a sound disk answers."""
 
 Connect = Callable[[bytes], Awaitable[StateClient]]
@@ -158,11 +159,16 @@ class CatchUp:
             self._give_up("no_record")
             return False
         before = progress.done_bytes
-        while not under_way.complete:
-            if not await self._next_piece(step, under_way, progress):
-                self._give_up()
-                return False
-            progress.received(before + under_way.done_bytes - progress.done_bytes)
+        try:
+            while not under_way.complete:
+                if not await self._next_piece(step, under_way, progress):
+                    self._give_up()
+                    return False
+                progress.received(before + under_way.done_bytes - progress.done_bytes)
+        except NotFinite as error:  # whoever certified it; the record is right, and nobody is to blame for it
+            log.error("round %d cannot be replayed: %s", step.certificate.value.round, error)
+            self._give_up("not_finite")
+            return False
         self.ledger = under_way.replay.ledger
         return True
 

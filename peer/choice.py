@@ -11,6 +11,7 @@ REASONS = {
     "left_branch": "our own branch was left, so its state is not the one to replay from",
     "no_record": "nobody has all the records",
     "bad_record": "a record was not what its certificate says",
+    "not_finite": "replaying came to a number that is none",
     "digest": "replaying came to another digest",
 }
 """Why a way was chosen."""

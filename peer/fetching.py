@@ -37,6 +37,9 @@ FIRST_PATIENCE_S = 15.0
 BUSY_PAUSE_S = 1.0
 """Pause before a source that has too much to do is asked again."""
 
+MAX_BUSY = 60
+"""How often in a row a source may have too much to do."""
+
 LOOK_S = 0.25
 """Pause between two looks of a source without work at what the others are late with."""
 
@@ -72,6 +75,8 @@ class _Source:
         """Usual time between two chunks while some are owed; 0: not measured."""
         self.since_s = 0.0
         """When it began to owe, or brought the last one."""
+        self.busy = 0
+        """How often it has put us off since."""
 
     @property
     def window(self) -> int:
@@ -99,6 +104,7 @@ class _Source:
         pause_s = now - self.since_s
         self.interval_s = pause_s if not self.interval_s else 0.7 * self.interval_s + 0.3 * pause_s
         self.since_s = now
+        self.busy = 0
 
 
 class Fetch:
@@ -196,6 +202,9 @@ class Fetch:
         except Busy:
             source.owed.popleft()
             self._todo.appendleft(piece)
+            source.busy += 1
+            if source.busy > MAX_BUSY:
+                raise TimeoutError("it is busy all the time") from None
             await asyncio.sleep(BUSY_PAUSE_S)
             source.since_s = clock.now()
             return

@@ -39,6 +39,9 @@ CONTRIBUTED = "contributed"
 KEPT_TIMES = 2
 """A snapshot that somebody is downloading is kept for so many times `State.snapshot_rounds` at most."""
 
+MAX_BATCH = 256
+"""Most certificates that one answer holds."""
+
 MAX_CONTRIBUTED = 64
 """Outer states after a final round that are remembered so."""
 
@@ -285,7 +288,7 @@ class Holdings:
 
     def certificates(self, first: int) -> list[Certificate]:
         """Certificates from log number `first` on, as many as one answer may hold."""
-        records = self.log.read_range(first, max_records=256, max_bytes=2 << 20)
+        records = self.log.read_range(first, max_records=MAX_BATCH, max_bytes=2 << 20)
         return [decode_certificate(data) for _, data in records]
 
     def unsettled_digest(self, number: int) -> bytes | None:

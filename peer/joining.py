@@ -36,6 +36,11 @@ log = logging.getLogger("talkoot.sync")
 BLAME_S = 60.0
 """How long a peer that gave a wrong answer is not asked again."""
 
+BLAMELESS = frozenset(
+    {"unreachable", "unsupported", "busy", "timeout", "lost", "ended", "closed", "refused", "unauthenticated"}
+)
+"""Failures that are no lie: the network's, or those of a peer that has nothing for us."""
+
 
 class _Overtaken(Exception):  # noqa: N818 - internal signal
     """Our own round was committed while we looked at somebody else's."""
@@ -103,7 +108,7 @@ class Joiner:
 
     def _blame(self, peer: bytes, error: Exception) -> None:
         reason = error.reason if isinstance(error, RemoteError) else "timeout"
-        if reason not in ("unreachable", "timeout", "lost", "ended", "refused"):
+        if reason not in BLAMELESS:
             self._network.events.rejected[reason] += 1
             self._blamed[peer] = clock.now() + BLAME_S
         log.info("state from %s: %s", peer_id_of(peer)[-8:], error or reason)

@@ -17,6 +17,7 @@ from talkoot.averaging.record import RecordError, RecordLayout
 from talkoot.averaging.replay import Replay
 from talkoot.averaging.rules import Rules
 from talkoot.averaging.succession import next_ledger
+from talkoot.peer.assembly import NotFinite
 from talkoot.peer.choice import Choice, Way
 from talkoot.peer.generation import Generation
 from talkoot.peer.holdings import Holdings
@@ -121,7 +122,7 @@ class RoundInReplay:
 
     def take(self, data: bytes | memoryview) -> None:
         """What was wanted. Raises RecordError; what was right before the fault stays applied, and is not
-        wanted again."""
+        wanted again. Raises NotFinite where a right record comes to a state that nobody can use."""
         view = memoryview(data)
         if self._next < 0:
             self.replay.take_index(view)
@@ -147,6 +148,9 @@ class RoundInReplay:
             theta_out_P=self._staged.theta[piece],
             momentum_out_P=self._staged.momentum[piece],
         )
+        for vector in (self._staged.theta, self._staged.momentum):
+            if not bool(torch.isfinite(vector[piece]).all()):
+                raise NotFinite(f"chunk {self._next} of its result holds a number that is none")
         self._kept(data)
 
     def _kept(self, data: memoryview) -> None:

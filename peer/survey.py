@@ -6,8 +6,8 @@ it (`averaging.branches`), never by who offers it; which state of that branch is
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +29,9 @@ MAX_SOURCES = 8
 
 GRACE_S = 3.0
 """How long slower peers are waited for once the first offer was verified."""
+
+TURN_S = 5.0
+"""How long a peer's chain may keep the others' from being looked at."""
 
 Kind = Literal["head", "snapshot"]
 
@@ -115,7 +118,7 @@ class Survey:
 
     async def _verify(self, client: StateClient, head: Certificate, ledger: Ledger) -> Branch:
         """The branch to a peer's head. What one peer has proven is not asked of the next."""
-        async with self._verifying:
+        async with self._turn():
             known = self._known(head)
             if known is not None:
                 return branch_to(client.peer, known, head, ledger)
@@ -124,6 +127,19 @@ class Survey:
             )
             self._verified.append(branch)
             return branch
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One chain after the other, as long as the one before makes no long job of it."""
+        held = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TURN_S):
+                held = await self._verifying.acquire()
+        try:
+            yield
+        finally:
+            if held:
+                self._verifying.release()
 
     def _known(self, certificate: Certificate) -> Branch | None:
         """A verified branch with this state on it, not before what the invite vouches for."""

@@ -11,7 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from talkoot.averaging.branches import choose
-from talkoot.averaging.certificate import Certificate, CertificateError, check_chain, check_genesis
+from talkoot.averaging.certificate import (
+    Certificate,
+    CertificateError,
+    check_certificate,
+    check_chain,
+    check_genesis,
+)
 from talkoot.averaging.ledger import Ledger, voters_hash
 from talkoot.averaging.signing import Verify
 from talkoot.dht.errors import RemoteError
@@ -43,13 +49,21 @@ class Branch:
         return self.chain[-1] if self.chain else self.start
 
 
-def check_anchor(certificate: Certificate, anchor: Anchor) -> None:
-    """Raises CertificateError unless this certificate is what the invite vouches for."""
+def check_anchor(certificate: Certificate, anchor: Anchor, check: Verify = verify) -> None:
+    """Raises CertificateError unless this certificate is what the invite vouches for.
+
+    Its own voters are not known. But all who signed it must have done so, one of the next voters among them:
+    a stranger could otherwise change what the invite does not name, and we would hand it on.
+    """
     value = certificate.value
     if number_of(certificate) != anchor.round or value.digest != anchor.digest:
         raise CertificateError("wrong_anchor", "not the state that the invite names")
     if voters_hash(value.voters) != anchor.voters:
         raise CertificateError("wrong_anchor", "not the voters that the invite names")
+    signers = tuple(vote.voter for vote in certificate.votes)
+    check_certificate(certificate, signers, check)
+    if not set(signers) & set(value.voters):
+        raise CertificateError("not_a_voter", "none of the next voters has signed it")
 
 
 async def fetch_branch(
@@ -85,6 +99,7 @@ async def fetch_branch(
         raise RemoteError(client.peer, error.reason, str(error)) from error
     if last.value.hash != head.value.hash:
         raise RemoteError(client.peer, "broken_chain", "the chain does not lead to the peer's head")
+    start = ours or start  # the same value, with votes that we have checked
     return branch_to(client.peer, Branch(start, tuple(chain), ledger), last, ledger)
 
 
@@ -117,7 +132,7 @@ def _check_start(
         if start.value.hash != ours.value.hash:
             raise CertificateError("wrong_branch", "the peer's chain does not pass our last final round")
     elif anchor is not None:
-        check_anchor(start, anchor)
+        check_anchor(start, anchor, check)
     else:
         check_genesis(start, founders, check)
 

@@ -8,7 +8,7 @@ certificate signed.
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -21,7 +21,8 @@ from talkoot.averaging.digest import CHUNK_BYTES, HASH_BYTES, StateTree
 from talkoot.averaging.ledger import MAX_LEDGER_BYTES, Ledger, decode_ledger
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.network import Channel, Network, ProtocolSpec
-from talkoot.peer.holdings import Holdings
+from talkoot.peer.certlog import LogCorruptError
+from talkoot.peer.holdings import MAX_BATCH, Holdings
 from talkoot.peer.manifest import MAX_MANIFEST_BYTES, Manifest, from_canonical
 from talkoot.peer.roundlog import RoundLog
 from talkoot.peer.served import Served, copy_chunk
@@ -150,6 +151,10 @@ class _Listed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     num_bytes: int
 
 
+_Batch = Annotated[list[bytes], msgspec.Meta(max_length=MAX_BATCH)]
+"""Encoded certificates."""
+
+
 class _HeadPayload(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     certificate: bytes
     ledger: bytes
@@ -187,9 +192,9 @@ class StateServer:
             if isinstance(request, AskChunk | AskRecord):
                 await self._serve_chunk(channel, request)
             elif isinstance(request, AskSnapshot):  # may have to be hashed first
-                await self._send(channel, await asyncio.to_thread(self._answer, request))
+                await self._send(channel, await asyncio.to_thread(self._try, request))
             else:
-                await self._send(channel, self._answer(request))
+                await self._send(channel, self._try(request))
 
     async def _serve_chunk(self, channel: Channel, request: AskChunk | AskRecord) -> None:
         """A chunk or a piece of a record waits for its turn, and for the bandwidth that is left to it."""
@@ -200,7 +205,7 @@ class StateServer:
             holdings = self._holdings()
             if holdings is not None and isinstance(request, AskChunk):
                 holdings.snapshot_asked_for(request.digest)
-            answered = await asyncio.to_thread(self._answer, request)
+            answered = await asyncio.to_thread(self._try, request)
             self.gate.answered(answered[0])
             await self.gate.pace(len(answered[1]))
             await self._send(channel, answered)
@@ -208,6 +213,14 @@ class StateServer:
     async def _send(self, channel: Channel, answered: Answered) -> None:
         status, payload = answered
         await channel.send(msgspec.msgpack.encode(Answer(status)), payload, timeout_s=self._timeout_s)
+
+    def _try(self, request: Request) -> Answered:
+        """What our disk does not give us we do not have. A certificate may also be replaced meanwhile."""
+        try:
+            return self._answer(request)
+        except (OSError, LogCorruptError) as error:
+            log.warning("cannot be given to another peer: %s", error)
+            return "gone", b""
 
     def _answer(self, request: Request) -> Answered:
         """May block on the disk, where a request for a chunk or a snapshot is answered."""
@@ -264,11 +277,7 @@ def _record_piece(records: RoundLog, request: AskRecord) -> Answered:
         0 <= request.offset < kept.num_bytes and 0 < request.length <= MAX_RECORD_PIECE
     ):
         return "unknown", b""
-    try:
-        data = records.read(request.value, request.offset, request.length)
-    except OSError as error:
-        log.warning("a record of the round log cannot be read: %s", error)
-        data = None
+    data = records.read(request.value, request.offset, request.length)
     return ("ok", data) if data is not None else ("gone", b"")
 
 
@@ -311,8 +320,10 @@ class StateClient:
             raise Gone
         if answer.status == "busy":
             raise Busy
-        if answer.status != "ok" or len(frame.payload) > max_bytes:
-            raise RemoteError(self.peer, "refused", f"answer {answer.status}, {len(frame.payload)} bytes")
+        if answer.status != "ok":
+            raise RemoteError(self.peer, "refused", f"answer {answer.status}")
+        if len(frame.payload) > max_bytes:
+            raise RemoteError(self.peer, "oversized", f"{len(frame.payload)} bytes, at most {max_bytes} fit")
         return frame.payload
 
     async def manifest(self, swarm: bytes) -> Manifest:
@@ -361,7 +372,7 @@ class StateClient:
         """A batch of certificates from log number `first` on; signatures are the caller's to check."""
         data = await self._ask(AskChain(first), MAX_ANSWER_BYTES)
         try:
-            items = msgspec.msgpack.decode(data, type=list[bytes])
+            items = msgspec.msgpack.decode(data, type=_Batch)
             return [decode_certificate(item) for item in items]
         except (ValueError, RecursionError) as error:
             raise RemoteError(self.peer, "malformed", f"chain: {error}") from error

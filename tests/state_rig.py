@@ -133,6 +133,9 @@ class Server(StateServer):
         return self.lie(request, honest) if self.lie is not None else honest
 
 
+MakeServer = Callable[[MemoryNetwork, Holdings | None, Lie | None], Server]
+
+
 class World:
     """A hub with servers and one newcomer."""
 
@@ -147,10 +150,12 @@ class World:
         self._tasks.append(self._group.create_task(network.run(started=started.set)))
         await started.wait()
 
-    async def serve(self, holdings: Holdings | None, lie: Lie | None = None) -> Server:
+    async def serve(
+        self, holdings: Holdings | None, lie: Lie | None = None, *, make: MakeServer = Server
+    ) -> Server:
         """One more server."""
         network = self.hub.node(SERVERS[len(self.servers)], swarm=SWARM)
-        self.servers.append(Server(network, holdings, lie))
+        self.servers.append(make(network, holdings, lie))
         await self._start(network)
         return self.servers[-1]
 

@@ -397,7 +397,7 @@ LIES: dict[str, tuple[Lie, str]] = {
     "a wrong byte in the last chunk": (at_offset(600_000, flip(-1)), "wrong_hash"),
     "a truncated piece": (at_offset(200, lambda data: data[:-1]), "malformed"),
     "an empty piece": (at_offset(0, lambda data: b""), "malformed"),
-    "a piece that is too long": (at_offset(0, lambda data: data + b"x"), "refused"),
+    "a piece that is too long": (at_offset(0, lambda data: data + b"x"), "oversized"),
     "zeros": (swapped, "wrong_hash"),
     "another length": (
         lying(AskRecords, listed_with(lambda items: [[name, size + 1] for name, size in items])),
@@ -413,7 +413,7 @@ LIES: dict[str, tuple[Lie, str]] = {
     ),
     "garbage for a list": (lying(AskRecords, lambda data: b"\xc1\xff"), "malformed"),
     "a list of something else": (lying(AskRecords, listed_with(lambda items: {"a": 1})), "malformed"),
-    "a list that is too long": (lying(AskRecords, listed_with(lambda items: items * 2000)), "refused"),
+    "a list that is too long": (lying(AskRecords, listed_with(lambda items: items * 2000)), "oversized"),
     "records that are gone": (lying(AskRecord, lambda data: None), "refused"),
 }
 

@@ -161,12 +161,12 @@ def ending(chain: list[Certificate]) -> list[Certificate]:
 LIES: dict[str, tuple[Lie, str]] = {
     "a wrong byte in the parameters": (lying(AskChunk, flip(7)), "wrong_hash"),
     "a chunk that is too short": (lying(AskChunk, lambda data: data[:-1]), "wrong_hash"),
-    "a chunk that is too long": (lying(AskChunk, lambda data: bytes(CHUNK_BYTES + 1)), "refused"),
+    "a chunk that is too long": (lying(AskChunk, lambda data: bytes(CHUNK_BYTES + 1)), "oversized"),
     "an empty chunk": (lying(AskChunk, lambda data: b""), "wrong_hash"),
     "a wrong tree": (lying(AskTree, flip(40)), "wrong_hash"),
     "a short tree": (lying(AskTree, lambda data: data[:-32]), "wrong_hash"),
     "a torn tree": (lying(AskTree, lambda data: data[:-1]), "wrong_hash"),
-    "a long tree": (lying(AskTree, lambda data: data + bytes(32)), "refused"),
+    "a long tree": (lying(AskTree, lambda data: data + bytes(32)), "oversized"),
     "a changed ledger": (lying(AskHead, head_with_ledger(global_step=0)), "wrong_hash"),
     "a ledger of another round": (lying(AskHead, head_with_ledger(round=9)), "malformed"),
     "a ledger with other voters": (
@@ -176,7 +176,7 @@ LIES: dict[str, tuple[Lie, str]] = {
     "a ledger with an unknown codec": (lying(AskHead, head_with_ledger(codec="zip")), "malformed"),
     "garbage for a head": (lying(AskHead, lambda data: b"\xc1" * 9), "malformed"),
     "a head with broken text": (lying(AskHead, lambda data: data.replace(b"int8", b"\xff" * 4)), "malformed"),
-    "a head that is too long": (lying(AskHead, lambda data: bytes(1 << 20)), "refused"),
+    "a head that is too long": (lying(AskHead, lambda data: bytes(1 << 20)), "oversized"),
     "a head that its chain does not reach": (lying(AskHead, head_with(forged)), "broken_chain"),
     "garbage for a chain": (lying(AskChain, lambda data: b"\x93\x01\x02\x03"), "malformed"),
     "a chain with garbage in it": (lying(AskChain, lambda data: msgspec.msgpack.encode([b"x"])), "malformed"),
@@ -294,7 +294,7 @@ def test_a_source_behind_the_anchor_is_not_blamed(swarm_of_two_rounds: Holdings,
         (make_manifest("other").canonical(), "foreign"),
         (make_manifest(founders=()).canonical(), "foreign"),
         (MANIFEST.canonical() + b"\0", "malformed"),
-        (bytes(65 * 1024), None),
+        (bytes(65 * 1024), "oversized"),
     ],
 )
 def test_another_manifest_is_not_taken(data: bytes, reason: str | None, tmp_path: Path) -> None:

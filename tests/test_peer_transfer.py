@@ -15,9 +15,11 @@ from talkoot.averaging.digest import CHUNK_BYTES, leaves, tensor_bytes
 from talkoot.dht.errors import ChannelClosed
 from talkoot.dht.network import Channel
 from talkoot.peer import transfer
+from talkoot.peer.certlog import LogCorruptError
 from talkoot.peer.holdings import Holdings
 from talkoot.peer.simulation.virtual_time import run_virtual
 from talkoot.peer.transfer import (
+    MAX_ANSWER_BYTES,
     MAX_RECORD_PIECE,
     Answer,
     AskChain,
@@ -26,6 +28,7 @@ from talkoot.peer.transfer import (
     AskManifest,
     AskRecord,
     AskRecords,
+    AskSnapshot,
     AskTokenizer,
     AskTree,
     Request,
@@ -149,15 +152,9 @@ def test_a_record_that_is_removed_or_cannot_be_read_is_gone(
     assert recorded.records is not None
     request = AskRecord(recorded.records.records[0].value_hash, 0, 10)
 
-    def refuse(error: OSError) -> Callable[..., bytes]:
-        def read(*_: object) -> bytes:
-            raise error
-
-        return read
-
     async def main(made: World, channel: Channel) -> None:
         for error in (OSError("Too many open files"), PermissionError("not yours")):
-            monkeypatch.setattr(recorded.records, "read", refuse(error))
+            monkeypatch.setattr(recorded.records, "read", refusing(error))
             assert await ask(channel, request) == ("gone", b"")
 
     run(recorded, main)
@@ -248,3 +245,109 @@ def test_a_silent_client_is_let_go() -> None:
         assert dict(made.hub._nodes[SERVERS[0].key].events.rejected) == {"timeout": 1}
 
     run(None, main)
+
+
+# -- whoever asks whatever ---------------------------------------------------------------------------------
+
+numbers = st.integers(-(2**63), 2**63 - 1) | st.sampled_from([-1, 0, 1, 2, 3, 2**31, 2**32, 2**62])
+names = st.binary(max_size=40) | st.just(b"known")
+
+requests = st.one_of(
+    st.just(AskHead()),
+    st.just(AskSnapshot()),
+    st.just(AskManifest()),
+    st.builds(AskTokenizer, numbers),
+    st.builds(AskChain, numbers),
+    st.builds(AskTree, names),
+    st.builds(AskChunk, names, st.sampled_from(["theta", "momentum"]), numbers),
+    st.builds(AskRecords, numbers),
+    st.builds(AskRecord, names, numbers, numbers),
+)
+
+
+@examples(60)
+@given(asked=st.lists(requests, min_size=1, max_size=20))
+def test_any_request_is_answered_within_bounds(recorded: Holdings, asked: list[Request]) -> None:
+    assert recorded.records is not None
+    known: dict[type, bytes] = {AskRecord: recorded.records.records[0].value_hash}
+
+    async def main(made: World, channel: Channel) -> None:
+        for request in asked:
+            if b"known" in (getattr(request, "digest", b""), getattr(request, "value", b"")):
+                field = "value" if isinstance(request, AskRecord) else "digest"
+                name = known.get(type(request), recorded.digest)
+                request = msgspec.structs.replace(request, **{field: name})
+            status, payload = await ask(channel, request)
+            assert status in ("ok", "gone", "unknown")
+            assert len(payload) <= (CHUNK_BYTES if isinstance(request, AskChunk) else MAX_ANSWER_BYTES)
+            assert status == "ok" or payload == b""
+        assert made.hub._nodes[SERVERS[0].key].events.rejected.total() == 0
+
+    run(recorded, main)
+
+
+def test_ten_thousand_requests_in_a_row(recorded: Holdings) -> None:
+    """A channel's requests are answered one after the other, whatever they are, and others are served too."""
+    digest = recorded.digest
+    asked: list[Request] = [
+        AskHead(),
+        AskChain(-5),
+        AskChunk(digest, "theta", 2**40),
+        AskRecord(bytes(32), -1, 2**40),
+        AskTokenizer(-1),
+        AskTree(b"?" * 32),
+        AskRecords(2**40),
+    ]
+
+    async def main(made: World, channel: Channel) -> None:
+        other = await made.hub._nodes[channel_owner(made)].dial(SERVERS[0].key, SPEC, timeout_s=10)
+        for number in range(10_000):
+            status, _ = await ask(channel, asked[number % len(asked)])
+            assert status in ("ok", "gone", "unknown")
+            if number % 2500 == 0:
+                assert (await ask(other, AskManifest()))[0] == "ok"
+        server = made.servers[0]
+        assert server.gate.waiting == 0
+        assert made.hub._nodes[SERVERS[0].key].events.rejected.total() == 0
+
+    run(recorded, main)
+
+
+def test_who_asks_ahead_without_reading_holds_up_nobody_but_itself(recorded: Holdings) -> None:
+    async def main(made: World, channel: Channel) -> None:
+        request = msgspec.msgpack.encode(AskChunk(recorded.digest, "theta", 0))
+
+        async def asking() -> None:
+            for _ in range(10_000):
+                await channel.send(request, timeout_s=1)
+
+        with pytest.raises((TimeoutError, ChannelClosed)):
+            await asking()
+        other = await made.hub._nodes[channel_owner(made)].dial(SERVERS[0].key, SPEC, timeout_s=10)
+        assert (await ask(other, AskManifest()))[0] == "ok"
+        assert (await ask(other, AskHead()))[0] == "ok"
+
+    run(recorded, main)
+
+
+def test_a_log_that_cannot_be_read_ends_nothing(holdings: Holdings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that rots, or a branch that is replaced while somebody asks for the old one."""
+
+    async def main(made: World, channel: Channel) -> None:
+        for error in (
+            LogCorruptError("the record of round 1 is damaged"),
+            OSError(24, "Too many open files"),
+        ):
+            monkeypatch.setattr(holdings.log, "read_range", refusing(error))
+            assert await ask(channel, AskChain(0)) == ("gone", b"")
+        monkeypatch.undo()
+        assert (await ask(channel, AskChain(0)))[0] == "ok"
+
+    run(holdings, main)
+
+
+def refusing(error: Exception) -> Callable[..., bytes]:
+    def read(*_: object, **__: object) -> bytes:
+        raise error
+
+    return read
