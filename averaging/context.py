@@ -190,6 +190,6 @@ class Context:
             raise MessageError("malformed", problem)
 
     def reducers(self, members: tuple[Join, ...]) -> set[bytes]:
-        """Members that may aggregate: voters in the role `full`; all voters where there is none."""
+        """Members that may aggregate: voters that are no clients; all voters where there is none."""
         voters = {join.key: join.role for join in members if join.key in self.ledger.voters}
-        return {key for key, role in voters.items() if role == "full"} or set(voters)
+        return {key for key, role in voters.items() if role != "client"} or set(voters)

@@ -88,14 +88,14 @@ class SparseLeader(Leader):
         """Nobody reduces."""
         return ()
 
-    def _limits(self, members: tuple[Join, ...]) -> dict[Phase, Limit]:
-        """The slowest sends its blob once; all together they send n (n - 1) blobs."""
-        uploads = sorted(join.upload for join in members if join.upload >= 1.0)
+    def _limits(self, senders: Sequence[Join]) -> dict[Phase, Limit]:
+        """The slowest sends its blob once; all n together send at most n (n - 1) blobs."""
+        uploads = sorted(join.upload for join in senders if join.upload >= 1.0)
         if not uploads:
             return self._within(0.0, 0.0)
         size = encoded_bytes(self._context.rules, self._context.ledger.codec)
         once_s, typical = size / slowest(uploads), uploads[(len(uploads) - 1) // 2]
-        return self._within(max(once_s, (len(members) - 1) * size / typical), once_s)
+        return self._within(max(once_s, (len(self._joins) - 1) * size / typical), once_s)
 
     def holding(self, holding: Holding) -> None:
         """Take a voter's statement; later ones may only say more. Raises MessageError."""

@@ -1,5 +1,6 @@
 """The leader's part of an attempt: roster, cut, proposal, certificate."""
 
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 from talkoot.averaging.blame import blamed
@@ -112,14 +113,16 @@ class Leader:
             return "no_quorum"
         if locked is None and not any(join.contribution for join in members):
             return "nothing_to_average"
-        self.limits = self._limits(members)
+        parts = () if locked else self._parts(members)
+        reducers = {part.reducer for part in parts}
+        self.limits = self._limits([join for join in members if join.contribution or join.key in reducers])
         roster = Roster(
             round=self._context.ledger.round,
             attempt=self.attempt,
             leader=self._context.key,
             prior=self._context.prior,
             members=members,
-            parts=() if locked else self._parts(members),
+            parts=parts,
             weak=weak,
             locked=locked,
             took_s=took_s,
@@ -129,9 +132,12 @@ class Leader:
         self.roster = sign(roster, self._context.signer)
         return self.roster
 
-    def _limits(self, members: tuple[Join, ...]) -> dict[Phase, Limit]:
-        """How long we shall wait. In both halves of the exchange a peer sends at most about one vector."""
-        context, rate = self._context, slowest(join.upload for join in members)
+    def _limits(self, senders: Sequence[Join]) -> dict[Phase, Limit]:
+        """How long we shall wait for those who contribute or reduce.
+
+        In both halves of the exchange a peer sends at most about one vector.
+        """
+        context, rate = self._context, slowest(join.upload for join in senders)
         ledger, rules = context.ledger, context.rules
         slices, aggregates = (encoded_bytes(rules, name) for name in (ledger.codec, ledger.aggregate_codec))
         return self._within(slices / rate if rate else 0.0, aggregates / rate if rate else 0.0)
@@ -157,10 +163,12 @@ class Leader:
     def _parts(self, members: tuple[Join, ...]) -> tuple[Part, ...]:
         """Parts for the able and unsuspected, in the round's own order, so that odd chunks go round.
 
-        A retry keeps the parts of those who are left.
+        Who only observes has none as long as somebody else can reduce. A retry keeps the parts of those who
+        are left.
         """
         able = self._context.reducers(members)
-        trusted = able - self._suspects or able
+        training = able - {join.key for join in members if join.role == "observer"}
+        trusted = training - self._suspects or able - self._suspects or training or able
         again = reassign(self._parts_before, trusted)
         if again is not None:
             return again

@@ -58,8 +58,9 @@ def time_to_close(
     """
     steps = [report.extrapolated(horizon_s) for report in reports if report.counts]
     target = float(inner_steps * len(steps))
-    if not steps:
-        return Decision(False, "nobody_trains", 0.0, target)
+    if not steps:  # those on probation come to nothing, but have to be told so
+        late = bool(reports) and elapsed_s >= max_interval_s
+        return Decision(late, "time_up" if late else "nobody_trains", 0.0, target)
     cap = 2 * median(steps)
     done = sum(min(own, cap) for own in steps)
     if elapsed_s < min_interval_s:

@@ -121,6 +121,11 @@ class Round:
         return self._earliest if self._held_call else None
 
     @property
+    def asked(self) -> bool:
+        """Whether others have joined an attempt that we lead and have not begun."""
+        return bool(self._early)
+
+    @property
     def lingers(self) -> bool:
         """Whether others may want something of this round after it is over here."""
         return self._done and self._running is not None and self._running.serves
@@ -277,19 +282,12 @@ class Round:
         self._emit(running.call(self._reachable))
         early, self._early = self._early, {}
         for join in early.values():
-            if join.attempt == self.attempt and running.leader == self.context.key:
-                self._take_early(running, join, now)
+            if join.attempt == self.attempt:
+                self._receive(join.key, join, now)
         if self._encoding == "no":
             self._encoding = "running"
             self._out.append(Encode())
         self._join()
-
-    def _take_early(self, running: Attempt, join: Join, now: float) -> None:
-        """A join that came before we led its attempt."""
-        try:
-            self._try(lambda: running.join(join, now), now)
-        except (MessageError, CertificateError) as error:
-            self._out.append(Refused(join.key, error.reason, f"Join: {error}"))
 
     def _one_more_failure(self, reason: str) -> bool:
         """Count an attempt that came to nothing; False when the round is given up for now."""
@@ -343,13 +341,10 @@ class Round:
 
     def _serve(self, sender: bytes, message: Fetching, now: float) -> None:
         """Others may still lack pieces of a round that is over here."""
-        running = self._running
-        if running is not None and (message.round, message.attempt) == (
-            self.context.ledger.round,
-            self.attempt,
-        ):
+        here = (self.context.ledger.round, self.attempt)
+        if self._running is not None and (message.round, message.attempt) == here:
             with suppress(MessageError):
-                self._emit(running.fetching(sender, message, now))
+                self._emit(self._running.fetching(sender, message, now))
 
     def _dispatch(self, sender: bytes, message: Message, now: float) -> None:
         match message:
@@ -383,7 +378,9 @@ class Round:
             raise MessageError("wrong_branch", "a call from another branch")
         if sender != self.context.leader(call.attempt):
             raise MessageError("not_the_leader")
-        if call.attempt < self.attempt:
+        # Nothing binds a peer to its attempt that has no vote, and that the attempt's leader did not call.
+        free = not self.context.votes and (self._running is None or bool(self._running.unheard))
+        if call.attempt < self.attempt and not free:
             self._send(sender, Ahead(round=self.context.ledger.round, attempt=self.attempt))
         elif now < self._earliest:
             self._held_call = (sender, call)
@@ -391,16 +388,16 @@ class Round:
             self._running.joined = False  # the leader lost what we said when our connection broke
             self._running.called(call, now)
             self._join()
-        elif call.attempt > self.attempt or self.phase == "idle":
+        elif call.attempt != self.attempt or self.phase == "idle":
             self._jump(call.attempt, now)
             if self._running is not None and self._running.number == call.attempt:
                 self._running.called(call, now)
 
     def _jump(self, attempt: int, now: float) -> None:
-        """Follow others to a later attempt, or out of idleness."""
+        """Follow others to another attempt, or out of idleness."""
         if attempt > self.attempt + MAX_JUMP:
             raise MessageError("too_far", f"attempt {attempt}, here it is {self.attempt}")
-        if self._running is not None and attempt > self.attempt:
+        if self._running is not None and attempt != self.attempt:
             self._suspect(self._running.unheard)
             self._out.append(AttemptOver(self.attempt, "others_ahead"))
         self._start_attempt(attempt, now)

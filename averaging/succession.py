@@ -142,7 +142,8 @@ def _next_voters(
 ) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
     """Voters of the next round with their absences: invited contributors enter, the long absent go.
 
-    Removal needs a strict majority of the voters to be present.
+    A founder enters by being there, whether it contributes or not. Removal needs a strict majority of the
+    voters to be present.
     """
     absences = {
         voter: 0 if voter in there else count + 1
@@ -151,10 +152,11 @@ def _next_voters(
     num_present = sum(1 for voter in ledger.voters if voter in there)
     if 2 * num_present > len(ledger.voters):
         absences = {voter: n for voter, n in absences.items() if n <= rules.max_absent_rounds}
-    entitled = {*rules.founders, *admitted(cut, ledger, rules)}
-    for item in cut:
-        if item.key in entitled and len(absences) < MAX_VOTERS:
-            absences.setdefault(item.key, 0)
+    invited = admitted(cut, ledger, rules)
+    contributors = [item.key for item in cut if item.key in rules.founders or item.key in invited]
+    for key in (*contributors, *(founder for founder in rules.founders if founder in there)):
+        if len(absences) < MAX_VOTERS:
+            absences.setdefault(key, 0)
     voters = tuple(sorted(absences))
     return voters, tuple(absences[voter] for voter in voters)
 

@@ -28,7 +28,8 @@ def report(steps: float, speed: float = 0.0, age_s: float = 0.0, *, counts: bool
     [
         ([], 50, (False, "nobody_trains")),
         ([], 500, (False, "nobody_trains")),
-        ([report(1000, counts=False)], 500, (False, "nobody_trains")),
+        ([report(1000, counts=False)], 299, (False, "nobody_trains")),
+        ([report(1000, counts=False)], 300, (True, "time_up")),
         ([report(99)], 50, (False, "steps_missing")),
         ([report(100)], 50, (True, "steps_done")),
         ([report(100)], 9.9, (False, "too_early")),
