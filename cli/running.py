@@ -39,7 +39,10 @@ def run(
         str, typer.Option(help="full, or client: never reduces (slow uplink, nobody can dial it).")
     ] = "full",
     observe: Annotated[
-        bool, typer.Option("--observe", help="Keep and serve the state without training: an archivist.")
+        bool,
+        typer.Option(
+            "--observe", help="Keep and serve the state without training; a founder's key still votes."
+        ),
     ] = False,
     uplink: Annotated[
         float,
@@ -62,7 +65,8 @@ def run(
 ) -> None:
     """Train in a swarm until stopped: found it (MANIFEST), join it (--join), or go on where this peer was.
 
-    With --observe, follow it and keep its state, so that it survives everybody leaving.
+    With --observe, follow it and keep its state, so that it survives everybody leaving: an archivist. With
+    the key of a founder it also votes, so that newcomers can go on.
 
     Ctrl-C finishes the step, saves and leaves politely; a second one stops at once.
     """

@@ -35,6 +35,15 @@ class Journal:
         """The value that was written last under `key`."""
         return self._values.get(key)
 
+    def begin(self) -> None:
+        """Of a peer that never signed anything: from now on, a journal that is not there was lost.
+
+        Raises OSError.
+        """
+        if self.lost:
+            self._replace({})
+            self.lost = False
+
     def write(self, key: str, value: bytes) -> None:
         """Replace the value of `key`; on disk on return.
 

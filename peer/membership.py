@@ -93,11 +93,8 @@ def _founded(
             f"{paths.path} belongs to swarm {swarm.hex()[:12]}, which was not founded from this manifest: "
             "choose another --state-dir"
         )
-    if options.observes:
-        raise ConfigError(
-            "a new swarm begins with a founder that trains: run this manifest without --observe"
-        )
-    require_data(draft, base, options.data_paths)
+    if not options.observes:
+        require_data(draft, base, options.data_paths)
     require_tokenizer(draft, base)
     log.info("founding a swarm from %s", options.manifest)
     sealed = found(draft, base, paths, identity)

@@ -397,7 +397,7 @@ class Node:
             view.update(records)
             self._news.set()
             self.links.keep(self._partners())
-            if self.options.observes and view.ahead_of(self.swarming.ledger.round):
+            if not self.swarming.joins_rounds and view.ahead_of(self.swarming.ledger.round):
                 self.swarming.want_update(set(), at_once=True)
             self.runner.links_changed()
             self.metrics.state(self.state_now)
@@ -410,14 +410,14 @@ class Node:
             await asyncio.sleep(pause_s)
 
     def _partners(self) -> frozenset[bytes]:
-        """Peers to stay connected to. Observers take no part in rounds and ask for states by themselves."""
+        """Peers to stay connected to: those that take part in rounds, if we do. Others ask for states."""
         assert self.swarming is not None
         assert self.manifest is not None
-        if self.options.observes:
+        if not self.swarming.joins_rounds:
             return frozenset()
-        others = self.swarming.view.others.items()
-        train = [key for key, seen in others if seen.record.role != "observer"]
-        return frozenset(train[: self.manifest.swarm.max_peers])
+        may_certify, others = self.swarming.may_certify, self.swarming.view.others.items()
+        there = [key for key, seen in others if seen.record.role != "observer" or may_certify(key)]
+        return frozenset(there[: self.manifest.swarm.max_peers])
 
     async def publish(self) -> None:
         """Say where we are now."""

@@ -65,6 +65,7 @@ async def obtain_state(
         paths.require_free(OuterStore.unallocated_bytes(paths.outer, rules.numel) + 4 * rules.numel)
         first = await _first(joiner, rules, candidates)
         await _keep_up(joiner, first, manifest, candidates, caught_up)
+        await asyncio.to_thread(first.journal.begin)
         return Obtained(first, first=True)
     try:
         holdings = await asyncio.to_thread(open_holdings, paths, rules, manifest.state)

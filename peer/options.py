@@ -52,7 +52,7 @@ class RunOptions:
     """`home`: NAT traversal, all addresses. `lan`: private addresses only. `test`: loopback only."""
     role: Role = "full"
     """`full`: sends, receives and reduces. `client`: does not reduce (a slow uplink, nobody can dial it).
-    `observer`: follows, stores and serves the state; no trainer, no vote, whatever its key may do."""
+    `observer`: follows, stores and serves the state; no trainer. One whose key has the vote votes."""
     uplink: float = 0.0
     """Bytes/s that this connection can send, as the volunteer knows it; 0: measure."""
     serve_rate: float = 0.0
@@ -69,7 +69,7 @@ class RunOptions:
 
     @property
     def observes(self) -> bool:
-        """Whether this peer only follows."""
+        """Whether this peer follows without training."""
         return self.role == "observer"
 
     def __post_init__(self) -> None:

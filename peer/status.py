@@ -61,9 +61,7 @@ def _round(node: Node) -> dict[str, Any]:
         "digest": holdings.digest.hex() if holdings else None,
         "certificate": holdings.head.kind if holdings else None,
         "voters": len(holdings.ledger.voters) if holdings else None,
-        "voting": holdings is not None
-        and node.identity.key in holdings.ledger.voters
-        and not node.options.observes,
+        "voting": holdings is not None and node.identity.key in holdings.ledger.voters,
         "global_step": holdings.ledger.global_step if holdings else None,
         "codec": holdings.ledger.codec if holdings else None,
         "aggregate_codec": holdings.ledger.aggregate_codec

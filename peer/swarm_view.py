@@ -108,14 +108,17 @@ class SwarmView:
         """
         if self._known_trainers is None or self._known_trainers[0] != digest:
             found = [
-                (seen, key in ledger.voters or rules.invited_vote or self._proven(key, ledger, rules))
+                (seen, steps_count(key, ledger, rules))
                 for key, seen in self.others.items()
                 if self._trains(seen, digest)
             ]
             self._known_trainers = (digest, found)
         return self._known_trainers[1]
 
-    @staticmethod
-    def _proven(key: bytes, ledger: Ledger, rules: Rules) -> bool:
-        rounds = next((standing.rounds for standing in ledger.standings if standing.key == key), 0)
-        return rounds >= rules.probation_rounds
+
+def steps_count(key: bytes, ledger: Ledger, rules: Rules) -> bool:
+    """Whether a peer's steps bring a round to its end: those of peers on probation do not."""
+    if key in ledger.voters or key in rules.founders or rules.invited_vote:
+        return True
+    rounds = next((standing.rounds for standing in ledger.standings if standing.key == key), 0)
+    return rounds >= rules.probation_rounds

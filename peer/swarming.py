@@ -38,7 +38,7 @@ from talkoot.peer.manifest import Manifest
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.recorder import Recorder
 from talkoot.peer.runner import Runner
-from talkoot.peer.swarm_view import ALMOST, SwarmView
+from talkoot.peer.swarm_view import ALMOST, SwarmView, steps_count
 from talkoot.peer.trainer.protocol import Mode
 
 log = logging.getLogger("talkoot.rounds")
@@ -136,8 +136,7 @@ class Swarming:
         async with asyncio.TaskGroup() as group:
             self._group = group
             group.create_task(self.runner.run())
-            if self.role != "observer":
-                group.create_task(self._close_rounds())
+            group.create_task(self._close_rounds())
             group.create_task(self._follow_frontier())
             self.begin_round()
             await self.failure
@@ -158,12 +157,21 @@ class Swarming:
         machine = self.runner.round
         return machine is not None and machine.phase in ("forming", "exchanging", "certifying")
 
+    @property
+    def joins_rounds(self) -> bool:
+        """Whether we take part in rounds. Who only observes does as one that may certify them."""
+        return self.role != "observer" or self.may_certify(self.identity.key)
+
+    def may_certify(self, peer: bytes) -> bool:
+        """Whether this peer votes, or will once it is there again."""
+        return peer in self.ledger.voters or peer in self.rules.founders
+
     def begin_round(self) -> None:
-        """A new round from the outer state that we hold; for an observer there is none."""
+        """A new round from the outer state that we hold, if we take part in it."""
         self._began = clock.now()
         self.history.begin(self.network.traffic.bytes_sent)
         self.metrics.round.set(self.ledger.round)
-        self.runner.set_round(self._new_round() if self.role != "observer" else None)
+        self.runner.set_round(self._new_round() if self.joins_rounds else None)
 
     def _new_round(self) -> Round:
         context = Context(
@@ -203,27 +211,34 @@ class Swarming:
                 elapsed_s,
             )
             pause_s = until_next_look(decision, elapsed_s)
-            machine.almost = decision.steps >= ALMOST * decision.target
-            if decision.close and clock.now() >= self._hold_off_until:
+            machine.almost = decision.close or decision.steps >= ALMOST * decision.target
+            if self._is_due(machine, decision, elapsed_s) and clock.now() >= self._hold_off_until:
                 self._note_closing()
                 self.runner.close()
+
+    def _is_due(self, machine: Round, decision: Decision, elapsed_s: float) -> bool:
+        """Whether we close the round. Who only observes has no steps, and leaves that to the others: it
+        begins what it leads when one of them has joined, perhaps before we were ready."""
+        if self.role != "observer":
+            return decision.close
+        return machine.almost and machine.asked and elapsed_s >= self.manifest.round.min_interval_s
 
     def own_report(self) -> Report | None:
         """Our own progress in the running round."""
         progress = self.contributor.progress
         if progress is None or not self.contributor.training:
             return None
-        counts = self.identity.key in self.ledger.voters or self.rules.invited_vote
-        return Report(progress.steps, 0.0, 0.0, counts)
+        return Report(progress.steps, 0.0, 0.0, steps_count(self.identity.key, self.ledger, self.rules))
 
     def _note_closing(self) -> None:
         if self.history.running.closed_at_s is None:
             self.history.running.closed_at_s = clock.now()
 
     async def hand_in(self) -> None:
-        """Wait until a contribution that is under way has been settled; close no further round."""
+        """Wait until a contribution that is under way has been settled, or a round that wants our vote is
+        over; close no further round."""
         self._hold_off_until = math.inf
-        while self.exchanging and self.contributor.pending:
+        while self.exchanging and (self.contributor.pending or self.role == "observer"):
             self._committed.clear()
             await self._committed.wait()
 
@@ -232,8 +247,10 @@ class Swarming:
     def takes_part(self, peer: bytes) -> bool:
         """See `Workshop`."""
         seen = self.view.others.get(peer)
-        announced = seen is not None and seen.record.role != "observer" and seen.record.state != "draining"
-        return announced or (seen is None and peer in self.ledger.voters)
+        if seen is None:
+            return peer in self.ledger.voters
+        trains = seen.record.role != "observer"
+        return (trains or self.may_certify(peer)) and seen.record.state != "draining"
 
     async def encode(self) -> LocalContribution | None:
         """See `Workshop`."""

@@ -12,12 +12,12 @@ from talkoot.averaging.certificate import Certificate, genesis
 from talkoot.averaging.digest import state_tree
 from talkoot.averaging.ledger import voters_hash
 from talkoot.dht.identity import Identity
-from talkoot.dht.memory import MemoryHub
+from talkoot.dht.memory import Link, MemoryHub
 from talkoot.peer import admission
 from talkoot.peer.founding import first_ledger
 from talkoot.peer.holdings import number_of
 from talkoot.peer.invite import Anchor
-from talkoot.peer.manifest import Manifest, Model, Outer, Round, Swarm
+from talkoot.peer.manifest import Exchange, Manifest, Model, Outer, Round, Swarm
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.node import Membership, Node
 from talkoot.peer.options import Role, RunOptions
@@ -30,8 +30,10 @@ from talkoot.peer.trainer.protocol import TrainerEvent, TrainerSpec
 
 NUMEL = 900
 FOUNDERS = [Identity.from_seed(bytes([n]) * 32) for n in range(1, 5)]
-VOLUNTEERS = [Identity.from_seed(bytes([n]) * 32) for n in range(11, 14)]
+VOLUNTEERS = [Identity.from_seed(bytes([n]) * 32) for n in range(11, 15)]
 ARCHIVIST = Identity.from_seed(bytes([21]) * 32)
+KEEPER = Identity.from_seed(bytes([22]) * 32)
+"""An archivist that is a founder, where it is one of the swarm's founders."""
 
 PATIENCE_S = 600.0
 """Virtual seconds for any one event."""
@@ -39,16 +41,16 @@ PATIENCE_S = 600.0
 Admission = Literal["invite", "open"]
 
 
-def manifest_of(admission_kind: Admission) -> Manifest:
+def manifest_of(admission_kind: Admission, founders: Sequence[Identity], exchange: Exchange) -> Manifest:
     return Manifest(
         swarm=Swarm(
-            name="archive", founders=tuple(one.peer_id for one in FOUNDERS), admission=admission_kind
+            name="archive", founders=tuple(one.peer_id for one in founders), admission=admission_kind
         ),
         model=Model(kind="numpy", layout="simulated", numel=NUMEL),
         outer=Outer(inner_steps=30, momentum=0.5),
         round=Round(
             min_interval_s=1.0, max_interval_s=60.0, announce_s=2.0, form_s=3.0, exchange_s=6.0,
-            certify_s=3.0, floor_s=1.0, max_absent_rounds=3, eval_windows=0,
+            certify_s=3.0, floor_s=1.0, max_absent_rounds=3, eval_windows=0, exchange=exchange,
         ),
     )  # fmt: skip
 
@@ -84,16 +86,24 @@ class Peer:
 class Archive:
     """The swarm. Every founder's disk holds its first state."""
 
-    def __init__(self, folder: Path, kind: Admission, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kind: Admission,
+        group: asyncio.TaskGroup,
+        founders: Sequence[Identity] = FOUNDERS,
+        exchange: Exchange = "dense",
+    ) -> None:
         self.hub = MemoryHub()
         self.folder = folder
-        self.manifest = manifest_of(kind)
+        self.manifest = manifest_of(kind, founders, exchange)
         self.rules = replace(rules_of(self.manifest), chunk_size=256)
         self._group = group
         self._moved = asyncio.Event()
         self._invited = 0
+        self._issuer = founders[0]
         self.running: list[Peer] = []
-        for founder in FOUNDERS:
+        for founder in founders:
             self._found(founder)
 
     def _path(self, identity: Identity) -> Path:
@@ -104,7 +114,7 @@ class Archive:
         ledger = first_ledger(self.manifest, keys)
         theta = torch.randn(NUMEL, generator=torch.Generator().manual_seed(3))
         digest = state_tree(theta, torch.zeros(NUMEL), ledger.encode()).digest
-        start = genesis(self.manifest.swarm_id, digest, keys, FOUNDERS[0])
+        start = genesis(self.manifest.swarm_id, digest, keys, self._issuer)
         paths = StateDir(self._path(founder))
         paths.prepare()
         OuterStore.create(paths.outer, NUMEL, theta, ledger=ledger.encode(), certificate=start.encode())
@@ -113,7 +123,7 @@ class Archive:
         """Proof of admission and anchor, as an invite of the first founder gives them."""
         self._invited += 1
         seed, swarm = bytes([100 + self._invited]) * 32, self.manifest.swarm_id
-        token = admission.issue(FOUNDERS[0], swarm=swarm, seed=seed, expires=2**40)
+        token = admission.issue(self._issuer, swarm=swarm, seed=seed, expires=2**40)
         return admission.prove(token, swarm=swarm, seed=seed, key=identity.key), anchor
 
     def anchor_of(self, peer: Peer) -> Anchor:
@@ -133,6 +143,7 @@ class Archive:
         role: Role = "full",
         invite: tuple[bytes, Anchor | None] = (b"", None),
         checkpoint_every: int = 0,
+        link: Link | None = None,
     ) -> Peer:
         """Switch a node on; known addresses stand for bootstrap."""
         paths = StateDir(self._path(identity))
@@ -160,7 +171,7 @@ class Archive:
             RunOptions(state_dir=paths.path, profile="test", role=role, checkpoint_every=checkpoint_every),
             paths,
             identity,
-            self.hub.node(identity, swarm=self.manifest.swarm_id),
+            self.hub.node(identity, swarm=self.manifest.swarm_id, link=link),
             membership,
             Metrics(),
             make_trainer=make_trainer,
@@ -213,12 +224,18 @@ class Archive:
         )
 
 
-def play(folder: Path, script: Callable[[Archive], Awaitable[None]], kind: Admission = "invite") -> None:
+def play(
+    folder: Path,
+    script: Callable[[Archive], Awaitable[None]],
+    kind: Admission = "invite",
+    founders: Sequence[Identity] = FOUNDERS,
+    exchange: Exchange = "dense",
+) -> None:
     """Run a script with a fresh swarm."""
 
     async def main() -> None:
         async with asyncio.TaskGroup() as group:
-            archive = Archive(folder, kind, group)
+            archive = Archive(folder, kind, group, founders, exchange)
             try:
                 await script(archive)
             finally:

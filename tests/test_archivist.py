@@ -53,25 +53,6 @@ def test_an_archivist_that_was_away_catches_up(tmp_path: Path) -> None:
     play(tmp_path, script)
 
 
-def test_a_voter_that_observes_is_not_present(tmp_path: Path) -> None:
-    """Three of four go on, and after the manifest's number of rounds its vote is gone."""
-
-    async def script(archive: Archive) -> None:
-        founders = [archive.start(identity) for identity in FOUNDERS[:3]]
-        watcher = archive.start(FOUNDERS[3], "observer")
-        await archive.together(*founders, watcher, since=5)
-        for certificate in founders[0].heads[1:]:
-            assert FOUNDERS[3].key not in certificate.value.present
-            assert certificate.kind == "final"
-        assert set(founders[0].head.value.voters) == keys(FOUNDERS[:3])
-        await archive.stop(watcher)
-        back = archive.start(FOUNDERS[3])  # a founder that trains again votes again
-        await archive.until(lambda: FOUNDERS[3].key in founders[0].head.value.voters)
-        await archive.together(*founders, back, since=founders[0].round)
-
-    play(tmp_path, script)
-
-
 async def left_alone(archive: Archive) -> Peer:
     """The archivist of a swarm whose four trainers all went away at once, when it had come as far as they."""
     founders, archivist = await founded(archive)

@@ -9,6 +9,7 @@ from typing import Any
 
 from talkoot.dht.memory import Link, MemoryNetwork
 from talkoot.peer.node import Node
+from talkoot.peer.options import Role
 from talkoot.peer.simulation.hosts import Host, here
 from talkoot.peer.simulation.signatures import SimIdentity
 from talkoot.peer.simulation.sim_trainer import SimTrainer
@@ -24,6 +25,7 @@ class SimPeer:
     usual_link: Link
     speed: float
     host: Host
+    role: Role = "full"
     changes: list[dict[str, Any]] = field(default_factory=list)
     """What faults change in its link at present, in order."""
     wall_jump_s: float = 0.0

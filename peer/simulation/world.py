@@ -50,6 +50,9 @@ PIECES = (0, 1, 2, 2)
 """Chunks in a piece of a blob that is passed on, as large ones are; 0: every peer hands out its whole blob.
 By the seed."""
 
+OBSERVER = 0.15
+"""Part of the seeds of four peers or more in which one only observes: an archivist with the vote."""
+
 CODECS = ("int8", "bf16", "fp16", "fp32")
 FEW_BITS = ("int4", "lloyd4", "lloyd2", "sign", "topk")
 AGGREGATES = ("int8", "int4", "lloyd4", "lloyd2")
@@ -112,6 +115,9 @@ class World:
             size = 1 if chosen == "auto" else codecs.get(chosen).encoded_size(CHUNK_SIZE)
             self.rules = replace(self.rules, piece_bytes=chunks * size, eager_bytes=0)
         self.peers = [self._peer(number, identity) for number, identity in enumerate(identities)]
+        more = Random(f"keeper {seed}")  # noqa: S311 - a simulation is to be repeatable
+        if num_peers >= 4 and more.random() < OBSERVER:
+            more.choice(self.peers).role = "observer"
         self._group: asyncio.TaskGroup | None = None
         self._found()
 
@@ -236,7 +242,7 @@ class World:
             return self.rules
 
         peer.node = Node(
-            RunOptions(state_dir=peer.folder, profile="test"),
+            RunOptions(state_dir=peer.folder, profile="test", role=peer.role),
             paths,
             peer.identity,
             network,
