@@ -36,8 +36,11 @@ VOTER = "voter"
 CONTRIBUTED = "contributed"
 """Key under which the outer states are remembered for which we sent a contribution: 32 bytes each."""
 
-KEPT_TIMES = 2
-"""A snapshot that somebody is downloading is kept for so many times `State.snapshot_rounds` at most."""
+KEPT_TIMES = 4
+"""A snapshot that somebody is downloading is kept for so many times `State.snapshot_rounds` at most.
+
+By default that is 8 rounds: whoever has it at the end replays the 7 that the log of rounds holds at `int8`.
+"""
 
 MAX_BATCH = 256
 """Most certificates that one answer holds."""

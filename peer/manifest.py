@@ -306,16 +306,17 @@ class Round:
 class State:
     """Section [state]: what peers keep on their disks for those who join or come back."""
 
-    snapshot_rounds: int = 8
+    snapshot_rounds: int = 2
     """After each round whose number is a multiple of this, every peer keeps the outer state beside the newest
-    one, until the next such round: newcomers download one and the same state from all of them while rounds
-    go on. Costs the disk of one more outer state. 0: none is kept."""
+    one, until the next such round, or up to four times as long while somebody downloads it: newcomers
+    download one and the same state from all peers while rounds go on, and replay those. Costs the disk of one
+    more outer state. 0: none is kept."""
     log_rounds: int = 64
     """Rounds whose encoded aggregates (`exchange = "sparse"`: contributions) are kept, so that a peer that
     missed a few rounds replays them instead of fetching parameters and momentum. 0: none."""
     log_bytes: int = 0
-    """Most bytes that they may take, the oldest go first. 0: 4 for each parameter, which is half of the outer
-    state: 3 rounds of `int8`, 7 of `int4`."""
+    """Most bytes that they may take, the oldest go first. 0: 8 for each parameter, as many as the outer state
+    has: 7 rounds of `int8`, 15 of `int4`."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.snapshot_rounds <= 10**6, "state.snapshot_rounds", "0 to 1000000")

@@ -22,8 +22,8 @@ from talkoot.peer.record_writer import CHECKSUM_BYTES, HEADER, MAGIC, RecordWrit
 
 log = logging.getLogger("talkoot.state")
 
-BYTES_PER_ELEMENT = 4
-"""What the log may take for each parameter where the manifest does not say: half of the outer state."""
+BYTES_PER_ELEMENT = 8
+"""What the log may take for each parameter where the manifest does not say: as much as the outer state."""
 
 _NAME = re.compile(r"\d{12}\.record")
 _READ_BYTES = 1 << 20

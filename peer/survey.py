@@ -192,7 +192,8 @@ def targets(
 
     `begun` is the digest of a download that was cut off: it goes on. A snapshot that several peers keep comes
     before the head, which vanishes as rounds are committed, where that has happened (`lasting`) and where it
-    is no more than `replays` rounds behind. Otherwise whatever most peers have, and of those the latest.
+    is behind by no more than half of the rounds that can be replayed (`replays`), since more are committed
+    while it is fetched. Otherwise whatever most peers have, and of those the latest.
     """
     newest = number_of(best.head)
     on_best = {link.value.hash for link in (best.start, *best.chain)}
@@ -204,7 +205,7 @@ def targets(
 
     def rank(group: list[Offer]) -> tuple[bool, bool, int, int]:
         branch = group[0].branch
-        near = replays > 0 and newest - number_of(branch.head) <= replays
+        near = newest - number_of(branch.head) <= replays // 2
         kept = (lasting or near) and len(group) > 1 and branch.head.kind != "weak" and _is_kept(group)
         return branch.head.value.digest == begun, kept, len(group), number_of(branch.head)
 

@@ -33,6 +33,7 @@ from talkoot.dht.identity import Identity
 from talkoot.peer.head import StoreCorruptError
 from talkoot.peer.holdings import Holdings, number_of, open_holdings
 from talkoot.peer.joining import Joiner
+from talkoot.peer.manifest import State
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
 from talkoot.peer.transfer import AskChunk, AskSnapshot, Request
@@ -245,6 +246,7 @@ def test_a_result_that_differs_in_one_chunk_costs_one_chunk(tmp_path: Path) -> N
 def poisoned(path: Path) -> Holdings:
     """Founders that have certified a state with a NaN in it."""
     holdings = found(path)
+    holdings.keep = State(snapshot_rounds=8)  # not the poisoned one
     advance(holdings)
     present = tuple(sorted(one.key for one in FOUNDERS))
     cut_of_round = tuple(contribute(holdings, one) for one in sorted(FOUNDERS, key=lambda one: one.key))
