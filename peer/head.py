@@ -17,7 +17,7 @@ SNAPSHOT = "SNAPSHOT"
 MAX_HEAD_BYTES = 16 << 20
 """Longest HEAD that is read; a ledger and a certificate are far below."""
 
-_MAGIC = b"talkoot head 1\n\0"
+MAGIC = b"talkoot head 1\n\0"
 _CHECKSUM_BYTES = 32
 _DOMAIN = "talkoot 2026 head of the outer state"
 
@@ -52,9 +52,9 @@ def read_head(path: Path, name: str = HEAD) -> Head | None:
             data = file.read(MAX_HEAD_BYTES + 1)
     except FileNotFoundError:
         return None
-    start = len(_MAGIC) + _CHECKSUM_BYTES
+    start = len(MAGIC) + _CHECKSUM_BYTES
     body = data[start:]
-    if len(data) > MAX_HEAD_BYTES or data[:start] != _MAGIC + _checksum(body):
+    if len(data) > MAX_HEAD_BYTES or data[:start] != MAGIC + _checksum(body):
         raise StoreCorruptError(f"{path / name} does not fit its checksum")
     try:
         head = msgspec.msgpack.decode(body, type=Head)
@@ -70,7 +70,7 @@ def write_head(
 ) -> None:
     """Replace HEAD. Raises OSError as `atomic_write` does."""
     body = msgspec.msgpack.encode(head)
-    atomic_write(path / name, _MAGIC + _checksum(body) + body, hook=hook)
+    atomic_write(path / name, MAGIC + _checksum(body) + body, hook=hook)
 
 
 def _checksum(body: bytes) -> bytes:

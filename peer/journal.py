@@ -14,7 +14,7 @@ from talkoot.peer.files import atomic_write, ignore_step
 MAX_JOURNAL_BYTES = 16 << 20
 """Longest journal that is written or read."""
 
-_MAGIC = b"talkoot journal 1\n"
+MAGIC = b"talkoot journal 1\n"
 _CHECKSUM_BYTES = 32
 _DOMAIN = "talkoot 2026 journal"
 
@@ -59,7 +59,7 @@ class Journal:
 
     def _replace(self, values: dict[str, bytes]) -> None:
         body = msgspec.msgpack.encode(values, order="deterministic")
-        data = _MAGIC + _checksum(body) + body
+        data = MAGIC + _checksum(body) + body
         if len(data) > MAX_JOURNAL_BYTES:
             raise ValueError(f"a journal of {len(data)} bytes; at most {MAX_JOURNAL_BYTES} fit")
         atomic_write(self._path, data, hook=self._hook)
@@ -72,9 +72,9 @@ def _load(path: Path) -> dict[str, bytes] | None:
             data = file.read(MAX_JOURNAL_BYTES + 1)
     except FileNotFoundError:
         return None
-    start = len(_MAGIC) + _CHECKSUM_BYTES
+    start = len(MAGIC) + _CHECKSUM_BYTES
     body = data[start:]
-    if len(data) > MAX_JOURNAL_BYTES or data[:start] != _MAGIC + _checksum(body):
+    if len(data) > MAX_JOURNAL_BYTES or data[:start] != MAGIC + _checksum(body):
         return None
     try:
         return msgspec.msgpack.decode(body, type=dict[str, bytes])

@@ -11,6 +11,7 @@ from talkoot.dht.errors import ConfigError
 from talkoot.peer import clock, trust
 from talkoot.peer.certlog import LogCorruptError
 from talkoot.peer.choice import Choice
+from talkoot.peer.formats import require_formats
 from talkoot.peer.head import StoreCorruptError
 from talkoot.peer.holdings import Holdings, open_holdings
 from talkoot.peer.invite import Anchor
@@ -60,6 +61,7 @@ async def obtain_state(
 
     Raises ConfigError, NodeFailed, OSError.
     """
+    require_formats(paths)
     joiner.keep, joiner.replays = manifest.state, replayable_rounds(manifest)
     if not OuterStore.exists(paths.outer):
         paths.require_free(OuterStore.unallocated_bytes(paths.outer, rules.numel) + 4 * rules.numel)

@@ -19,10 +19,9 @@ Calls compute for long and block on the disk: worker threads, one at a time.
 import logging
 import os
 
-import msgspec
 import torch
 
-from talkoot.averaging.certificate import Certificate, Contribution
+from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.contribution import (
     LocalContribution,
     encode_delta,
@@ -37,30 +36,13 @@ from talkoot.averaging.rotation import codec_of
 from talkoot.averaging.rules import Rules
 from talkoot.averaging.signing import Signer
 from talkoot.compression.codec import CodecError
-from talkoot.peer.contribution_log import CertificateOf, ContributionLog, Dropped, Entry
-from talkoot.peer.files import atomic_write, fsync_directory
+from talkoot.peer import residual_note
+from talkoot.peer.contribution_log import CertificateOf, ContributionLog, Entry
 from talkoot.peer.generation import map_file
+from talkoot.peer.residual_note import Note, Saved
 from talkoot.peer.statedir import StateDir
 
 log = logging.getLogger("talkoot.work")
-
-
-class _Saved(msgspec.Struct, forbid_unknown_fields=True):
-    """One entry of the log at an orderly stop."""
-
-    header: Contribution
-    on_disk: bool
-    counted: bool
-    live: bool
-
-
-class _Note(msgspec.Struct, forbid_unknown_fields=True):
-    """What an orderly stop writes down. A process that is killed leaves none."""
-
-    rounds: int
-    tokens: int
-    entries: list[_Saved]
-    dropped: Dropped | None
 
 
 class Residual:
@@ -69,7 +51,7 @@ class Residual:
     def __init__(self, paths: StateDir, rules: Rules) -> None:
         """Takes up what an orderly stop left. Raises OSError when the disk cannot hold it."""
         self._rules = rules
-        self._note_file = paths.path / "residual.note"
+        self._note_file = paths.path / residual_note.NAME
         self._file = paths.path / "residual.f32"
         self.carry_P: torch.Tensor = map_file(self._file, rules.numel)
         self.rounds = self.tokens = 0
@@ -218,16 +200,14 @@ class Residual:
         finally:
             os.close(descriptor)
         entries = [
-            _Saved(entry.header, entry.on_disk, entry.counted, entry.live) for entry in self.log.entries
+            Saved(entry.header, entry.on_disk, entry.counted, entry.live) for entry in self.log.entries
         ]
-        note = _Note(self.rounds, self.tokens, entries, self.log.dropped)
-        atomic_write(self._note_file, msgspec.msgpack.encode(note))
+        carry = residual_note.hash_of(self.carry_P)
+        note = Note(self.rounds, self.tokens, entries, self.log.dropped, carry)
+        residual_note.write(self._note_file, note)
 
     def _take_up(self) -> None:
-        note = self._read_note()
-        if self._note_file.exists():
-            self._note_file.unlink()
-            fsync_directory(self._note_file.parent)  # it must not come back once `carry_P` has changed
+        note = residual_note.take(self._note_file, self.carry_P)
         if note is None:
             self.carry_P.zero_()
             self.log.restore([], None)
@@ -237,12 +217,3 @@ class Residual:
             Entry(saved.header, None, saved.on_disk, saved.counted, saved.live) for saved in note.entries
         ]
         self.log.restore(entries, note.dropped)
-
-    def _read_note(self) -> _Note | None:
-        try:
-            return msgspec.msgpack.decode(self._note_file.read_bytes(), type=_Note)
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            log.warning("%s is damaged; what was carried over is lost", self._note_file)
-            return None

@@ -1,12 +1,14 @@
 """Local training between outer states, in this process: adopt, snapshot, rebase, resume with both engines."""
 
 import errno
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 from trainer_help import local_of, make_manifest, make_session, write_vector
 
+from talkoot.dht.errors import ConfigError
 from talkoot.peer.trainer import localwork
 from talkoot.peer.trainer.session import Session
 
@@ -114,19 +116,114 @@ def test_a_snapshot_taken_before_the_stop_is_still_the_base(tmp_path: Path) -> N
     assert local_of(second).tobytes() == (outer1 + (local - base)).tobytes()
 
 
-def test_saved_work_of_another_state_or_damaged_is_left(tmp_path: Path) -> None:
+@Kinds
+@pytest.mark.parametrize("rounds", [1, 5])
+def test_saved_work_of_an_earlier_state_is_brought_over(kind: str, rounds: int, tmp_path: Path) -> None:
+    """The swarm moved on during the pause; the steps are the volunteer's work all the same."""
+    manifest = make_manifest(kind)
+    first = make_session(manifest, tmp_path)
+    numel = first.engine.layout.numel
+    outer0, outer1 = (write_vector(tmp_path / f"outer{number}", numel, number) for number in (0, 1))
+    _start(first, tmp_path / "outer0")
+    _steps(first, 4)
+    local = local_of(first)
+    first.save()
+    moment = first.engine.state()["moment1"].copy()
+    (tmp_path / "outer0").unlink()
+    second = make_session(manifest, tmp_path)
+    adopted = second.adopt(tmp_path / "outer1", round_=rounds, digest="bb", global_step=400, mode="start")
+    assert (adopted.resumed, adopted.steps, adopted.position) == (True, 4, 0)
+    assert local_of(second).tobytes() == (outer1 + (local - outer0)).tobytes()
+    kept = second.engine.state()["moment1"]
+    assert kept.tobytes() == moment.tobytes() if rounds == 1 else not kept.any()
+    _steps(second, 2)
+    assert second.lr == pytest.approx(1e-2 if rounds == 1 else 1e-2 * 2 / 50)
+    assert second.snapshot().steps == 6
+    third = make_session(manifest, tmp_path)  # killed after that: others may have counted those steps
+    assert not _start(third, tmp_path / "outer1", round_=rounds, digest="bb")
+    assert local_of(third).tobytes() == outer1.tobytes()
+
+
+def test_what_a_contribution_holds_is_not_brought_over(tmp_path: Path) -> None:
     manifest = make_manifest()
-    session = make_session(manifest, tmp_path)
+    first = make_session(manifest, tmp_path)
+    write_vector(tmp_path / "outer0", first.engine.layout.numel, 0)
+    outer1 = write_vector(tmp_path / "outer1", first.engine.layout.numel, 1)
+    _start(first, tmp_path / "outer0")
+    _steps(first, 3)
+    path = first.snapshot().path
+    base = np.fromfile(path, dtype="<f4")
+    _steps(first, 2)
+    local = local_of(first)
+    first.save()
+    path.unlink()
+    second = make_session(manifest, tmp_path)
+    assert _start(second, tmp_path / "outer1", round_=3, digest="bb", global_step=9)
+    assert second.work is not None
+    assert second.work.steps == 2
+    assert local_of(second).tobytes() == (outer1 + (local - base)).tobytes()
+
+
+def test_work_that_is_brought_over_again_and_again_is_there_once(tmp_path: Path) -> None:
+    """Each start is killed before its next snapshot: the file of the orderly stop still holds."""
+    manifest = make_manifest()
+    first = make_session(manifest, tmp_path)
+    outer0 = write_vector(tmp_path / "outer0", first.engine.layout.numel, 0)
+    _start(first, tmp_path / "outer0")
+    _steps(first, 4)
+    work = local_of(first) - outer0
+    first.save()
+    for number in range(1, 4):
+        outer = write_vector(tmp_path / "outer", first.engine.layout.numel, number)
+        killed = make_session(manifest, tmp_path)
+        assert _start(killed, tmp_path / "outer", round_=number, digest=f"{number}")
+        assert local_of(killed) == pytest.approx(outer + work, abs=1e-6)
+        assert killed.work is not None
+        assert killed.work.steps == 4
+        _steps(killed, 1)
+
+
+def test_saved_work_that_is_damaged_is_left(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Cut short, or with a bit flipped at 250 positions."""
+    session = make_session(make_manifest(), tmp_path)
     outer = write_vector(tmp_path / "outer0", session.engine.layout.numel, 0)
     _start(session, tmp_path / "outer0")
     _steps(session, 2)
     session.save()
-    assert not _start(session, tmp_path / "outer0", digest="other")
-    assert not _start(session, tmp_path / "outer0", round_=1)
     saved = localwork.file_of(tmp_path / "trainer")
-    saved.write_bytes(saved.read_bytes()[:-100])
-    assert not _start(session, tmp_path / "outer0")
-    assert local_of(session).tobytes() == outer.tobytes()
+    whole = saved.read_bytes()
+    chance = random.Random(5)
+    spoiled = [whole[: chance.randrange(len(whole))] for _ in range(20)]
+    for _ in range(250):
+        at = chance.randrange(2048 if chance.random() < 0.3 else len(whole))  # the header is short
+        spoiled.append(whole[:at] + bytes([whole[at] ^ (1 << chance.randrange(8))]) + whole[at + 1 :])
+    for data in spoiled:
+        saved.write_bytes(data)
+        try:
+            assert not _start(session, tmp_path / "outer0")
+        except ConfigError as error:
+            assert "another version" in str(error)  # noqa: PT017 - the number of the format was hit
+        assert local_of(session).tobytes() == outer.tobytes()
+        assert saved.read_bytes() == data
+    assert "local work of before the stop is lost" in capfd.readouterr().err
+    saved.write_bytes(whole)
+    assert _start(session, tmp_path / "outer0")
+
+
+def test_saved_work_of_another_format_is_refused_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = make_session(make_manifest(), tmp_path)
+    write_vector(tmp_path / "outer0", session.engine.layout.numel, 0)
+    _start(session, tmp_path / "outer0")
+    with monkeypatch.context() as patch:
+        patch.setattr(localwork, "FORMAT", "2")
+        session.save()
+    saved = localwork.file_of(tmp_path / "trainer")
+    before = saved.read_bytes()
+    with pytest.raises(ConfigError, match=r"format 2, this one reads 1\): start that version once more"):
+        _start(session, tmp_path / "outer0")
+    assert saved.read_bytes() == before
 
 
 def test_a_snapshot_makes_saved_work_obsolete(tmp_path: Path) -> None:

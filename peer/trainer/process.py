@@ -159,7 +159,8 @@ class TrainerProcess:
     ) -> Adopted:
         """Give it new outer parameters, taken up at its next step boundary.
 
-        `start`: local = outer, unless saved local work belongs to `digest` and `round`: then that goes on.
+        `start`: local = outer, unless there is saved local work: then that goes on, rebased as below if it is
+        of another outer state than `digest` of `round`, with AdamW cold if that is more than a round away.
         `rebase`: local = outer + (local - base), where base is the latest snapshot, or the parameters adopted
         before when there was none; the optimiser goes on. `rewarm`: the same, but AdamW starts cold and its
         rate comes back over 50 steps. `replace`: local = outer, and AdamW starts cold.

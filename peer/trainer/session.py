@@ -3,6 +3,9 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from talkoot.peer.manifest import Manifest
 from talkoot.peer.trainer import localwork
@@ -57,11 +60,10 @@ class Session:
         if mode in ("rebase", "rewarm") and self.work is not None and self._base is not None:
             self._rebase(outer, path, round_, digest, global_step)
             if mode == "rewarm":
-                self.engine.reset()
-                self.work.since_reset = 0 if global_step else None
+                self._cool_down()
         else:
             self._load(outer, path, round_, digest, global_step)
-            resumed = mode == "start" and self._resume(digest, round_)
+            resumed = mode == "start" and self._resume(outer, path)
         assert self.work is not None
         return Adopted(
             steps=self.work.steps, eval_loss=eval_loss, resumed=resumed, position=self.work.position
@@ -105,27 +107,53 @@ class Session:
         )
         self._base = outer
 
-    def _resume(self, digest: str, round_: int) -> bool:
-        """Take up saved local work of this outer state, if there is any that can be used."""
-        saved = localwork.load(self._state_dir, digest=digest, round_=round_)
-        if saved is None or self.work is None:
+    def _resume(self, outer: Flat, path: Path) -> bool:
+        """Take up saved local work if there is any that can be used. `self.work` is that of `outer`."""
+        new = self.work
+        assert new is not None
+        saved = localwork.load(self._state_dir, digest=new.digest, round_=new.round)
+        if saved is None:
             return False
         work, vectors = saved
+        if localwork.BASE in vectors:
+            return self._bring_over(work, vectors, outer, path)
         base = self._base
-        if work.base != self.work.base and _is_snapshot(Path(work.base)):
+        if work.base != new.base and _is_snapshot(Path(work.base)):
             try:
                 base = map_vector(Path(work.base), self.engine.layout.numel)
             except (OSError, ValueError):
                 return False  # what the contribution held is not known any more
         else:
-            work.base = self.work.base
+            work.base = new.base
+        return self._take_up(work, vectors, base)
+
+    def _bring_over(
+        self, work: LocalWork, vectors: dict[str, np.ndarray[Any, Any]], outer: Flat, path: Path
+    ) -> bool:
+        """Work that started from another outer state, before the swarm moved on: rebased, like any other."""
+        new = self.work
+        assert new is not None
+        base = vectors.pop(localwork.BASE)
+        if base.shape != outer.shape or not self._take_up(work, vectors, base):
+            return False
+        self._rebase(outer, path, new.round, new.digest, new.global_step)
+        if abs(new.round - work.round) > 1:
+            self._cool_down()
+        return True
+
+    def _take_up(self, work: LocalWork, vectors: localwork.Vectors, base: Flat | None) -> bool:
         try:
             self.engine.restore(vectors)
         except ValueError:
             return False
-        self.work = work
-        self._base = base
+        self.work, self._base = work, base
         return True
+
+    def _cool_down(self) -> None:
+        """AdamW starts cold: what it knows is too old."""
+        assert self.work is not None
+        self.engine.reset()
+        self.work.since_reset = 0 if self.work.global_step else None
 
     def step(self) -> None:
         """One inner step. Raises NoMemory; ConfigError when the data turns out to be unusable."""
@@ -181,8 +209,8 @@ class Session:
 
     def save(self) -> None:
         """Keep local work for the next process. Raises OSError."""
-        if self.work is not None:
-            localwork.save(self._state_dir, self.work, self.engine.state())
+        if self.work is not None and self._base is not None:
+            localwork.save(self._state_dir, self.work, self.engine.state(), self._base)
 
 
 def _is_snapshot(path: Path) -> bool:
