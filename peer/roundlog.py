@@ -25,7 +25,7 @@ log = logging.getLogger("talkoot.state")
 BYTES_PER_ELEMENT = 8
 """What the log may take for each parameter where the manifest does not say: as much as the outer state."""
 
-_NAME = re.compile(r"\d{12}\.record")
+RECORD_NAME = re.compile(r"\d{12}\.record")
 _READ_BYTES = 1 << 20
 
 
@@ -94,8 +94,8 @@ class RoundLog:
         for path in sorted(self._folder.iterdir()):
             if path.name.startswith("."):  # what a killed process was writing
                 path.unlink()
-            elif _NAME.fullmatch(path.name):
-                kept = _check(path)
+            elif RECORD_NAME.fullmatch(path.name):
+                kept = check_record(path)
                 if kept is None:
                     damaged += 1
                     path.unlink()
@@ -221,7 +221,7 @@ class RoundLog:
         self._records = {key: other for key, other in self._records.items() if other is not kept}
 
 
-def _check(path: Path) -> Kept | None:
+def check_record(path: Path) -> Kept | None:
     """What is in a file, if it is whole and what its name says. Raises OSError."""
     with path.open("rb") as file:
         header = file.read(HEADER.size)

@@ -11,7 +11,7 @@ from talkoot.peer.certlog import LogCorruptError
 from talkoot.peer.checkpoint_file import CheckpointDamagedError, NotACheckpointError, file_leaves
 from talkoot.peer.checkpoints import stored
 from talkoot.peer.generation import MOMENTUM, THETA
-from talkoot.peer.head import HEAD, Head, StoreCorruptError, read_head
+from talkoot.peer.head import HEAD, SNAPSHOT, Head, StoreCorruptError, read_head
 from talkoot.peer.holdings import number_of
 from talkoot.peer.invite import Anchor
 from talkoot.peer.journal import Journal
@@ -21,6 +21,7 @@ from talkoot.peer.small_files import read_small
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.verify import Report, check_ledger, digest_check, facts_of
 from talkoot.peer.verify_chain import Check, check_log, check_signatures
+from talkoot.peer.verify_records import check_records
 
 MAX_TRIES = 5
 """How often a running daemon may commit while its state is read."""
@@ -43,7 +44,9 @@ def verify_state(path: Path) -> Report:
         checks.append(Check("format", "ok", "manifest and HEAD fit their checksums"))
         checks.append(check_ledger(ledger, certificate, manifest))
         checks.append(_digest(paths.outer, head, manifest))
+        checks += _snapshot(paths.outer, manifest)
         checks += _chain(paths, certificate, manifest)
+        checks += check_records(paths.records, paths.round_log)
     except (_DamagedError, StoreCorruptError) as error:
         checks.append(Check("format", "failed", str(error)))
     checks.append(_journal(paths))
@@ -90,6 +93,28 @@ def _digest(outer: Path, head: Head, manifest: Manifest) -> Check:
             return check
         head = after
     return Check("digest", "not checked", "a daemon commits rounds faster than they can be read")
+
+
+def _snapshot(outer: Path, manifest: Manifest) -> list[Check]:
+    """The state that is kept for others to download, if there is one."""
+    check = Check("snapshot", "not checked", "a daemon replaces it faster than it can be read")
+    for _ in range(MAX_TRIES):
+        try:
+            kept = read_head(outer, SNAPSHOT)
+            if kept is None:
+                return []
+            certificate, _ledger = _parsed(kept)
+            digest = _tree(outer / kept.generation, kept, manifest.model.numel).digest
+            failure = (
+                "" if digest == certificate.value.digest == kept.digest else "it does not have its digest"
+            )
+        except (CheckpointDamagedError, StoreCorruptError, _DamagedError, OSError) as error:
+            kept, failure = None, str(error)
+        if failure:
+            check = Check("snapshot", "failed", f"{failure}; it will not be given to anybody")
+        elif kept is not None:
+            return [Check("snapshot", "ok", f"of round {kept.round}, hashes to its certificate's digest")]
+    return [check]
 
 
 def _tree(folder: Path, head: Head, numel: int) -> StateTree:

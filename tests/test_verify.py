@@ -106,6 +106,7 @@ def test_a_state_directory(made: Path) -> None:
         "format": "ok",
         "swarm": "ok",
         "digest": "ok",
+        "snapshot": "ok",
         "log": "ok",
         "signatures": "ok",
         "chain": "ok",
@@ -153,7 +154,7 @@ def test_a_daemon_that_commits_meanwhile(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(verify_state, "_tree", tree)
     assert results(verify(tmp_path))["digest"] == "ok"
-    assert done == 3
+    assert done == 3 + 1  # and the snapshot
 
 
 # -- what does not -----------------------------------------------------------------------------------
@@ -193,7 +194,15 @@ def test_a_bit_of_a_checkpoint_at_250_positions(made: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "name",
-    ["outer/HEAD", "manifest.bin", "rounds.log", "outer/{}/theta.f32", "outer/{}/momentum.f32", "journal"],
+    [
+        "outer/HEAD",
+        "outer/SNAPSHOT",
+        "manifest.bin",
+        "rounds.log",
+        "outer/{}/theta.f32",
+        "outer/{}/momentum.f32",
+        "journal",
+    ],
 )
 def test_a_bit_of_a_state_directory_at_250_positions(made: Path, tmp_path: Path, name: str) -> None:
     state = Path(shutil.copytree(made, tmp_path / "state"))
