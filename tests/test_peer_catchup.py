@@ -384,14 +384,10 @@ def at_offset(low: int, change: Callable[[bytes], bytes]) -> Lie:
     return lie
 
 
-def swapped(request: Request, honest: Answered) -> Answered:
-    """The record of another round."""
-    if isinstance(request, AskRecord):
-        return honest[0], OTHER[request.offset : request.offset + request.length]
-    return honest
+def zeros(request: Request, honest: Answered) -> Answered:
+    """The record of nothing."""
+    return (honest[0], bytes(request.length)) if isinstance(request, AskRecord) else honest
 
-
-OTHER = bytes(1 << 20)
 
 LIES: dict[str, tuple[Lie, str]] = {
     "a wrong hash at the beginning": (at_offset(0, flip(3)), "wrong_hash"),
@@ -400,7 +396,7 @@ LIES: dict[str, tuple[Lie, str]] = {
     "a truncated piece": (at_offset(200, lambda data: data[:-1]), "malformed"),
     "an empty piece": (at_offset(0, lambda data: b""), "malformed"),
     "a piece that is too long": (at_offset(0, lambda data: data + b"x"), "oversized"),
-    "zeros": (swapped, "wrong_hash"),
+    "zeros": (zeros, "wrong_hash"),
     "another length": (
         lying(AskRecords, listed_with(lambda items: [[name, size + 1] for name, size in items])),
         "malformed",
