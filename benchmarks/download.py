@@ -70,6 +70,8 @@ def report(found: dict[str, Any]) -> None:
 
 def interrupted(_number: int, _frame: object) -> NoReturn:
     """End as after Ctrl-C: processes, namespaces and folders go."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # a second one does not break off the clearing up
     raise KeyboardInterrupt
 
 
@@ -87,7 +89,8 @@ def main() -> int:
     options = parser.parse_args()
     options.numel = options.numel or (NUMEL_FAULTS if options.faults else NUMEL)
     torch.set_num_threads(1)
-    signal.signal(signal.SIGTERM, interrupted)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, interrupted)
     folder = Path(tempfile.mkdtemp(prefix="talkoot-download-", dir=options.dir))
     try:
         digest = make_state(folder / "source", options.numel)

@@ -378,6 +378,8 @@ def measure(folder: Path, options: argparse.Namespace) -> Json:
 
 def interrupted(_number: int, _frame: object) -> NoReturn:
     """End as after Ctrl-C: daemons, namespaces and folders go."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # a second one does not break off the clearing up
     raise KeyboardInterrupt
 
 
@@ -396,7 +398,8 @@ def main() -> None:
     parser.add_argument("--dir", type=Path, default=None)
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, interrupted)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, interrupted)
     folder = Path(tempfile.mkdtemp(prefix="talkoot-join-", dir=options.dir))
     try:
         found = measure(folder, options)
