@@ -9,11 +9,13 @@ without comes first and last, so that drift cancels: in the one kind a newcomer 
 downloads the state, verified and installed, over and over; in the other it is idle. It runs with NICE above
 the others, as it would have a machine of its own. Prints the median round, the downloads, which state each
 chose and how far behind it was at its end, and what peer 0 gave while a round was exchanged and otherwise. At
-last a whole daemon joins through the same link: the round that closes next should count it.
+last a whole daemon joins through the same link: the round that closes next should count it. Broken off
+(Ctrl-C), it prints what it has.
 """
 
 import argparse
 import json
+import math
 import platform
 import shutil
 import signal
@@ -238,9 +240,10 @@ class Downloads:
         self._process.end()
 
 
-def phases(swarm: Swarm, downloads: Downloads, options: argparse.Namespace) -> dict[bool, list[int]]:
-    """Numbers of the rounds without and with a download from their begin to their end."""
-    found: dict[bool, list[int]] = {False: [], True: []}
+def phases(
+    swarm: Swarm, downloads: Downloads, options: argparse.Namespace, found: dict[bool, list[int]]
+) -> None:
+    """Adds the numbers of the rounds without and with a download from their begin to their end."""
     for cycle in range(2 * options.cycles + 1):
         loaded = cycle % 2 == 1
         swarm.served.pause()
@@ -253,16 +256,16 @@ def phases(swarm: Swarm, downloads: Downloads, options: argparse.Namespace) -> d
             tell(swarm, number, loaded)
         if loaded:
             swarm.until(lambda: swarm.look() >= 0 and downloads.collect(), "end of the download")
-    return found
 
 
 def tell(swarm: Swarm, number: int, loaded: bool) -> None:
     """One line about a round on stderr."""
     entry = swarm.rounds[number]
     words = "with" if loaded else "without"
+    interval_s, closing_s = swarm.interval_s(number) or math.nan, entry["seconds"] or math.nan  # fetched
     print(
-        f"round {number:3} {words:8} a download: {swarm.interval_s(number):6.2f} s, of them "
-        f"{entry['seconds']:5.2f} s since it closed; {len(entry['counted'])} counted",
+        f"round {number:3} {words:8} a download: {interval_s:6.2f} s, of them "
+        f"{closing_s:5.2f} s since it closed; {len(entry['counted'])} counted",
         file=sys.stderr,
         flush=True,
     )
@@ -347,6 +350,9 @@ def report(found: Json) -> None:
         if rate is not None:
             print(f"peer 0 gave {rate / 1e6:.1f} MB/s ({name})")
     joined = found["joined"]
+    if joined is None:
+        print("broken off before a daemon had joined")
+        return
     times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in joined["seconds"].items())
     print(f"a daemon that joins: {times}")
     print(
@@ -368,11 +374,17 @@ def measure(folder: Path, options: argparse.Namespace) -> Json:
         prefix = ("nice", "-n", str(options.nice), "ip", "netns", "exec", cables.names[NEWCOMER])
         downloads = Downloads(swarm, Desk(prefix, cables.address(NEWCOMER)))
         stack.callback(downloads.end)
-        rounds = phases(swarm, downloads, options)
+        rounds: dict[bool, list[int]] = {False: [], True: []}
+        joined: Json | None = None
+        try:
+            phases(swarm, downloads, options, rounds)
+            downloads.end()
+            joined = join(swarm)
+        except KeyboardInterrupt:
+            if not all(rounds.values()):
+                raise
         found = figures(swarm, downloads, rounds)
-        downloads.end()
-        found["joined"] = join(swarm)
-        found["numel"] = (swarm.nodes[0].status or {}).get("numel")
+        found |= {"joined": joined, "numel": (swarm.nodes[0].status or {}).get("numel")}
     return found
 
 
