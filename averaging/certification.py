@@ -69,7 +69,7 @@ class Certification:
             raise MessageError("malformed", "a proposal that is not as weak as its roster")
         if proposal.prepared is not None:
             self._context.check_lock(proposal.prepared)
-        if not self._context.votes:
+        if not self._context.votes_in(self._roster):
             return []
         if self._staged != proposal.value and proposal.prepared is not None:
             matches = proposal.prepared.value == proposal.value
@@ -107,7 +107,7 @@ class Certification:
         if (prepared.attempt, prepared.weak) != (self._roster.attempt, self._roster.weak):
             raise MessageError("stale", "a lock of another attempt")
         self._context.check_prepared(prepared)
-        return self._say(self._voter.commit(prepared)) if self._context.votes else []
+        return self._say(self._voter.commit(prepared)) if self._context.votes_in(self._roster) else []
 
     def _say(self, vote: Vote) -> list[Output]:
         """Journal first, then speak."""

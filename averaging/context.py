@@ -1,5 +1,6 @@
 """What all parts of one round share: the state before it, the rules, and our own key."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -13,6 +14,7 @@ from talkoot.averaging.certificate import (
 )
 from talkoot.averaging.deadlines import Pace, Phase, ceiling
 from talkoot.averaging.ledger import Ledger
+from talkoot.averaging.memory import Memory, deciding, shows_all
 from talkoot.averaging.messages import Held, Join, MessageError, Role, Roster, sign, signed_by
 from talkoot.averaging.parts import parts_problem
 from talkoot.averaging.quorum import leader_of, leader_order, quorum
@@ -33,8 +35,8 @@ class Context:
     timing: Timing
     signer: Signer
     verify: Verify
-    may_vote: bool = True
-    """False after losing the journal: silent until a newer final round."""
+    memory: Memory = "whole"
+    """Whether we know what we signed before in this round."""
     door: Door | None = None
     """Whom a leader lets in, beside what the rules say; None: everybody."""
     pace: Pace = field(default_factory=Pace)
@@ -50,10 +52,18 @@ class Context:
         """Our key."""
         return self.signer.key
 
-    @property
-    def votes(self) -> bool:
-        """Whether we are a voter of this round that may speak."""
-        return self.may_vote and self.key in self.ledger.voters
+    def votes_in(self, roster: Roster) -> bool:
+        """Whether we are a voter that may speak in this attempt."""
+        if self.key not in self.ledger.voters:
+            return False
+        if self.memory == "whole" or roster.weak:
+            return True
+        shown = [join.lock.attempt for join in roster.members if join.lock is not None]
+        locked = roster.locked.attempt if roster.locked is not None else None
+        return self.key in self._deciding(roster.members) and shows_all(locked, shown)
+
+    def _deciding(self, joins: Iterable[Join]) -> frozenset[bytes]:
+        return deciding(self.ledger.voters, {join.key: join.memory for join in joins})
 
     def aggregate_codec(self, reducer: bytes) -> Codec:
         """The codec in which a peer encodes its part of the aggregate."""
@@ -63,10 +73,9 @@ class Context:
         """Who leads an attempt."""
         return leader_of(self.order, attempt)
 
-    def is_weak(self, members: set[bytes]) -> bool:
-        """Whether these members cannot make the round final."""
-        present = sum(1 for voter in self.ledger.voters if voter in members)
-        return present < quorum(len(self.ledger.voters))
+    def is_weak(self, joins: Iterable[Join]) -> bool:
+        """Whether those who joined cannot make the round final."""
+        return len(self._deciding(joins)) < quorum(len(self.ledger.voters))
 
     def join(
         self,
@@ -90,6 +99,7 @@ class Context:
             lock=lock,
             holds=holds,
             expects_s=self.pace.all_expected_s,
+            memory=self.memory,
         )
         return sign(join, self.signer)
 
@@ -170,7 +180,7 @@ class Context:
             if join.attempt != roster.attempt:
                 raise MessageError("wrong_round", "join of another attempt in the roster")
             self.check_join(join)
-        if roster.weak != self.is_weak(set(keys)):
+        if roster.weak != self.is_weak(roster.members):
             raise MessageError("malformed", "roster is weak without need, or not weak without a quorum")
         if roster.weak and roster.attempt < self.timing.weak_after:
             raise MessageError("too_early", "weak roster before others had their turn")

@@ -91,7 +91,7 @@ class Leader:
     def only_suspects_missing(self) -> bool:
         """Whether a quorum and all that are not suspected have joined."""
         joined = set(self._joins)
-        return self.expected <= joined and not self._context.is_weak(joined)
+        return self.expected <= joined and not self._context.is_weak(self._joins.values())
 
     def lost(self, peer: bytes) -> None:
         """A peer is gone: do not wait for it."""
@@ -108,7 +108,7 @@ class Leader:
             key=lambda lock: lock.attempt,
             default=None,
         )
-        weak = self._context.is_weak(set(self._joins))
+        weak = self._context.is_weak(members)
         if weak and self.attempt < self._context.timing.weak_after:
             return "no_quorum"
         if locked is None and not any(join.contribution for join in members):

@@ -10,6 +10,7 @@ import msgspec
 
 from talkoot.averaging.certificate import Certificate, Contribution, Prepared, Value
 from talkoot.averaging.digest import content_hash
+from talkoot.averaging.memory import Memory
 from talkoot.averaging.parts import Part
 from talkoot.averaging.signing import Signer, Verify
 
@@ -109,6 +110,8 @@ class Join(_Message, frozen=True, tag="join"):
     """What need not be sent to it again, ascending by contributor."""
     expects_s: tuple[float, ...]
     """How long it expects each phase to take (`deadlines.PHASES`), 0 when it does not know."""
+    memory: Memory = "whole"
+    """Whether it knows what it signed before in this round."""
     signature: bytes = b""
 
     def unsigned(self) -> bytes:

@@ -191,7 +191,7 @@ class SparseExchange:
     def _state(self) -> list[Output]:
         """Our statement to the leader about whole blobs, if there is more to say than before."""
         held = {number for number, blob in enumerate(self._blobs) if blob.complete}
-        if not self._context.votes or (held == self._stated and held):
+        if not self._context.votes_in(self._roster) or (held == self._stated and held):
             return []
         self._stated = held
         return [Send(self._roster.leader, state_holding(self._context, self._roster, held))]

@@ -61,12 +61,19 @@ def run(
         str | None,
         typer.Option(metavar="SIZE", help="All checkpoints together at most."),
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Begin with this checkpoint, where there is no state yet."),
+    ] = None,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log more.")] = False,
 ) -> None:
     """Train in a swarm until stopped: found it (MANIFEST), join it (--join), or go on where this peer was.
 
     With --observe, follow it and keep its state, so that it survives everybody leaving: an archivist. With
     the key of a founder it also votes, so that newcomers can go on.
+
+    With --checkpoint, go on from a file where the state is lost; or, with the manifest of a new swarm, found
+    that one with the parameters of the file.
 
     Ctrl-C finishes the step, saves and leaves politely; a second one stops at once.
     """
@@ -91,6 +98,7 @@ def run(
             checkpoint_every=checkpoint_every,
             checkpoint_keep=checkpoint_keep,
             checkpoint_bytes=parse_bytes(checkpoint_max) if checkpoint_max is not None else None,
+            checkpoint=checkpoint,
             verbose=verbose,
         )
     except ConfigError:
@@ -113,6 +121,8 @@ def _check_early(options: RunOptions) -> None:
     if not options.listen:
         _require_free_port(options.port, "127.0.0.1" if options.profile == "test" else "", "--port")
 
+    if options.checkpoint is not None:
+        _require_readable(options.checkpoint)
     if options.manifest is not None:
         manifest, _ = manifest_file.load(options.manifest)
         manifest_file.require_codecs(manifest, options.manifest)
@@ -121,10 +131,25 @@ def _check_early(options: RunOptions) -> None:
             invite.decode(options.join)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-    elif StateDir(options.state_dir).swarm_id is None:
+    elif options.checkpoint is None and StateDir(options.state_dir).swarm_id is None:
         raise ConfigError(
             f"{options.state_dir} holds no swarm yet: give a manifest (talkoot init) or --join INVITE"
         )
+
+
+def _require_readable(path: Path) -> None:
+    """What is none of ours is found out later; a pipe would be waited for."""
+    if path.is_file():
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    elif path.is_dir():
+        raise ConfigError(
+            f"{path} is a folder: --checkpoint takes one file, such as round-00000100.safetensors"
+        )
+    else:
+        raise ConfigError(f"{path}: " + ("no regular file" if path.exists() else "No such file or directory"))
 
 
 def _require_free_port(port: int, host: str, option: str) -> None:

@@ -5,6 +5,7 @@ does it in a process of its own and writes the flat weights to a file.
 """
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -21,12 +22,16 @@ from talkoot.averaging.ledger import Ledger
 from talkoot.compression.arithmetic import ARITHMETIC_VERSION
 from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import Identity
+from talkoot.peer.checkpoint_file import CheckpointFile
 from talkoot.peer.files import atomic_write
 from talkoot.peer.generation import map_file
 from talkoot.peer.manifest import Manifest
+from talkoot.peer.restoring import parameters
 from talkoot.peer.rules_of import first_codecs
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
+
+log = logging.getLogger("talkoot.node")
 
 BUILD_TIMEOUT_S = 1800.0
 """How long building the model may take."""
@@ -56,16 +61,26 @@ def first_ledger(manifest: Manifest, founders: tuple[bytes, ...]) -> Ledger:
     )
 
 
-def found(draft: Manifest, base: Path, paths: StateDir, identity: Identity) -> Manifest:
+def found(
+    draft: Manifest,
+    base: Path,
+    paths: StateDir,
+    identity: Identity,
+    checkpoint: CheckpointFile | None = None,
+) -> Manifest:
     """Seal a draft and create its first outer state in the state directory; returns the sealed manifest.
 
+    The first parameters are made from `inner.seed`, or those of a verified checkpoint of any swarm that
+    trains the same model; momentum begins at zero either way.
+
     What a founding that was cut off left behind is removed first: it has no manifest, so nobody knew of it.
-    Raises ConfigError when the model does not build, the tokenizer is missing, or the disk is too small.
+    Raises ConfigError when the model does not build or is not the checkpoint's, the tokenizer is missing,
+    or the disk is too small.
     """
     weights = paths.path / "founding.f32"
     try:
         shutil.rmtree(paths.outer, ignore_errors=True)
-        return _found(draft, base, paths, identity, weights)
+        return _found(draft, base, paths, identity, weights, checkpoint)
     except OSError as error:
         raise ConfigError(
             f"cannot write the first state to {paths.path}: {error.strerror or error}"
@@ -75,8 +90,17 @@ def found(draft: Manifest, base: Path, paths: StateDir, identity: Identity) -> M
             weights.unlink(missing_ok=True)
 
 
-def _found(draft: Manifest, base: Path, paths: StateDir, identity: Identity, weights: Path) -> Manifest:
-    layout, numel, tokenizer_hash = _build(draft, base, weights)
+def _found(
+    draft: Manifest,
+    base: Path,
+    paths: StateDir,
+    identity: Identity,
+    weights: Path,
+    checkpoint: CheckpointFile | None,
+) -> Manifest:
+    layout, numel, tokenizer_hash = _build(draft, base, weights, make=checkpoint is None)
+    if checkpoint is not None:
+        _require_same_model(checkpoint, layout, numel, tokenizer_hash)
     sealed = replace(
         draft,
         swarm=replace(draft.swarm, founders=(identity.peer_id,)),
@@ -92,7 +116,7 @@ def _found(draft: Manifest, base: Path, paths: StateDir, identity: Identity, wei
     founders = (identity.key,)
     ledger = first_ledger(sealed, founders)
     paths.require_free(OuterStore.needed_bytes(numel) + 8 * numel)
-    theta = map_file(weights, numel)
+    theta = map_file(weights, numel) if checkpoint is None else parameters(checkpoint)
     digest = state_tree(theta, torch.zeros(numel), ledger.encode()).digest
     certificate = genesis(sealed.swarm_id, digest, founders, identity)
     OuterStore.create(paths.outer, numel, theta, ledger=ledger.encode(), certificate=certificate.encode())
@@ -101,9 +125,24 @@ def _found(draft: Manifest, base: Path, paths: StateDir, identity: Identity, wei
     return sealed
 
 
-def _build(draft: Manifest, base: Path, weights: Path) -> tuple[str, int, str]:
-    """Build the model in a process of its own. Returns layout hash, number of parameters, tokenizer hash."""
-    command = [sys.executable, "-m", "talkoot.peer.founding", str(base), str(weights)]
+def _require_same_model(checkpoint: CheckpointFile, layout: str, numel: int, tokenizer_hash: str) -> None:
+    """Raise ConfigError where the checkpoint's parameters are another model's."""
+    model, data = checkpoint.contents.manifest.model, checkpoint.contents.manifest.data
+    if (model.layout, model.numel) != (layout, numel):
+        raise ConfigError(
+            f"{checkpoint.path} is of another model, with {model.numel} parameters; this one has {numel}"
+            + (" of other names or shapes" if model.numel == numel else "")
+        )
+    if data.tokenizer_hash != tokenizer_hash:
+        log.warning("%s was trained with another tokenizer than this manifest names", checkpoint.path)
+
+
+def _build(draft: Manifest, base: Path, weights: Path, *, make: bool) -> tuple[str, int, str]:
+    """Build the model in a process of its own, and `make` its weights.
+
+    Returns layout hash, number of parameters, tokenizer hash.
+    """
+    command = [sys.executable, "-m", "talkoot.peer.founding", str(base), *([str(weights)] if make else [])]
     environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(weights.parent / "trainer" / "compiled")}
     try:
         done = subprocess.run(  # noqa: S603 - ourselves
@@ -130,15 +169,15 @@ def _why(code: int, lines: list[str]) -> str:
     return f"the model cannot be built: {lines[-1] if lines else 'no reason given'}"
 
 
-def _main(base: Path, weights: Path) -> None:
+def _main(base: Path, weights: Path | None = None) -> None:
     from talkoot.peer.manifest import from_canonical
     from talkoot.peer.trainer.layout import describe, initial_weights
     from talkoot.peer.trainer.tokenizer import read_file, tokenizer_hash
 
     manifest = from_canonical(sys.stdin.buffer.read())
     layout, numel = describe(manifest)
-    flat = initial_weights(manifest)
-    weights.write_bytes(flat.data.cast("B"))
+    if weights is not None:
+        weights.write_bytes(initial_weights(manifest).data.cast("B"))
     known = manifest.data.tokenizer
     hashed = "" if known == "bytes" else tokenizer_hash(read_file(base / known))
     answer = {"layout": layout, "numel": numel, "tokenizer_hash": hashed}
@@ -147,7 +186,7 @@ def _main(base: Path, weights: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        _main(Path(sys.argv[1]), Path(sys.argv[2]))
+        _main(*map(Path, sys.argv[1:]))
     except (ConfigError, OSError) as failure:
         sys.stderr.write(" ".join(str(failure).split()) + "\n")
         sys.exit(TOLD)

@@ -76,6 +76,12 @@ def install(
     keep: State,
 ) -> Holdings:
     """Commit a verified download into a store without a head. Raises OSError."""
+    commit(paths, store, staged, tree, branch)
+    return open_holdings(paths, rules, keep)
+
+
+def commit(paths: StateDir, store: OuterStore, staged: Generation, tree: StateTree, branch: Branch) -> None:
+    """As `install`, and open nothing. Raises OSError."""
     assert tree.digest == branch.head.value.digest
     _write_log(paths, branch)
     store.commit(
@@ -86,7 +92,6 @@ def install(
         certificate=branch.head.encode(),
     )
     unfinished.end(paths.outer)
-    return open_holdings(paths, rules, keep)
 
 
 def _write_log(paths: StateDir, branch: Branch) -> None:

@@ -34,6 +34,7 @@ from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.obtaining import FIRST_CONTACT_S, RETRY_PAUSE_S, obtain_state
 from talkoot.peer.options import RunOptions
+from talkoot.peer.recollection import recollect
 from talkoot.peer.requirements import require_admission, require_data
 from talkoot.peer.rules_of import rules_of
 from talkoot.peer.runner import Runner
@@ -193,10 +194,11 @@ class Node:
             names=lambda: tensor_names(manifest, self.paths.path),
         )
         self._head(holdings.head)
-        others_vote = holdings.ledger.voters != (self.identity.key,)  # alone there is nobody to contradict
-        if holdings.journal.lost and others_vote and holdings.ledger.round > 0 and not obtained.first:
-            log.warning("the journal is lost: not voting until the next final round")
-            self.swarming.may_vote = False
+        recollection = await asyncio.to_thread(recollect, holdings, self.identity.key, first=obtained.first)
+        self.swarming.recollection = recollection
+        voter = self.identity.key in holdings.ledger.voters and not self.options.observes
+        if voter and recollection.memory != "whole":
+            log.warning("what this peer signed before is lost: it votes again after the next final round")
         self.runner.work_for(self.swarming)
         if self.options.observes:
             self._enter("observing", "")

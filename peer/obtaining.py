@@ -17,6 +17,7 @@ from talkoot.peer.holdings import Holdings, open_holdings
 from talkoot.peer.invite import Anchor
 from talkoot.peer.joining import Joiner, catch_up_at_start
 from talkoot.peer.manifest import Manifest
+from talkoot.peer.recollection import FORGOT
 from talkoot.peer.roundlog import limits_of, replayable_rounds
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
@@ -86,7 +87,8 @@ async def obtain_state(
         return Obtained(repaired, first=False)
     trust.require_recent_state(manifest, holdings, paths.outer, anchor, key, time.time())
     await asyncio.to_thread(holdings.keep_records, limits_of(manifest))
-    await _catch_up(joiner, holdings, candidates, caught_up, key=key, expects_others=expects_others)
+    looks = expects_others or holdings.journal.read(FORGOT) is not None  # others may know of later rounds
+    await _catch_up(joiner, holdings, candidates, caught_up, key=key, expects_others=looks)
     return Obtained(holdings, first=False)
 
 

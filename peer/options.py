@@ -64,6 +64,9 @@ class RunOptions:
     """How many checkpoints stay."""
     checkpoint_bytes: int | None = None
     """Most bytes of all checkpoints together; the newest stays in any case."""
+    checkpoint: Path | None = None
+    """A checkpoint file to begin with where the state directory holds no state: its swarm's state, or, with
+    the draft of a new swarm in `manifest`, that swarm's first parameters."""
     verbose: bool = False
     """Log what is of use to developers only."""
 

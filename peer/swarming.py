@@ -36,6 +36,7 @@ from talkoot.peer.joining import Joiner
 from talkoot.peer.links import Links
 from talkoot.peer.manifest import Manifest
 from talkoot.peer.metrics import Metrics
+from talkoot.peer.recollection import Recollection
 from talkoot.peer.recorder import Recorder
 from talkoot.peer.runner import Runner
 from talkoot.peer.swarm_view import ALMOST, SwarmView, steps_count
@@ -114,7 +115,7 @@ class Swarming:
             slack_s=min(manifest.round.announce_s, manifest.round.form_s),
         )
         self.pace = Pace()
-        self.may_vote = True
+        self.recollection = Recollection(holdings.journal)
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._aggregate = torch.empty(rules.numel)  # a round writes all of it; zeros take long
         self._recorder = Recorder(holdings)
@@ -181,7 +182,7 @@ class Swarming:
             timing=self.timing,
             signer=self.identity,
             verify=verify,
-            may_vote=self.may_vote,
+            memory=self.recollection.memory,
             door=door_rule(self.rules.swarm, self.rules.founders),
             pace=self.pace,
         )
@@ -293,12 +294,13 @@ class Swarming:
 
     async def commit(self, certificate: Certificate, ledger: Ledger) -> None:
         """See `Workshop`."""
-        before, encoded = self.ledger, self.runner.encoded
+        before, encoded, machine = self.ledger, self.runner.encoded, self.runner.round
+        own = machine.local.header if machine is not None and machine.local is not None else None
         await self.contributor.begin_change()
         async with self._applying:
             await self._on_disk(self.holdings.commit, certificate, ledger)
-        if certificate.kind == "final":
-            self.may_vote = True
+        if self.recollection.committed(certificate, own):
+            await self._on_disk(self.recollection.drop)
         await self._after(certificate, before, mode="rebase")
         if encoded is not None and self._group is not None:
             self._group.create_task(self._recorder.record(certificate.value, before, encoded))
@@ -463,6 +465,7 @@ class Swarming:
                     if self.ledger.round == number:
                         self.begin_round()
                 return False
+            self.recollection.fetched()
             self.metrics.rounds_skipped.inc(max(0, self.ledger.round - number))
             self.metrics.caught_up(installed.choice)
             await self._after(installed.branch.head, before, mode=installed.mode, choice=installed.choice)

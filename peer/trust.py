@@ -47,6 +47,21 @@ def require_recent_state(
         )
 
 
+def require_recent_checkpoint(
+    manifest: Manifest, path: Path, anchor: Anchor | None, *, alone: bool, now: float
+) -> None:
+    """A checkpoint's date is that of its file, as a state's is that of its HEAD; a recent invite leads on
+    from any, and who votes `alone` has nobody to be deceived by. Raises ConfigError, OSError."""
+    since = path.stat().st_mtime
+    invited = anchor is not None and not _is_old(manifest, anchor.date, now)
+    if _is_old(manifest, since, now) and not alone and not invited:
+        raise ConfigError(
+            f"{path} is of {_day(since)}, and this swarm trusts nothing that is older than "
+            f"{manifest.swarm.trust_days} days: give an invite of these days with --join, too; or, where you "
+            "know for yourself that the swarm was at this state last, date the file anew (touch)"
+        )
+
+
 def remains_are_recent(manifest: Manifest, outer: Path, anchor: Anchor | None, now: float) -> bool:
     """Whether trust may start at what a damaged state in `outer` still says of itself, or at the invite."""
     dates = [(outer / HEAD).stat().st_mtime, *([anchor.date] if anchor is not None else [])]

@@ -3,6 +3,7 @@
 Reads only, in pieces of a mebibyte, also beside a running daemon.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -60,13 +61,18 @@ def verify_checkpoint(path: Path) -> Report:
         file = open_checkpoint(path)
     except CheckpointDamagedError as error:
         return Report(str(path), "checkpoint", {}, [Check("format", "failed", str(error))])
-    contents = file.contents
+    return verify_open(file)
+
+
+def verify_open(file: CheckpointFile, before_each: Callable[[], None] = lambda: None) -> Report:
+    """As `verify_checkpoint`; `before_each` is called for every mebibyte that is read. Raises OSError."""
+    path, contents = file.path, file.contents
     checks = [
         _format(file),
         _model(file),
         check_ledger(contents.ledger, contents.certificate, contents.manifest),
     ]
-    checks.append(_digest(file))
+    checks.append(_digest(file, before_each))
     checks.append(check_signatures(contents.certificate, contents.before, contents.manifest))
     log = log_beside(path, contents.manifest)
     if log is None:
@@ -121,9 +127,9 @@ def _model(file: CheckpointFile) -> Check:
     return Check("model", "ok", words)
 
 
-def _digest(file: CheckpointFile) -> Check:
+def _digest(file: CheckpointFile, before_each: Callable[[], None]) -> Check:
     try:
-        return digest_check(file.tree().digest, file.contents.certificate)
+        return digest_check(file.tree(before_each).digest, file.contents.certificate)
     except CheckpointDamagedError as error:
         return Check("digest", "failed", str(error))
 

@@ -1,6 +1,7 @@
 """Whole nodes on the network in memory and a virtual clock: founders, volunteers with invites, archivists."""
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from talkoot.averaging.digest import state_tree
 from talkoot.averaging.ledger import voters_hash
 from talkoot.dht.identity import Identity
 from talkoot.dht.memory import Link, MemoryHub
-from talkoot.peer import admission
+from talkoot.peer import admission, restorable, restoring
 from talkoot.peer.founding import first_ledger
 from talkoot.peer.holdings import number_of
 from talkoot.peer.invite import Anchor
@@ -188,6 +189,27 @@ class Archive:
         finally:
             if node.holdings is not None:
                 node.holdings.close()
+
+    def lose(self, identity: Identity) -> None:
+        """The disk of a peer that does not run is gone, but for its key."""
+        shutil.rmtree(self._path(identity), ignore_errors=True)
+
+    def restore(
+        self,
+        identity: Identity,
+        checkpoint: Path,
+        role: Role = "full",
+        invite: tuple[bytes, Anchor | None] = (b"", None),
+    ) -> Peer:
+        """Switch a node on whose state directory begins with a checkpoint, as `talkoot run` does."""
+        paths = StateDir(self._path(identity))
+        paths.prepare()
+        file = restorable.read(checkpoint)
+        restorable.require_no_state(paths)
+        restorable.require_trust(file, paths, invite[1], identity.key)
+        restorable.require_whole(file)
+        restoring.restore(file, paths)
+        return self.start(identity, role, invite)
 
     async def stop(self, *peers: Peer) -> None:
         """In order, all at once."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -162,3 +163,32 @@ def head_round(state_dir: Path) -> int:
     head = read_head(state_dir / "outer")
     assert head is not None
     return head.round
+
+
+def test_a_founder_that_lost_all_but_its_key_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    with daemons(tmp_path, "--checkpoint-every", "1", "--checkpoint-keep", "1") as swarm:
+        founder = swarm.found(small_manifest(peers=1))
+        swarm.counted(founder, since=2)
+        state = founder.state_dir
+        until(lambda: sorted(state.glob("checkpoints/*.safetensors")), "checkpoint", swarm.peers)
+        founder.interrupt()
+        assert until(lambda: founder.exit_code, "end", swarm.peers) == 0
+        (*_, newest) = sorted(state.glob("checkpoints/*.safetensors"))
+        kept = newest.rename(tmp_path / newest.name)
+        key = (state / "identity.key").read_bytes()
+        shutil.rmtree(state)
+        state.mkdir()
+        (state / "identity.key").write_bytes(key)
+        (state / "identity.key").chmod(0o600)
+        rounds = int(kept.stem.removeprefix("round-"))
+
+        founder.start(["--checkpoint", str(kept), "--profile", "test", "--device", "cpu"])
+        swarm.counted(founder, since=rounds)
+        assert founder.rounds()[0]["round"] == rounds
+        assert (swarm.status(founder)["certificate"], founder.rounds()[0]["kind"]) == ("final", "final")
+        founder.interrupt()
+        assert until(lambda: founder.exit_code, "end", swarm.peers) == 0
+        answer = talkoot("verify", str(state))
+        assert answer.returncode == 0, answer.stdout
+        again = talkoot("run", "--checkpoint", str(kept), "--state-dir", str(state), "--profile", "test")
+        assert (again.returncode, "already: run without --checkpoint" in again.stderr) == (2, True)
