@@ -110,7 +110,7 @@ class Join(_Message, frozen=True, tag="join"):
     """What need not be sent to it again, ascending by contributor."""
     expects_s: tuple[float, ...]
     """How long it expects each phase to take (`deadlines.PHASES`), 0 when it does not know."""
-    memory: Memory = "whole"
+    memory: Memory
     """Whether it knows what it signed before in this round."""
     signature: bytes = b""
 

@@ -1,11 +1,13 @@
-"""Writing and verifying one checkpoint: time, rate and anonymous memory, by the size of the model.
+"""Writing, verifying and restoring one checkpoint: time, rate and anonymous memory, by the size of the model.
 
 `python benchmarks/checkpoint.py [--numel N] [--dir DIR]` founds a state of N parameters in a folder of its
-own under DIR, writes a checkpoint of it as a node does, and verifies it as `talkoot verify` does.
+own under DIR, writes a checkpoint of it as a node does, verifies it as `talkoot verify` does, and starts from
+it in an empty state directory as `talkoot run --checkpoint` does before the network (which verifies it, too).
 """
 
 import argparse
 import json
+import shutil
 import tempfile
 import threading
 import time
@@ -19,7 +21,7 @@ import torch
 from talkoot.averaging.certificate import genesis
 from talkoot.averaging.digest import state_tree
 from talkoot.dht.identity import Identity
-from talkoot.peer import presets
+from talkoot.peer import presets, restorable, restoring
 from talkoot.peer.checkpoint_write import write_checkpoint
 from talkoot.peer.checkpoints import source_of
 from talkoot.peer.founding import first_ledger
@@ -87,6 +89,16 @@ def found(folder: Path, numel: int) -> tuple[Holdings, Manifest]:
     return open_holdings(paths, rules_of(manifest)), manifest
 
 
+def begin(path: Path, folder: Path) -> None:
+    """Look at a checkpoint, then make it the state of an empty directory."""
+    paths = StateDir(folder)
+    paths.prepare()
+    file = restorable.read(path)
+    restorable.require_room(file, paths)
+    restorable.require_whole(file)
+    restoring.restore(file, paths)
+
+
 def main() -> None:
     """Measure, print JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -103,6 +115,8 @@ def main() -> None:
         verify_s, verify_bytes = measured(lambda: verify_checkpoint(path))
         size = path.stat().st_size
         holdings.close()
+        shutil.rmtree(Path(name) / "state")
+        restore_s, restore_bytes = measured(lambda: begin(path, Path(name) / "again"))
     result = {
         "file_mb": round(size / 1e6, 1),
         "write_s": round(write_s, 2),
@@ -111,6 +125,9 @@ def main() -> None:
         "verify_s": round(verify_s, 2),
         "verify_mb_per_s": round(size / 1e6 / verify_s),
         "verify_anonymous_mb": round(verify_bytes / 1e6, 1),
+        "restore_s": round(restore_s, 2),
+        "restore_mb_per_s": round(size / 1e6 / restore_s),
+        "restore_anonymous_mb": round(restore_bytes / 1e6, 1),
     }
     print(json.dumps(result, indent=2))
 

@@ -97,7 +97,7 @@ class Scene:
         values: dict[str, Any] = {
             "key": node.key, "prior": node.digest, "role": "full", "upload": 0.0,
             "contribution": local.header if local is not None else None, "lock": None,
-            "holds": (), "expects_s": (0.0,) * 3,
+            "holds": (), "expects_s": (0.0,) * 3, "memory": "whole",
         }  # fmt: skip
         return sign(Join(**(self.here | values | changes)), node.signer)
 

@@ -160,7 +160,7 @@ def test_more_early_joins_than_a_group_has_places() -> None:
         signer = ToySigner(number)
         join = Join(
             round=0, attempt=0, key=signer.key, prior=leader.digest, role="client", upload=0.0,
-            contribution=None, lock=None, holds=(), expects_s=(0.0,) * 3,
+            contribution=None, lock=None, holds=(), expects_s=(0.0,) * 3, memory="whole",
         )  # fmt: skip
         assert leader.machine.receive(signer.key, sign(join, signer), 0.0) == []
     outs = leader.machine.close(0.0)

@@ -22,7 +22,7 @@ US, OWNER, RELAY, OTHER, CLIENT, LAST = SIX
 def join(signer: ToySigner) -> Join:
     return Join(
         round=5, attempt=0, key=signer.key, prior=b"p" * 32, role="client" if signer is CLIENT else "full",
-        upload=0.0, contribution=None, lock=None, holds=(), expects_s=(),
+        upload=0.0, contribution=None, lock=None, holds=(), expects_s=(), memory="whole",
     )  # fmt: skip
 
 

@@ -62,6 +62,7 @@ def make_join(number: int = 0, **changes: Any) -> Join:
     values: dict[str, Any] = {
         "key": signer.key, "prior": PRIOR, "role": "full", "upload": 1e6,
         "contribution": make_contribution(signer), "lock": None, "holds": (), "expects_s": (0.0,) * 3,
+        "memory": "whole",
     }  # fmt: skip
     return sign(Join(**(HERE | values | changes)), signer)
 
