@@ -379,7 +379,8 @@ class Round:
         if sender != self.context.leader(call.attempt):
             raise MessageError("not_the_leader")
         # Nothing binds a peer to its attempt that has no vote, and that the attempt's leader did not call.
-        free = not self.context.votes and (self._running is None or bool(self._running.unheard))
+        voter = self.context.key in self.context.ledger.voters
+        free = not voter and (self._running is None or bool(self._running.unheard))
         if call.attempt < self.attempt and not free:
             self._send(sender, Ahead(round=self.context.ledger.round, attempt=self.attempt))
         elif now < self._earliest:

@@ -196,8 +196,7 @@ class Node:
         self._head(holdings.head)
         recollection = await asyncio.to_thread(recollect, holdings, self.identity.key, first=obtained.first)
         self.swarming.recollection = recollection
-        voter = self.identity.key in holdings.ledger.voters and not self.options.observes
-        if voter and recollection.memory != "whole":
+        if self.identity.key in holdings.ledger.voters and recollection.memory != "whole":
             log.warning("what this peer signed before is lost: it votes again after the next final round")
         self.runner.work_for(self.swarming)
         if self.options.observes:

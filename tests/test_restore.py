@@ -189,10 +189,11 @@ def test_a_file_that_changes_while_it_is_copied(made: Made, tmp_path: Path) -> N
 # -- a new swarm ---------------------------------------------------------------------------------------
 
 
-def test_a_new_swarm_begins_with_the_parameters(made: Made, tmp_path: Path) -> None:
+@pytest.mark.parametrize("role", ["full", "observer"])
+def test_a_new_swarm_begins_with_the_parameters(made: Made, tmp_path: Path, role: str) -> None:
     paths = StateDir(tmp_path / "state")
     path = draft(tmp_path / "next", outer={"inner_steps": 21})
-    membership = start(paths, checkpoint=made.checkpoint, manifest=path)
+    membership = start(paths, checkpoint=made.checkpoint, manifest=path, role=role)
     assert membership.manifest is not None
     assert membership.swarm == membership.manifest.swarm_id != made.manifest.swarm_id
     holdings = open_holdings(paths, rules_of(membership.manifest))

@@ -283,12 +283,6 @@ def refill(made: Made, paths: StateDir) -> None:
 # -- a new swarm ---------------------------------------------------------------------------------------
 
 
-def test_an_archivist_founds_nothing(capsys: Capsys, made: Made, tmp_path: Path) -> None:
-    path = draft(tmp_path / "next", outer={"inner_steps": 21})
-    line = line_for(capsys, StateDir(tmp_path / "state"), made.checkpoint, path, "--observe")
-    assert "a new swarm begins with a founder that trains: run this manifest without --observe" in line
-
-
 def test_parameters_of_another_model(capsys: Capsys, made: Made, tmp_path: Path) -> None:
     config = {**presets.make("tiny", name="x").model.config, "hidden_size": 16, "num_hidden_layers": 1}
     manifest = presets.make("tiny", name="next")
