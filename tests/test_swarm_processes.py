@@ -166,8 +166,15 @@ def head_round(state_dir: Path) -> int:
 
 
 def test_a_founder_that_lost_all_but_its_key_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "books").mkdir()
+    for number in range(40):
+        (tmp_path / "books" / f"{number}.txt").write_text(
+            f"{number} green bottles hanging on the wall, " * 100
+        )
+    manifest = small_manifest(peers=1)
+    manifest = replace(manifest, data=replace(manifest.data, source="text", paths=("books/*.txt",)))
     with daemons(tmp_path, "--checkpoint-every", "1", "--checkpoint-keep", "1") as swarm:
-        founder = swarm.found(small_manifest(peers=1))
+        founder = swarm.found(manifest)
         swarm.counted(founder, since=2)
         state = founder.state_dir
         until(lambda: sorted(state.glob("checkpoints/*.safetensors")), "checkpoint", swarm.peers)
@@ -182,7 +189,8 @@ def test_a_founder_that_lost_all_but_its_key_goes_on_from_a_checkpoint(tmp_path:
         (state / "identity.key").chmod(0o600)
         rounds = int(kept.stem.removeprefix("round-"))
 
-        founder.start(["--checkpoint", str(kept), "--profile", "test", "--device", "cpu"])
+        options = ("--profile", "test", "--device", "cpu", "--data", str(tmp_path / "books" / "*.txt"))
+        founder.start(["--checkpoint", str(kept), *options])
         swarm.counted(founder, since=rounds)
         assert founder.rounds()[0]["round"] == rounds
         assert (swarm.status(founder)["certificate"], founder.rounds()[0]["kind"]) == ("final", "final")
