@@ -23,7 +23,6 @@ from talkoot.peer import clock, trust, uplink
 from talkoot.peer.announcement import record_of
 from talkoot.peer.checkpoints import Checkpoints, policy_of
 from talkoot.peer.contributor import Contributor
-from talkoot.peer.files import atomic_write
 from talkoot.peer.founding import TOKENIZER_FILE
 from talkoot.peer.holdings import Holdings
 from talkoot.peer.invite import Anchor
@@ -32,7 +31,7 @@ from talkoot.peer.leaving import leave
 from talkoot.peer.links import Links
 from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest
 from talkoot.peer.metrics import Metrics
-from talkoot.peer.obtaining import FIRST_CONTACT_S, RETRY_PAUSE_S, obtain_state
+from talkoot.peer.obtaining import FIRST_CONTACT_S, RETRY_PAUSE_S, obtain_state, obtain_tokenizer
 from talkoot.peer.options import RunOptions
 from talkoot.peer.recollection import recollect
 from talkoot.peer.requirements import require_admission, require_data
@@ -294,13 +293,11 @@ class Node:
         return self.manifest
 
     async def _obtain_tokenizer(self, manifest: Manifest) -> None:
-        path = self.paths.path / TOKENIZER_FILE
-        if not manifest.data.tokenizer_hash or path.exists():
-            return
-        data = await self.joiner.tokenizer(await self._candidates(), manifest.data.tokenizer_hash)
-        if data is None:
-            raise NodeFailed("no peer could give the swarm's tokenizer")
-        await asyncio.to_thread(atomic_write, path, data)
+        expected = manifest.data.tokenizer_hash
+        if expected:
+            await obtain_tokenizer(
+                self.paths.path / TOKENIZER_FILE, expected, self.joiner, candidates=self._candidates
+            )
 
     def _tokenizer(self) -> bytes | None:
         path = self.paths.path / TOKENIZER_FILE

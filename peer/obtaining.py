@@ -5,12 +5,14 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from talkoot.averaging.rules import Rules
 from talkoot.dht.errors import ConfigError
 from talkoot.peer import clock, trust
 from talkoot.peer.certlog import LogCorruptError
 from talkoot.peer.choice import Choice
+from talkoot.peer.files import atomic_write
 from talkoot.peer.formats import require_formats
 from talkoot.peer.head import StoreCorruptError
 from talkoot.peer.holdings import Holdings, open_holdings
@@ -22,6 +24,7 @@ from talkoot.peer.roundlog import limits_of, replayable_rounds
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
 from talkoot.peer.swarming import NodeFailed
+from talkoot.peer.trainer.tokenizer import has_hash
 
 log = logging.getLogger("talkoot.node")
 
@@ -90,6 +93,26 @@ async def obtain_state(
     looks = expects_others or holdings.journal.read(FORGOT) is not None  # others may know of later rounds
     await _catch_up(joiner, holdings, candidates, caught_up, key=key, expects_others=looks)
     return Obtained(holdings, first=False)
+
+
+async def obtain_tokenizer(path: Path, expected: str, joiner: Joiner, *, candidates: Candidates) -> None:
+    """Have the swarm's tokenizer file, with the hash that the manifest names, at `path`.
+
+    Raises ConfigError, NodeFailed, OSError.
+    """
+    if await asyncio.to_thread(has_hash, path, expected):
+        return
+    damaged = await asyncio.to_thread(path.exists)
+    if damaged:
+        log.warning("%s is not the swarm's tokenizer any more: asking the others for it", path)
+    data = await joiner.tokenizer(await candidates(), expected)
+    if data is None and damaged:
+        raise ConfigError(
+            f"{path} is damaged, and nobody here gives it again: put the swarm's {path.name} in its place"
+        )
+    if data is None:
+        raise NodeFailed("no peer could give the swarm's tokenizer")
+    await asyncio.to_thread(atomic_write, path, data)
 
 
 async def _first(joiner: Joiner, rules: Rules, candidates: Candidates) -> Holdings:

@@ -12,6 +12,7 @@ from state_rig import (
     KEYS,
     NUMEL,
     RULES,
+    TOKENIZER,
     Answered,
     World,
     advance,
@@ -29,13 +30,17 @@ from state_rig import (
 from talkoot.averaging.certificate import Value
 from talkoot.averaging.digest import state_tree
 from talkoot.averaging.succession import next_ledger
+from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import Identity
 from talkoot.peer.head import StoreCorruptError
 from talkoot.peer.holdings import Holdings, number_of, open_holdings
 from talkoot.peer.joining import Joiner
 from talkoot.peer.manifest import State
+from talkoot.peer.obtaining import obtain_tokenizer
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
+from talkoot.peer.swarming import NodeFailed
+from talkoot.peer.trainer.tokenizer import tokenizer_hash
 from talkoot.peer.transfer import AskChunk, AskSnapshot, Request
 
 
@@ -157,6 +162,34 @@ def test_a_liar_repairs_nothing(tmp_path: Path) -> None:
         assert repaired is not None
         assert same_state(repaired, theirs)
         assert blamed(joiner) == ({"wrong_hash": 1} if liar.asked else {})
+
+    run(main)
+
+
+def test_a_damaged_tokenizer_is_fetched_again(tmp_path: Path) -> None:
+    path, expected = tmp_path / "tokenizer.json", tokenizer_hash(TOKENIZER)
+
+    async def somebody() -> list[bytes]:
+        return keys(1)
+
+    async def nobody() -> list[bytes]:
+        return []
+
+    async def main(made: World) -> None:
+        server = await made.serve(None)
+        joiner = await made.joiner(tmp_path / "new")
+        with pytest.raises(NodeFailed, match="no peer could give"):
+            await obtain_tokenizer(path, expected, joiner, candidates=nobody)
+        for content in (b"", TOKENIZER[:-1], TOKENIZER + b" ", TOKENIZER.replace(b"{", b"[", 1)):
+            path.write_bytes(content)
+            with pytest.raises(ConfigError, match="is damaged, and nobody here gives it again"):
+                await obtain_tokenizer(path, expected, joiner, candidates=nobody)
+            assert path.read_bytes() == content
+            await obtain_tokenizer(path, expected, joiner, candidates=somebody)
+            assert path.read_bytes() == TOKENIZER
+        asked = len(server.asked)
+        await obtain_tokenizer(path, expected, joiner, candidates=somebody)
+        assert len(server.asked) == asked
 
     run(main)
 

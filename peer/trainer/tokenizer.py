@@ -83,6 +83,14 @@ def tokenizer_hash(data: bytes) -> str:
     return blake3(data).hexdigest()
 
 
+def has_hash(path: Path, expected: str) -> bool:
+    """Whether a file that can be read is the tokenizer with this hash."""
+    try:
+        return tokenizer_hash(read_file(path)) == expected
+    except ConfigError:
+        return False
+
+
 def read_file(path: Path) -> bytes:
     """Content of a `tokenizer.json`. Raises ConfigError when it is missing or too long."""
     try:
