@@ -146,6 +146,8 @@ def status_text(status: dict[str, Any]) -> str:
         ),
         ("api", f"http://127.0.0.1:{value('http_port', '?')}"),
     ]
+    if value("disk"):
+        rows.insert(3, ("disk", f"{value('disk')}; goes on by itself when that is over"))
     sync = value("sync")
     if sync:
         rows.insert(3, ("sync", _sync_words(sync)))

@@ -150,7 +150,10 @@ def _remote_error(peer: bytes | None, message: str) -> Exception:
 
 
 def _unix_socket() -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:  # no descriptors are left
+        raise P2pdError(f"p2pd cannot be asked: {error}") from error
     connection.setblocking(False)
     return connection
 

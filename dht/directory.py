@@ -228,12 +228,14 @@ class DhtDirectory(Directory):
         return "no known peer answers; trying again" if alone else ""
 
 
-async def save_addresses(book: AddressBook, path: Path) -> None:
-    """Write the recent peers' addresses; a full disk is logged, not raised."""
+async def save_addresses(book: AddressBook, path: Path, *, warn: bool = True) -> bool:
+    """Write the recent peers' addresses; False where that fails, which is logged if `warn`."""
     try:
         await asyncio.to_thread(addresses.save, path, book.to_json())
     except OSError as error:
-        logger.warning("cannot save the known peers: %s", error)
+        logger.log(logging.WARNING if warn else logging.DEBUG, "cannot save the known peers: %s", error)
+        return False
+    return True
 
 
 def bootstrap_book(config: NetworkConfig, path: Path | None) -> AddressBook:

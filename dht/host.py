@@ -6,6 +6,7 @@ and DHT node; handlers, counters, directory table and known addresses outlive it
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,9 @@ _STABLE_S = 60.0
 _PREAMBLE_TIMEOUT_S = 5.0
 _MAX_REFUSALS = 64
 # Channels above a limit that are told so; more at once are just cut.
+_ACCEPT_PAUSE_S = 1.0
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED})
+# What makes accepting a stream fail, and passes.
 _REFRESH_S = 60.0
 # Pause between two looks at our own addresses, and between two saves of the peers' addresses.
 
@@ -171,12 +175,13 @@ class P2PNetwork(Network):
                 task.cancel()
 
     async def _refresh(self, control: Control) -> None:
+        saved = True
         while True:
             await asyncio.sleep(_REFRESH_S)
             with contextlib.suppress(P2pdError, TimeoutError):
                 await self._learn_addresses(control)
             if self._path is not None:
-                await save_addresses(self._book, self._path)
+                saved = await save_addresses(self._book, self._path, warn=saved)
 
     async def _learn_addresses(self, control: Control) -> None:
         key, found = await control.identify()
@@ -222,8 +227,19 @@ class P2PNetwork(Network):
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         assert self._tasks is not None
+        told = False
         while True:
-            connection, _ = await loop.sock_accept(listener)
+            try:
+                connection, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                if error.errno not in _SHORTAGES:
+                    raise P2pdError(f"streams cannot be accepted: {error}") from error
+                if not told:
+                    logger.warning("streams of other peers have to wait: %s", error.strerror)
+                told = True
+                await asyncio.sleep(_ACCEPT_PAUSE_S)  # to try at once would keep a core busy
+                continue
+            told = False
             connection.setblocking(False)
             task = self._tasks.create_task(self._serve(connection), name="channel")
             self._serving.add(task)

@@ -178,7 +178,7 @@ def choose_port(config: NetworkConfig) -> int:
 
 
 def check_port(config: NetworkConfig) -> None:
-    """Raise ConfigError if the configured port is taken or forbidden.
+    """Raise ConfigError if the configured port is taken or forbidden, OSError where no descriptors are left.
 
     p2pd itself would share the port (SO_REUSEPORT) with another p2pd and take half of its connections.
     """
@@ -191,6 +191,8 @@ def check_port(config: NetworkConfig) -> None:
                     probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 probe.bind((host, config.port))
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise
             if error.errno == errno.EADDRINUSE:
                 raise ConfigError(f"port {config.port} is in use: choose another with --port") from error
             if error.errno == errno.EACCES:

@@ -8,6 +8,7 @@ import asyncio
 import hmac
 import os
 import re
+import socket
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -26,6 +27,12 @@ MAX_BODY_BYTES = 64 * 1024
 """Longest body of a request."""
 
 TOKEN_HEADER = "X-Talkoot-Token"
+
+BACKLOG = 128
+"""Connections that wait to be accepted."""
+
+ACCEPT_PAUSE_S = 1.0
+"""Pause after one that could not be accepted."""
 
 STOP_TIMEOUT_S = 2.0
 """How long open requests may take when the server stops."""
@@ -90,19 +97,25 @@ class ApiServer:
         runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=STOP_TIMEOUT_S)
         await runner.setup()
         try:
-            try:
-                await web.TCPSite(runner, "127.0.0.1", self._port).start()
-            except OSError as error:
-                why = os.strerror(error.errno) if error.errno else str(error)
-                raise ConfigError(
-                    f"cannot listen on 127.0.0.1:{self._port}: {why}; choose another --http-port"
-                ) from error
-            port = int(runner.addresses[0][1])
-            self._hosts = frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]"))
-            started(port)
-            await asyncio.get_running_loop().create_future()
+            with self._listening() as listener:
+                port = int(listener.getsockname()[1])
+                self._hosts = frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]"))
+                started(port)
+                assert runner.server is not None
+                await _accept(listener, runner.server)
         finally:
             await runner.cleanup()
+
+    def _listening(self) -> socket.socket:
+        try:
+            listener = socket.create_server(("127.0.0.1", self._port), backlog=BACKLOG)
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise ConfigError(
+                f"cannot listen on 127.0.0.1:{self._port}: {why}; choose another --http-port"
+            ) from error
+        listener.setblocking(False)
+        return listener
 
     def _app(self) -> web.Application:
         app = web.Application(middlewares=[_errors_as_json, self._guard], client_max_size=MAX_BODY_BYTES)
@@ -172,6 +185,23 @@ class ApiServer:
     async def _leave(self, _request: web.Request) -> web.StreamResponse:
         await self._node.leave()
         return _json_response({})
+
+
+async def _accept(listener: socket.socket, server: web.Server) -> None:
+    """Accept connections until cancelled. Where no descriptors are left they wait, and a while passes before
+    the next try: the event loops' own servers try again at once, which keeps a core busy."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            connection, _ = await loop.sock_accept(listener)
+        except OSError:
+            await asyncio.sleep(ACCEPT_PAUSE_S)
+            continue
+        try:
+            connection.setblocking(False)
+            await loop.connect_accepted_socket(server, connection)
+        except OSError:  # it has gone already
+            connection.close()
 
 
 def _state_response(status: dict[str, Any], *, good: bool) -> web.Response:

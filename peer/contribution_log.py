@@ -10,6 +10,7 @@ Bytes of rounds that are over lie on the disk. Calls block on it.
 import logging
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from talkoot.averaging.contribution import (
 from talkoot.averaging.digest import content_hash
 from talkoot.averaging.rotation import contribution_codec
 from talkoot.averaging.rules import Rules
+from talkoot.peer.disk import fault_of
 from talkoot.peer.files import fsync_directory
 
 log = logging.getLogger("talkoot.work")
@@ -105,7 +107,8 @@ class ContributionLog:
     def _forget_bytes(self, entry: Entry) -> None:
         entry.local = None
         if entry.on_disk:
-            self._path(entry).unlink(missing_ok=True)
+            with suppress(OSError):  # `restore` removes what is left
+                self._path(entry).unlink(missing_ok=True)
             entry.on_disk = False
 
     def _path(self, entry: Entry) -> Path:
@@ -114,7 +117,10 @@ class ContributionLog:
     # -- bytes ---------------------------------------------------------------------------------------
 
     def local(self, entry: Entry) -> LocalContribution | None:
-        """A contribution with its bytes, or None when they are gone or damaged."""
+        """A contribution with its bytes, or None when they are gone or damaged.
+
+        Raises OSError for a fault of the disk that may pass.
+        """
         if entry.local is None and entry.on_disk:
             entry.local = self._load(entry)
             if entry.local is None:
@@ -128,6 +134,8 @@ class ContributionLog:
             cut = rules.num_chunks * ENTRY_BYTES
             index = decode_index(memoryview(data)[:cut], header, rules.num_chunks)
         except (OSError, CertificateError) as error:
+            if fault_of(error) is not None:
+                raise
             log.warning("our contribution to round %d cannot be read: %s", header.round, error)
             return None
         chunks = Chunks(rules, contribution_codec(header), memoryview(data)[cut:])
@@ -139,17 +147,23 @@ class ContributionLog:
         return LocalContribution(header, index, chunks)
 
     def put_away(self, entry: Entry, *, synced: bool = False) -> None:
-        """Move a contribution's bytes out of memory; `synced`: durable on return. A full disk loses them."""
+        """Move a contribution's bytes to the disk; `synced`: durable on return. Where that fails they stay in
+        memory."""
         if entry.local is None:
             return
         if not entry.on_disk or synced:
             try:
                 self._write(entry, entry.local, synced)
             except OSError as error:
-                log.warning("our contribution to round %d cannot be kept: %s", entry.header.round, error)
+                log.log(
+                    logging.WARNING if synced else logging.INFO,
+                    "our contribution to round %d cannot be written: %s",
+                    entry.header.round,
+                    error,
+                )
                 entry.on_disk = False
-            else:
-                entry.on_disk = True
+                return
+            entry.on_disk = True
         entry.local = None
 
     def _write(self, entry: Entry, local: LocalContribution, synced: bool) -> None:

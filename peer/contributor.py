@@ -5,12 +5,18 @@ What could not be counted yet is the business of `talkoot.peer.residual`.
 
 import asyncio
 import logging
+import os
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
 import msgspec
+import torch
 
 from talkoot.averaging.contribution import LocalContribution, chunk_error
 from talkoot.averaging.signing import Signer
 from talkoot.compression.codec import CodecError
+from talkoot.peer.disk import KINDS, Disk
 from talkoot.peer.generation import map_file
 from talkoot.peer.holdings import Holdings
 from talkoot.peer.residual import Residual
@@ -22,20 +28,38 @@ from talkoot.peer.uplink import UploadMeter
 
 log = logging.getLogger("talkoot.work")
 
+T = TypeVar("T")
+
+
+async def _asked(request: Callable[[], Awaitable[T]]) -> T:
+    """Ask the trainer; where the disk is why it refuses, that is an OSError."""
+    try:
+        return await request()
+    except TrainerRefused as error:
+        if error.errno in KINDS:
+            raise OSError(error.errno, os.strerror(error.errno)) from error
+        raise
+
 
 class Contributor:
     """Turns local steps into contributions. Methods belong to the event loop; heavy work runs in threads."""
 
     def __init__(
-        self, paths: StateDir, holdings: Holdings, signer: Signer, admission: bytes, uplink: UploadMeter
+        self,
+        paths: StateDir,
+        holdings: Holdings,
+        signer: Signer,
+        admission: bytes,
+        uplink: UploadMeter,
+        disk: Disk,
     ) -> None:
-        """Takes up the residual of an orderly stop. Raises OSError when the disk cannot hold it."""
+        """Call `take_up` next. Raises OSError when the disk cannot hold the residual."""
         self._uplink = uplink
+        self._disk = disk
         self._holdings = holdings
         self._signer = signer
         self._admission = admission
-        self.residual = Residual(paths, holdings.rules)
-        self.residual.follow(holdings.head, holdings.certificate_of)
+        self.residual = Residual(paths, holdings.rules, take_up=False)
         self._books = asyncio.Lock()  # one call of the residual at a time
         self.trainer: Trainer | None = None
         self.progress: Progress | None = None
@@ -46,6 +70,11 @@ class Contributor:
         """Of the last contribution that was encoded."""
         self._settled = asyncio.Event()
         self._settled.set()
+
+    async def take_up(self) -> None:
+        """Go on with the residual of an orderly stop."""
+        await self._disk.run(self.residual.take_up)
+        await self._disk.run(self.residual.follow, self._holdings.head, self._holdings.certificate_of)
 
     async def save(self) -> None:
         """Orderly stop: keep the residual for the next start. Raises OSError."""
@@ -83,32 +112,33 @@ class Contributor:
     async def _encode_once(self) -> LocalContribution | None:
         made = self.residual.made_for(self._holdings.digest)
         if made is not None:
-            return await asyncio.to_thread(self.residual.log.local, made)
+            return await self._disk.run(self.residual.log.local, made)
         if self._holdings.contributed():
             return None
         if self.trainer is None or self.steps * 8 < self._holdings.rules.inner_steps:
             return None
         try:
-            snapshot = await self.trainer.snapshot()
+            snapshot = await self._disk.until_done(partial(_asked, self.trainer.snapshot))
         except (TrainerGone, TrainerRefused) as error:
             log.warning("no contribution: %s", error)
             return None
         self.last_snapshot = snapshot
+        local_P = await self._disk.run(map_file, snapshot.path, self._holdings.rules.numel)
         try:
-            local = await asyncio.to_thread(self._encode, snapshot)
+            local = await asyncio.to_thread(self._encode, snapshot, local_P)
         except CodecError as error:
             log.error("this round's work is thrown away: %s", error)
             return None
         if local is not None:
-            await asyncio.to_thread(self._holdings.remember_contribution)
+            await self._disk.run(self._holdings.remember_contribution)
         return local
 
-    def _encode(self, snapshot: Snapshot) -> LocalContribution | None:
+    def _encode(self, snapshot: Snapshot, local_P: torch.Tensor) -> LocalContribution | None:
         holdings = self._holdings
         voter = self._signer.key in holdings.ledger.voters
         local = self.residual.encode(
             holdings.store.theta,
-            map_file(snapshot.path, holdings.rules.numel),
+            local_P,
             steps=snapshot.steps,
             tokens=snapshot.tokens,
             ledger=holdings.ledger,
@@ -152,7 +182,7 @@ class Contributor:
         async with self._books:
             made = self.residual.made_for(prior)
             holdings = self._holdings
-            await asyncio.to_thread(self.residual.follow, holdings.head, holdings.certificate_of)
+            await self._disk.run(self.residual.follow, holdings.head, holdings.certificate_of)
         return made.counted if made is not None else None
 
     async def follow(self, mode: Mode, evaluate: int) -> Adopted | None:
@@ -160,7 +190,8 @@ class Contributor:
         try:
             if self.trainer is None or not self.training:
                 return None
-            adopted = await self.trainer.adopt(
+            adopt = partial(
+                self.trainer.adopt,
                 self._holdings.theta_path,
                 round=self._holdings.ledger.round,
                 digest=self._holdings.digest.hex(),
@@ -168,6 +199,7 @@ class Contributor:
                 mode=mode,
                 evaluate=evaluate,
             )
+            adopted = await self._disk.until_done(partial(_asked, adopt))
         except (TrainerGone, TrainerRefused) as error:
             log.warning("trainer did not take up round %d: %s", self._holdings.ledger.round, error)
             return None

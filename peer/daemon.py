@@ -5,7 +5,6 @@ it was told to stop at once.
 """
 
 import asyncio
-import errno
 import logging
 import os
 import secrets
@@ -13,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -27,13 +26,15 @@ from talkoot.dht.host import P2PNetwork
 from talkoot.dht.identity import Identity
 from talkoot.peer import admission, invite, logs, status
 from talkoot.peer.api import ApiServer
+from talkoot.peer.disk import KINDS, WORDS, Disk, causes, fault_of
 from talkoot.peer.holdings import number_of
-from talkoot.peer.lives import Lives, causes
+from talkoot.peer.lives import LOOK_S, Lives
 from talkoot.peer.membership import membership_of
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.node import Membership, Node
 from talkoot.peer.options import RunOptions
 from talkoot.peer.statedir import StateDir
+from talkoot.peer.store import OuterStore
 from talkoot.peer.swarming import NodeFailed
 from talkoot.peer.watch import LoopWatch, MemoryWatch
 
@@ -48,21 +49,16 @@ STOPPED_AT_ONCE = 130
 AT_ONCE_S = 3.0
 """How long the end may take after the second Ctrl-C."""
 
-_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
-"""Errors of the disk that no line of code is to blame for."""
-
 
 def run(options: RunOptions) -> int:
     """Run the daemon until it is stopped; returns the exit code. Raises ConfigError before it has begun."""
     paths = StateDir(options.state_dir)
-    paths.prepare()
     metrics = Metrics()
     logs.configure(sys.stderr, verbose=options.verbose, count=metrics.log_messages.inc)
     torch.set_num_threads(1)  # heavy work is split over worker threads; the cores belong to the trainer
-    with _interruptible(), paths.lock():
+    with _interruptible(), ExitStack() as held:
         try:
-            identity = Identity.load_or_create(paths.key_file)
-            membership = membership_of(options, paths, identity)
+            identity, membership = _when_the_disk_lets_us(options, paths, held)
             uvloop.run(_serve(options, paths, identity, membership, metrics))
         except (KeyboardInterrupt, asyncio.CancelledError):
             return STOPPED_AT_ONCE
@@ -74,6 +70,33 @@ def run(options: RunOptions) -> int:
     return 0
 
 
+def _when_the_disk_lets_us(
+    options: RunOptions, paths: StateDir, held: ExitStack
+) -> tuple[Identity, Membership]:
+    """Lock the state directory until `held` ends, and read or write what a start needs.
+
+    Where it holds a state, a fault of the disk that may pass is waited for. Raises ConfigError.
+    """
+    told = ""
+    while True:
+        with ExitStack() as until_ready:
+            try:
+                paths.prepare()
+                until_ready.enter_context(paths.lock())
+                identity = Identity.load_or_create(paths.key_file)
+                membership = membership_of(options, paths, identity)
+                held.push(until_ready.pop_all())
+                return identity, membership
+            except (ConfigError, OSError) as error:
+                kind = fault_of(error)
+                if kind is None or not OuterStore.exists(paths.outer):
+                    raise
+                if kind != told:
+                    log.warning("%s: waiting until that is over (%s)", WORDS[kind], error)
+                told = kind
+        time.sleep(LOOK_S)
+
+
 def _explain(error: Exception, paths: StateDir) -> str:
     """Why the daemon ended, in one line. Raises the operator's errors; logs what nobody foresaw."""
     reasons = list(causes(error))
@@ -83,7 +106,7 @@ def _explain(error: Exception, paths: StateDir) -> str:
     for cause in reasons:
         if isinstance(cause, NodeFailed):
             return str(cause)
-        if isinstance(cause, OSError) and cause.errno in _DISK_ERRORS:
+        if isinstance(cause, OSError) and cause.errno in KINDS:
             return f"cannot write to {cause.filename or paths.path}: {cause.strerror}"
     log.error("this should not have happened", exc_info=error)
     return f"ended by a fault of its own ({type(reasons[0]).__name__}: {reasons[0]}); the log has it in full"
@@ -156,7 +179,7 @@ def make_invite(node: Node) -> str:
     Raises ValueError while there is nothing to join, or no address to give.
     """
     if node.state == "paused" and node.reason == "disk":
-        raise ValueError("this peer is paused: its disk is full")
+        raise ValueError(f"this peer is paused: {WORDS.get(node.disk.fault or '', 'its disk fails')}")
     if node.manifest is None or node.holdings is None or not node.network.addresses:
         raise ValueError("this peer is not in the swarm yet: try again in a moment")
     swarm = node.membership.swarm
@@ -191,10 +214,12 @@ async def _serve(
     view = _View(lives)
     api = ApiServer(view, port=options.http_port, token=secrets.token_urlsafe(32))
 
-    def api_started(port: int) -> None:
-        view.http_port = port
-        api.set_token(paths.announce_api(port))
+    api_started = asyncio.get_running_loop().create_future()
+
+    async def announce_api() -> None:
+        view.http_port = port = await api_started
         log.info("talkoot %s, peer %s, http://127.0.0.1:%d/", version("talkoot"), identity.peer_id, port)
+        api.set_token(await Disk(paths.path).run(paths.announce_api, port))
 
     memory = MemoryWatch(
         metrics,
@@ -203,7 +228,8 @@ async def _serve(
     _handle_signals(lives)
     async with asyncio.TaskGroup() as group:
         helpers = [
-            group.create_task(api.run(started=api_started)),
+            group.create_task(api.run(started=api_started.set_result)),
+            group.create_task(announce_api()),
             group.create_task(LoopWatch(metrics).run()),
             group.create_task(memory.run()),
         ]

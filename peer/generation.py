@@ -17,6 +17,8 @@ THETA = "theta.f32"
 MOMENTUM = "momentum.f32"
 FILES = (THETA, MOMENTUM)
 
+_REWRITE_BYTES = 1 << 20
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Generation:
@@ -70,6 +72,13 @@ class Generation:
             with (self.path / name).open("r+b") as file:
                 os.fsync(file.fileno())
         hook("vectors durable")
+
+    def rewrite(self) -> None:
+        """Write every byte again, so that the next `sync` has all of it to do. Raises OSError."""
+        for name, mapped in zip(FILES, self.maps, strict=True):
+            with (self.path / name).open("r+b") as file:
+                for start in range(0, len(mapped), _REWRITE_BYTES):
+                    file.write(mapped[start : start + _REWRITE_BYTES])
 
     def release(self) -> None:
         """Give resident pages back to the system; files and tensors keep their content."""

@@ -6,6 +6,7 @@ time.
 
 import logging
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -63,7 +64,8 @@ class Holdings:
         self.rules = rules
         self.keep = keep or State()
         self.journal = Journal(paths.journal)
-        self.log = CertLog(paths.round_log)
+        until_open = ExitStack()
+        self.log = until_open.enter_context(CertLog(paths.round_log))
         if self.log.cut_bytes:
             log.warning("%s: the last %d bytes were damaged and are gone", self.log.path, self.log.cut_bytes)
         self.head: Certificate
@@ -82,8 +84,10 @@ class Holdings:
         """What SNAPSHOT named when its vectors did not have their digest."""
         self._snapshot_asked = -1
         """Our number of rounds when somebody last asked for the snapshot."""
-        self._load(hash_state(store.theta, store.momentum, store.head.ledger))
-        self._keep_snapshot()
+        with until_open:
+            self._load(hash_state(store.theta, store.momentum, store.head.ledger))
+            self._keep_snapshot()
+            until_open.pop_all()
 
     def _load(self, tree: StateTree) -> None:
         head = self.store.head
@@ -144,7 +148,11 @@ class Holdings:
         return tree.digest
 
     def commit(self, certificate: Certificate, ledger: Ledger) -> None:
-        """Make the staged state the outer state. Raises OSError; then the head is what it was."""
+        """Make the staged state the outer state.
+
+        Raises OSError: call it again with the same arguments, which may do nothing but log what is committed.
+        Raises StoreCorruptError as `OuterStore.commit` does.
+        """
         assert self._staged is not None
         assert self._staged.tree.digest == certificate.value.digest
         self._install(self._staged, certificate, ledger)
@@ -163,6 +171,10 @@ class Holdings:
         self.head, self.ledger, self._current = certificate, ledger, staged
         self._staged = None
         self._keep_snapshot()
+
+    def is_whole(self) -> bool:
+        """Whether the outer state, read again, still has its digest."""
+        return self.store.compute_digest() == self.digest
 
     def stage_download(self) -> Generation:
         """Room for another state."""

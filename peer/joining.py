@@ -15,6 +15,7 @@ from talkoot.dht.network import Network
 from talkoot.peer import clock, unfinished
 from talkoot.peer.catchup import WRONG_RECORDS, CatchUp
 from talkoot.peer.choice import Choice
+from talkoot.peer.disk import Disk
 from talkoot.peer.downloading import Downloader, Job, fetch_tree
 from talkoot.peer.fetching import Incomplete
 from talkoot.peer.generation import Generation
@@ -71,8 +72,17 @@ async def _nothing() -> None:
 class Joiner:
     """Fetches manifest and state from peers. Keeps track of who gave wrong answers."""
 
-    def __init__(self, network: Network, swarm: bytes, paths: StateDir, anchor: Anchor | None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        swarm: bytes,
+        paths: StateDir,
+        anchor: Anchor | None,
+        *,
+        disk: Disk | None = None,
+    ) -> None:
         """`anchor` is the invite's; without it trust starts at the founders that the manifest lists."""
+        self._disk = disk or Disk(paths.path)
         self._network = network
         self._swarm = swarm
         self._paths = paths
@@ -154,7 +164,7 @@ class Joiner:
 
         It may be a snapshot: catch up afterwards.
         """
-        store = await asyncio.to_thread(OuterStore.prepare, self._paths.outer, rules.numel)
+        store = await self._disk.run(OuterStore.prepare, self._paths.outer, rules.numel)
         return await self._fill(store, peers, rules, founders)
 
     async def repair(
@@ -164,8 +174,8 @@ class Joiner:
 
         Until that is complete the directory stays as it is, apart from chunks that were put right.
         """
-        remains = await asyncio.to_thread(remains_of, self._paths)
-        store = await asyncio.to_thread(OuterStore.salvage, self._paths.outer, rules.numel)
+        remains = await self._disk.run(remains_of, self._paths)
+        store = await self._disk.run(OuterStore.salvage, self._paths.outer, rules.numel)
         return await self._fill(store, peers, rules, founders, ours=remains.final, damaged=remains.head)
 
     async def _fill(
@@ -188,7 +198,7 @@ class Joiner:
                 name = before[1]
             else:
                 name = "b" if damaged is not None and damaged.generation == "a" else "a"
-            return await asyncio.to_thread(store.stage_generation, name)
+            return await self._disk.run(store.stage_generation, name)
 
         job = Job(
             numel=rules.numel,
@@ -203,7 +213,7 @@ class Joiner:
         fetched = await self._downloader.fetch(usable, job)
         if fetched is None:
             return None
-        return await asyncio.to_thread(
+        return await self._disk.run(
             install, self._paths, store, fetched.staged, fetched.tree, fetched.branch, rules, self.keep
         )
 
@@ -229,7 +239,7 @@ class Joiner:
 
         async def stage(_target: Target) -> Generation:
             await begin()
-            return await asyncio.to_thread(holdings.stage_download)
+            return await self._disk.run(holdings.stage_download)
 
         def prefer(branch: Branch) -> str | None:
             wanted, reason = prefers(holdings, branch)
@@ -256,7 +266,7 @@ class Joiner:
             return None
         branch, chain = fetched.branch, list(fetched.branch.chain)
         ours, theirs = await asyncio.to_thread(ways_apart, holdings, branch)
-        await asyncio.to_thread(
+        await self._disk.run(
             holdings.install_download, fetched.staged, fetched.tree, branch.head, branch.ledger, chain
         )
         unfinished.end(holdings.store.path)
@@ -326,11 +336,11 @@ class Joiner:
         await begin()
         progress = self._downloader.progress = SyncProgress()
         try:
-            staged = await asyncio.to_thread(holdings.stage_download)
+            staged = await self._disk.run(holdings.stage_download)
             if not await catch_up.replay(staged, progress):
                 return None
             branch = replace(branch, ledger=catch_up.ledger)
-            await asyncio.to_thread(holdings.install_held, branch.head, branch.ledger, list(branch.chain))
+            await self._disk.run(holdings.install_held, branch.head, branch.ledger, list(branch.chain))
         finally:
             self._downloader.progress = None
         return Installed(branch=branch, missed=choice.rounds, left=0, choice=choice)
@@ -347,7 +357,7 @@ class Joiner:
             except Incomplete:
                 return False
             own = holdings.staged
-            staged = await asyncio.to_thread(holdings.stage_download)
+            staged = await self._disk.run(holdings.stage_download)
             if own is not None and own[0] is not staged:
                 own = None
             if not await self._downloader.complete([client for client, _ in sources], staged, tree, own):

@@ -6,6 +6,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from talkoot.dht.records import PeerRecord
+from talkoot.peer.contributor import Contributor
+from talkoot.peer.disk import WORDS
 
 if TYPE_CHECKING:
     from talkoot.peer.node import Node
@@ -14,6 +16,9 @@ log = logging.getLogger("talkoot.node")
 
 STOP_S = 30.0
 """How long an orderly stop waits for the running round, and for the trainer to save."""
+
+SAVE_S = 2.0
+"""How long it waits for a disk that refuses."""
 
 LOOK_S = 1.0
 """Before and between two looks at whether an archivist has our state; who stops with us says so by then."""
@@ -34,14 +39,23 @@ async def leave(node: "Node") -> None:
     if node.trainer is not None:
         await node.trainer.stop(save=True, timeout_s=STOP_S)
     if contributor is not None:
-        with suppress(OSError):
-            await contributor.save()
+        await _save(node, contributor)
     with suppress(TimeoutError):
         async with asyncio.timeout(3.0):
             await node.publish()
     with suppress(TimeoutError):
         async with asyncio.timeout(HAND_OVER_S):
             await _hand_over(node)
+
+
+async def _save(node: "Node", contributor: Contributor) -> None:
+    """Keep what no round has counted yet, if the disk takes it."""
+    try:
+        async with asyncio.timeout(None if node.disk.fault is None else SAVE_S):
+            await contributor.save()
+    except (OSError, TimeoutError) as error:
+        words = getattr(error, "strerror", None) or WORDS.get(node.disk.fault or "", "it takes too long")
+        log.warning("what no round has counted yet cannot be saved, and is lost: %s", words)
 
 
 async def _hand_over(node: "Node") -> None:

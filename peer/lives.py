@@ -1,31 +1,27 @@
-"""A node's lives in one process: when a full disk has ended one, the next begins as soon as there is room.
+"""A node's lives in one process: when a disk that fails has ended one, the next begins once it takes writes.
 
-What was committed is on the disk, so a new life is a restart without the seconds that loading the program
-takes. Until then the trainer is stopped and its memory free, and the node shows `paused: disk`.
+A running node waits for its disk by itself (`talkoot.peer.disk`). This is for what it cannot wait for in
+place: a start, or a state that the disk has lost. What was committed is on the disk, so a new life is a
+restart without the seconds that loading the program takes. Until then the node shows `paused: disk`.
 """
 
 import asyncio
-import errno
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 from talkoot.peer import clock
+from talkoot.peer.disk import causes, fault_of, takes_writes
 from talkoot.peer.node import Node
-from talkoot.peer.swarming import DiskFull, NodeFailed
+from talkoot.peer.swarming import DiskFailed
 
 log = logging.getLogger("talkoot.node")
 
-ROOM_BYTES = 4 << 20
-"""Free space from which on a node goes on: the trainer's and the store's big files have theirs already."""
-
 LOOK_S = 2.0
-"""Pause between two looks at the free space, and before the next life."""
+"""Pause between two looks at the disk, and before the next life."""
 
 SHORT_S = 60.0
-"""A life that ends sooner doubles the pause, up to this: free space does not show a quota."""
-
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""A life that ends sooner doubles the pause, up to this: a small file that is written does not show all."""
 
 
 class Lives:
@@ -40,54 +36,45 @@ class Lives:
     async def run(self) -> None:
         """Until the node is told to stop, or fails for another reason. Raises what `Node.run` does."""
         while not await self._live():
-            await self._until_room()
+            await self._until_well()
             if self.node.stopping.is_set():
                 return
             before, self.node = self.node, self._make()
             self.node.go_on_from(before)
 
     async def _live(self) -> bool:
-        """One life; False if a full disk has ended it."""
+        """One life; False if its disk has ended it."""
         node, began = self.node, clock.now()
         try:
             await node.run()
-        except (NodeFailed, OSError, ExceptionGroup) as error:
-            if node.holdings is None or not disk_is_full(error):  # a disk too small to begin with is told
+        except Exception as error:
+            kind = disk_fault(error)
+            if kind is None:
                 raise
-            log.warning("the disk of %s is full: paused until there is room", node.paths.path)
+            log.info("this life has ended: %s", next(iter(causes(error))))
             short = clock.now() - began < SHORT_S
             self._pause_s = min(2 * self._pause_s, SHORT_S) if short else LOOK_S
+            node.pause(kind, error)
             return False
         finally:
             if node.holdings is not None:
                 node.holdings.close()
         return True
 
-    async def _until_room(self) -> None:
+    async def _until_well(self) -> None:
         node = self.node
-        node.pause("disk")
         pause_s = self._pause_s
         while not node.stopping.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await node.stopping.wait()
-            if node.paths.free_bytes() >= ROOM_BYTES:
+            if await asyncio.to_thread(takes_writes, node.paths.path):
                 return
             pause_s = LOOK_S
 
 
-def disk_is_full(error: BaseException) -> bool:
-    """Whether a full disk is among the reasons."""
-    return any(
-        isinstance(cause, DiskFull) or (isinstance(cause, OSError) and cause.errno in FULL)
-        for cause in causes(error)
+def disk_fault(error: BaseException) -> str | None:
+    """The kind of disk fault that ended a life, if it was one."""
+    return fault_of(error) or (
+        "io" if any(isinstance(cause, DiskFailed) for cause in causes(error)) else None
     )
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """What is inside of groups."""
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from causes(inner)
-    else:
-        yield error

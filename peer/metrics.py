@@ -26,6 +26,7 @@ from talkoot.dht.errors import REASONS
 from talkoot.dht.network import Events, Traffic
 from talkoot.peer.choice import REASONS as CATCH_UP_REASONS
 from talkoot.peer.choice import Choice
+from talkoot.peer.disk import WORDS as DISK_FAULTS
 from talkoot.peer.metric_labels import FollowedCounter, LabelledCounter
 from talkoot.peer.serving import Gate
 from talkoot.peer.sync_progress import SyncProgress
@@ -84,6 +85,9 @@ class Metrics:
         self.log_messages = self._labelled("log_messages", "Log lines written.", "level", LEVELS)
         self.restarts = self._labelled(
             "restarts", "Parts that died and were started again.", "part", (*PARTS[1:], "directory")
+        )
+        self.disk_faults = self._labelled(
+            "disk_faults", "Times the node was paused by its disk.", "reason", tuple(DISK_FAULTS)
         )
         memory = self._gauge("memory_bytes", "Resident memory of the node's processes.", ("part",))
         self.memory = {name: memory.labels(name) for name in PARTS}

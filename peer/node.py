@@ -6,8 +6,10 @@ ends with it.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,6 +25,7 @@ from talkoot.peer import clock, trust, uplink
 from talkoot.peer.announcement import record_of
 from talkoot.peer.checkpoints import Checkpoints, policy_of
 from talkoot.peer.contributor import Contributor
+from talkoot.peer.disk import KINDS, WORDS, Disk
 from talkoot.peer.founding import TOKENIZER_FILE
 from talkoot.peer.holdings import Holdings
 from talkoot.peer.invite import Anchor
@@ -50,6 +53,9 @@ from talkoot.peer.transfer import StateServer
 from talkoot.peer.uplink import UploadMeter
 
 log = logging.getLogger("talkoot.node")
+
+WARN_S = 60.0
+"""A disk that refuses again within this time is no news."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,18 +103,23 @@ class Node:
         self._make_rules = make_rules
         self._on_head = on_head
         self.state, self.reason = "starting", ""
+        self._meant = self.state, self.reason
+        """What the state is but for a disk that refuses."""
+        self._warned_s = -math.inf
         self.started_s = clock.now()
         self.swarming: Swarming | None = None
         self.contributor: Contributor | None = None
         self.trainer: Trainer | None = None
         self.holdings: Holdings | None = None
         self.checkpoints: Checkpoints | None = None
-        self.joiner = Joiner(network, membership.swarm, paths, membership.anchor)
+        self.disk = Disk(paths.path, self._disk_changed)
+        self.joiner = Joiner(network, membership.swarm, paths, membership.anchor, disk=self.disk)
         self.joiner.tell(metrics.follow_download)
         self.steps_before = self.tokens_before = 0
         self.stopping = asyncio.Event()
         self._news = asyncio.Event()
         """Set when the others' announcements were read, and by a new outer state."""
+        self._announce_now = asyncio.Event()
         self.runner = Runner()
         self.links = Links(
             network,
@@ -145,6 +156,8 @@ class Node:
                 await self._begin(group)
         except* _Finished:
             pass
+        finally:
+            self._group = None
 
     async def _begin(self, group: asyncio.TaskGroup) -> None:
         """Obtain what is missing, then start training and rounds."""
@@ -165,12 +178,20 @@ class Node:
             candidates=self._candidates,
             key=self.identity.key,
             expects_others=bool(self.membership.bootstrap),
+            disk=self.disk,
             caught_up=self.metrics.caught_up,
         )
         self.holdings = holdings = obtained.holdings
-        self.contributor = await asyncio.to_thread(
-            Contributor, self.paths, holdings, self.identity, self.membership.admission, self.links.upload
+        self.contributor = await self.disk.run(
+            Contributor,
+            self.paths,
+            holdings,
+            self.identity,
+            self.membership.admission,
+            self.links.upload,
+            self.disk,
         )
+        await self.contributor.take_up()
         self.swarming = Swarming(
             manifest,
             rules,
@@ -182,6 +203,7 @@ class Node:
             holdings=holdings,
             contributor=self.contributor,
             metrics=self.metrics,
+            disk=self.disk,
             role=self.options.role,
             on_head=self._head,
         )
@@ -213,6 +235,7 @@ class Node:
         self._enter("starting", "loading the model and data")
         spec = trainer_spec(manifest, self.options, self.paths, self.identity.key, self.membership.data_base)
         self.contributor.trainer = self.trainer = self._make_trainer(spec, self._trainer_event)
+        self.trainer.hold(self.disk.fault is not None)
         group.create_task(self.trainer.run())
 
     async def _until_stopped(self) -> None:
@@ -222,15 +245,39 @@ class Node:
         raise _Finished
 
     def _enter(self, state: str, reason: str) -> None:
+        self._meant = state, reason
+        if self.disk.fault is not None and state != "draining":
+            state, reason = "paused", "disk"
         if (state, reason) != (self.state, self.reason):
             self.state, self.reason = state, reason
             self.metrics.state(state)
             log.info("%s%s", state, f": {reason}" if reason else "")
 
-    def pause(self, reason: str) -> None:
-        """Show that nothing is done for now, and why. Of a node that does not run any more."""
+    def _disk_changed(self, kind: str | None) -> None:
+        """The disk refuses what cannot wait (see `talkoot.peer.disk`), or takes it again."""
+        if kind is not None:
+            self.metrics.disk_faults.inc(kind)
+            recent = clock.now() - self._warned_s < WARN_S
+            log.log(
+                logging.INFO if recent else logging.WARNING,
+                "%s (%s): paused until that is over; nothing is lost",
+                WORDS[kind],
+                self.paths.path,
+            )
+            self._warned_s = clock.now()
+        self._enter(*self._meant)
+        if self._group is None:
+            return
+        if self.trainer is not None:
+            self.trainer.hold(kind is not None)
+        if self.swarming is not None:
+            self.swarming.hold(kind is not None)
+        self._announce_now.set()
+
+    def pause(self, kind: str, why: Exception) -> None:
+        """Show that the disk has ended this life, which is over."""
         self._end_of_trainer_life()
-        self._enter("paused", reason)
+        self.disk.refused(self, kind, why)
 
     def go_on_from(self, before: "Node") -> None:
         """Count on from where a node that ran in the same process has ended."""
@@ -296,7 +343,11 @@ class Node:
         expected = manifest.data.tokenizer_hash
         if expected:
             await obtain_tokenizer(
-                self.paths.path / TOKENIZER_FILE, expected, self.joiner, candidates=self._candidates
+                self.paths.path / TOKENIZER_FILE,
+                expected,
+                self.joiner,
+                candidates=self._candidates,
+                disk=self.disk,
             )
 
     def _tokenizer(self) -> bytes | None:
@@ -327,15 +378,20 @@ class Node:
                 if event.notice:
                     log.info("%s", event.notice)
                 self.contributor.ready = event
+                self.disk.accepted("trainer")
                 self.metrics.build(backend=event.device, protocol=PROTOCOL_VERSION)
                 self._group.create_task(self._start_training())
             case Progress():
                 self._count(event)
-            case Crashed(reason=reason):
+            case Crashed(reason=reason, errno=code):
                 self._end_of_trainer_life()
                 self.metrics.restarts.inc("trainer")
                 self._enter("starting", "trainer restarts")
-                log.warning("trainer crashed: %s", reason)
+                if code in KINDS:
+                    self.disk.refused("trainer", KINDS[code], reason)
+                else:
+                    self.disk.accepted("trainer")
+                    log.warning("trainer crashed: %s", reason)
             case Failed(reason=reason):
                 assert self.swarming is not None
                 self.swarming.fail(reason)
@@ -405,7 +461,10 @@ class Node:
             self.metrics.follow_serving(self.gate)
             if self._uplink.is_stale:
                 await asyncio.to_thread(self._uplink.write)
-            await asyncio.sleep(pause_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._announce_now.wait()
+            self._announce_now.clear()
 
     def _partners(self) -> frozenset[bytes]:
         """Peers to stay connected to: those that take part in rounds, if we do. Others ask for states."""

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from talkoot.averaging.rules import Rules
@@ -12,6 +13,7 @@ from talkoot.dht.errors import ConfigError
 from talkoot.peer import clock, trust
 from talkoot.peer.certlog import LogCorruptError
 from talkoot.peer.choice import Choice
+from talkoot.peer.disk import Disk
 from talkoot.peer.files import atomic_write
 from talkoot.peer.formats import require_formats
 from talkoot.peer.head import StoreCorruptError
@@ -59,6 +61,7 @@ async def obtain_state(
     candidates: Candidates,
     key: bytes,
     expects_others: bool,
+    disk: Disk,
     caught_up: Callable[[Choice], None],
 ) -> Obtained:
     """`anchor` is the invite's, `key` ours; `expects_others`: we were told of peers.
@@ -69,18 +72,18 @@ async def obtain_state(
     joiner.keep, joiner.replays = manifest.state, replayable_rounds(manifest)
     if not OuterStore.exists(paths.outer):
         paths.require_free(OuterStore.unallocated_bytes(paths.outer, rules.numel) + 4 * rules.numel)
-        first = await _first(joiner, rules, candidates)
+        first = await _first(joiner, rules, candidates, disk)
         await _keep_up(joiner, first, manifest, candidates, caught_up)
-        await asyncio.to_thread(first.journal.begin)
+        await disk.run(first.journal.begin)
         return Obtained(first, first=True)
     try:
-        holdings = await asyncio.to_thread(open_holdings, paths, rules, manifest.state)
+        holdings = await disk.run(open_holdings, paths, rules, manifest.state)
     except OSError as error:
         raise NodeFailed(f"cannot open the state in {paths.path}: {error.strerror}") from error
     except (ValueError, StoreCorruptError, LogCorruptError) as error:
         met = expects_others or paths.peers_file.exists()
         met = met and trust.remains_are_recent(manifest, paths.outer, anchor, time.time())
-        repaired = await _repair(joiner, rules, candidates, error) if met else None
+        repaired = await _repair(joiner, rules, candidates, disk, error) if met else None
         if repaired is None:
             raise ConfigError(
                 f"the state in {paths.path} cannot be used: {error}; move {paths.outer} and "
@@ -95,7 +98,9 @@ async def obtain_state(
     return Obtained(holdings, first=False)
 
 
-async def obtain_tokenizer(path: Path, expected: str, joiner: Joiner, *, candidates: Candidates) -> None:
+async def obtain_tokenizer(
+    path: Path, expected: str, joiner: Joiner, *, candidates: Candidates, disk: Disk
+) -> None:
     """Have the swarm's tokenizer file, with the hash that the manifest names, at `path`.
 
     Raises ConfigError, NodeFailed, OSError.
@@ -112,14 +117,15 @@ async def obtain_tokenizer(path: Path, expected: str, joiner: Joiner, *, candida
         )
     if data is None:
         raise NodeFailed("no peer could give the swarm's tokenizer")
-    await asyncio.to_thread(atomic_write, path, data)
+    await disk.run(atomic_write, path, data)
 
 
-async def _first(joiner: Joiner, rules: Rules, candidates: Candidates) -> Holdings:
+async def _first(joiner: Joiner, rules: Rules, candidates: Candidates, disk: Disk) -> Holdings:
     """A newcomer's."""
     deadline = clock.now() + FIRST_CONTACT_S
     while True:
-        first = await joiner.first_state(await candidates(), rules, rules.founders)
+        fetch = partial(joiner.first_state, await candidates(), rules, rules.founders)
+        first = await disk.until_done(fetch)
         if first is not None:
             return first
         if clock.now() > deadline:
@@ -127,12 +133,14 @@ async def _first(joiner: Joiner, rules: Rules, candidates: Candidates) -> Holdin
         await asyncio.sleep(RETRY_PAUSE_S)
 
 
-async def _repair(joiner: Joiner, rules: Rules, candidates: Candidates, damage: Exception) -> Holdings | None:
+async def _repair(
+    joiner: Joiner, rules: Rules, candidates: Candidates, disk: Disk, damage: Exception
+) -> Holdings | None:
     """What is damaged is fetched from the others; None if nobody gives it."""
     log.warning("the state on disk is damaged (%s): asking the others for what is wrong with it", damage)
     deadline = clock.now() + FIRST_CONTACT_S
     while clock.now() < deadline:
-        repaired = await joiner.repair(await candidates(), rules, rules.founders)
+        repaired = await disk.until_done(partial(joiner.repair, await candidates(), rules, rules.founders))
         if repaired is not None:
             log.info("the state is whole again, at round %d", repaired.ledger.round)
             return repaired

@@ -48,8 +48,8 @@ log = logging.getLogger("talkoot.work")
 class Residual:
     """The books of one peer. See the module."""
 
-    def __init__(self, paths: StateDir, rules: Rules) -> None:
-        """Takes up what an orderly stop left. Raises OSError when the disk cannot hold it."""
+    def __init__(self, paths: StateDir, rules: Rules, *, take_up: bool = True) -> None:
+        """`take_up`: with what an orderly stop left. Raises OSError when the disk cannot hold it."""
         self._rules = rules
         self._note_file = paths.path / residual_note.NAME
         self._file = paths.path / "residual.f32"
@@ -59,7 +59,10 @@ class Residual:
         self.log = ContributionLog(paths.path / "contributions", rules)
         self._latest: Entry | None = None
         """The contribution that was made of all of `carry_P`, as long as nothing else has changed it."""
-        self._take_up()
+        self._left: list[_Note | None] = []
+        """The note of an orderly stop, once it was looked for."""
+        if take_up:
+            self.take_up()
 
     # -- making --------------------------------------------------------------------------------------
 
@@ -153,17 +156,18 @@ class Residual:
         self.log.trim(certificate_of)
 
     def _turn(self, entry: Entry) -> None:
-        """The entry is counted now, and was not; or the other way round."""
+        """The entry is counted now, and was not; or the other way round. On OSError nothing has changed."""
+        whole = self._latest is entry
+        at_once = not entry.counted and whole and not self._rules.feeds_back(entry.header.codec)
+        local = self.log.local(entry) if entry.live and not at_once else None
         entry.counted = not entry.counted
         if not entry.live:
             return
-        whole = self._latest is entry
         self._latest = None
-        if entry.counted and whole and not self._rules.feeds_back(entry.header.codec):
+        if at_once:
             self.carry_P.zero_()
             self.rounds = self.tokens = 0
             return
-        local = self.log.local(entry)
         if local is None:
             self._turn_without_bytes(entry)
             return
@@ -206,8 +210,12 @@ class Residual:
         note = Note(self.rounds, self.tokens, entries, self.log.dropped, carry)
         residual_note.write(self._note_file, note)
 
-    def _take_up(self) -> None:
-        note = residual_note.take(self._note_file, self.carry_P)
+    def take_up(self) -> None:
+        """Go on with what an orderly stop left, before anything else. Raises OSError: then call it again."""
+        if not self._left:
+            self._left = [residual_note.read(self._note_file, self.carry_P)]
+        residual_note.remove(self._note_file)
+        note = self._left[0]
         if note is None:
             self.carry_P.zero_()
             self.log.restore([], None)

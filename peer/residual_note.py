@@ -52,11 +52,8 @@ def write(path: Path, note: Note) -> None:
     atomic_write(path, MAGIC + _checksum(body) + body)
 
 
-def take(path: Path, carry_P: torch.Tensor) -> Note | None:
-    """Read the note and remove it, durably: it must not come back once the vector has changed.
-
-    None where there is none, and where note or vector are damaged. Raises OSError.
-    """
+def read(path: Path, carry_P: torch.Tensor) -> Note | None:
+    """The note; None where there is none, and where note or vector are damaged. Raises OSError."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -64,10 +61,14 @@ def take(path: Path, carry_P: torch.Tensor) -> Note | None:
     note = _decoded(data)
     if note is None or note.carry != hash_of(carry_P):
         log.warning("%s or its vector is damaged; what was carried over is lost", path)
-        note = None
-    path.unlink()
-    fsync_directory(path.parent)
+        return None
     return note
+
+
+def remove(path: Path) -> None:
+    """Remove the note, durably: it must not come back once the vector has changed. Raises OSError."""
+    path.unlink(missing_ok=True)
+    fsync_directory(path.parent)
 
 
 def _decoded(data: bytes) -> Note | None:

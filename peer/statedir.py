@@ -104,12 +104,13 @@ class StateDir:
             raise ConfigError(f"cannot lock {self.path}: {error.strerror}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         except OSError as error:
             holder = os.pread(descriptor, 20, 0)
             os.close(descriptor)
             raise ConfigError(self._cannot_lock(error, holder)) from error
+        with suppress(OSError):  # a full disk: the lock holds all the same, and is nobody's by name
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         return descriptor
 
     def _cannot_lock(self, error: OSError, holder: bytes) -> str:

@@ -4,13 +4,16 @@ import math
 from importlib.metadata import version
 from typing import Any
 
-import psutil
-
 from talkoot.dht.identity import peer_id_of
 from talkoot.peer import clock
+from talkoot.peer.disk import WORDS
 from talkoot.peer.manifest import PROTOCOL_VERSION
 from talkoot.peer.node import Node
 from talkoot.peer.sync_progress import SyncProgress
+from talkoot.peer.watch import resident_bytes
+
+_VERSION = version("talkoot")
+"""Looked up once: every time would open files."""
 
 
 def status(node: Node, http_port: int) -> dict[str, Any]:
@@ -21,7 +24,7 @@ def status(node: Node, http_port: int) -> dict[str, Any]:
 def _who(node: Node, http_port: int) -> dict[str, Any]:
     manifest, progress = node.manifest, node.joiner.progress
     return {
-        "version": version("talkoot"),
+        "version": _VERSION,
         "protocol": PROTOCOL_VERSION,
         "peer_id": node.identity.peer_id,
         "swarm_id": node.membership.swarm.hex(),
@@ -30,11 +33,12 @@ def _who(node: Node, http_port: int) -> dict[str, Any]:
         "role": node.swarming.role if node.swarming else None,
         "state": node.state_now,
         "reason": node.reason,
+        "disk": WORDS[node.disk.fault] if node.disk.fault is not None else None,
         "addresses": list(node.network.addresses),
         "state_dir": str(node.paths.path),
         "http_port": http_port,
         "uptime_s": round(clock.now() - node.started_s, 3),
-        "memory_bytes": psutil.Process().memory_info().rss,
+        "memory_bytes": resident_bytes(),
         "warning": node.network.events.warning,
         "sync": None if progress is None else _sync(progress),
     }

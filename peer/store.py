@@ -53,6 +53,7 @@ class OuterStore:
         self._snapshot: Head | None = None
         self._on_disk_is_certain = {HEAD: True, SNAPSHOT: True}
         self._staged = ""
+        self._sync_failed = False
         self._generations = {
             name: Generation.map(path / name, numel)
             for name in GENERATIONS
@@ -204,6 +205,7 @@ class OuterStore:
         staged = self._free()
         staged.allocate()
         self._staged = staged.path.name
+        self._sync_failed = False
         return staged
 
     def stage_generation(self, name: str) -> Generation:
@@ -251,19 +253,35 @@ class OuterStore:
     ) -> None:
         """Make the staged generation the head.
 
-        `digest` must be that of the staged vectors and `ledger`; it is not recomputed. Raises OSError, and
-        the head is the old one: commit the same content again, or call `stage` before writing other content.
+        `digest` must be that of the staged vectors and `ledger`; it is recomputed only where a try before
+        failed. Raises OSError, and the head is the old one: commit the same content again, or call `stage`
+        before writing other content. Raises StoreCorruptError where the disk has lost what was staged.
         """
         name = staged.path.name
+        head = Head(generation=name, round=round, digest=digest, ledger=ledger, certificate=certificate)
+        if head == self._head and self._on_disk_is_certain[HEAD]:
+            return  # what failed came after this
         if name != self._staged or staged is not self._generations[name]:
             raise ValueError("only the generation that stage() gave can be committed")
-        staged.sync(self._hook)
-        head = Head(generation=name, round=round, digest=digest, ledger=ledger, certificate=certificate)
+        self._make_durable(staged, digest, ledger)
         self._write(HEAD, head)
         self._head = head
         self._staged = ""
         for generation in self._generations.values():
             generation.release()
+
+    def _make_durable(self, staged: Generation, digest: bytes, ledger: bytes) -> None:
+        """A sync that failed may have dropped what it could not write, and the next one would not notice:
+        then all of it is written and looked at again."""
+        again, self._sync_failed = self._sync_failed, True
+        if again:
+            staged.rewrite()
+        staged.sync(self._hook)
+        if again:
+            staged.release()
+            if hash_state(staged.theta, staged.momentum, ledger).digest != digest:
+                raise StoreCorruptError(f"{staged.path} has lost what was written to it")
+        self._sync_failed = False
 
     def recertify(self, certificate: bytes) -> None:
         """Replace the certificate of the head, as when a weak one becomes final. Raises OSError."""
@@ -277,7 +295,7 @@ class OuterStore:
         self._snapshot = self._head
 
     def unpin(self) -> None:
-        """Keep no snapshot. Raises OSError."""
+        """Keep no snapshot. On a disk that refuses, SNAPSHOT is removed later."""
         self._snapshot = None
         self._on_disk_is_certain[SNAPSHOT] = False
         self._settle()
@@ -289,15 +307,19 @@ class OuterStore:
 
     def _settle(self) -> None:
         """After a failed write: HEAD or SNAPSHOT may name a generation that is about to be overwritten."""
-        for name, head in ((HEAD, self._head), (SNAPSHOT, self._snapshot)):
-            if self._on_disk_is_certain[name]:
-                continue
-            if head is None:
-                (self.path / name).unlink(missing_ok=True)
-                fsync_directory(self.path)
-            elif read_head(self.path, name) != head:
-                write_head(self.path, head, name=name, hook=self._hook)
-            self._on_disk_is_certain[name] = True
+        self._settle_one(HEAD, self._head)
+        with suppress(OSError):  # what is not its content any more is noticed before it is used
+            self._settle_one(SNAPSHOT, self._snapshot)
+
+    def _settle_one(self, name: str, head: Head | None) -> None:
+        if self._on_disk_is_certain[name]:
+            return
+        if head is None:
+            (self.path / name).unlink(missing_ok=True)
+            fsync_directory(self.path)
+        elif read_head(self.path, name) != head:
+            write_head(self.path, head, name=name, hook=self._hook)
+        self._on_disk_is_certain[name] = True
 
 
 def _read_snapshot(path: Path, numel: int) -> Head | None:

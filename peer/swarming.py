@@ -5,11 +5,10 @@ others are ahead.
 """
 
 import asyncio
-import errno
 import logging
 import math
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import torch
 
@@ -30,6 +29,8 @@ from talkoot.peer import clock
 from talkoot.peer.admission import door_rule
 from talkoot.peer.choice import Choice
 from talkoot.peer.contributor import Contributor
+from talkoot.peer.disk import Disk
+from talkoot.peer.head import StoreCorruptError
 from talkoot.peer.history import History
 from talkoot.peer.holdings import Holdings, number_of
 from talkoot.peer.joining import Joiner
@@ -69,8 +70,8 @@ class NodeFailed(Exception):  # noqa: N818 - reads well where it is caught
     """The node cannot go on; one line says why. Nothing that was committed is lost."""
 
 
-class DiskFull(NodeFailed):
-    """It could go on if there were room on the disk."""
+class DiskFailed(NodeFailed):
+    """It can go on once the disk does what it should."""
 
 
 class Swarming:
@@ -89,6 +90,7 @@ class Swarming:
         holdings: Holdings,
         contributor: Contributor,
         metrics: Metrics,
+        disk: Disk,
         role: Role = "full",
         on_head: Callable[[Certificate], None] = lambda _certificate: None,
     ) -> None:
@@ -104,6 +106,9 @@ class Swarming:
         self.holdings = holdings
         self.contributor = contributor
         self.metrics = metrics
+        self._disk = disk
+        self._held = False
+        self._released = asyncio.Event()
         self.role: Role = role
         self.view = SwarmView(identity.key, manifest.round)
         self.history = History()
@@ -139,6 +144,7 @@ class Swarming:
             group.create_task(self.runner.run())
             group.create_task(self._close_rounds())
             group.create_task(self._follow_frontier())
+            group.create_task(self._come_back())
             self.begin_round()
             await self.failure
 
@@ -168,11 +174,34 @@ class Swarming:
         return peer in self.ledger.voters or peer in self.rules.founders
 
     def begin_round(self) -> None:
-        """A new round from the outer state that we hold, if we take part in it."""
+        """A new round from the outer state that we hold, if we take part in it and nothing holds us."""
         self._began = clock.now()
         self.history.begin(self.network.traffic.bytes_sent)
         self.metrics.round.set(self.ledger.round)
-        self.runner.set_round(self._new_round() if self.joins_rounds else None)
+        self.runner.set_round(self._new_round() if self.joins_rounds and not self._held else None)
+
+    # -- a disk that refuses -------------------------------------------------------------------------
+
+    def hold(self, on: bool) -> None:
+        """Take no part in rounds for now, or again. What is under way on the disk ends when it can."""
+        self._held = on
+        if on:
+            self.runner.set_round(None)
+            self._committed.set()
+        else:
+            self._released.set()
+
+    async def _come_back(self) -> None:
+        """After each time that we were held: look at the state on the disk, and begin a round."""
+        while True:
+            await self._released.wait()
+            self._released.clear()
+            async with self._updating, self._applying:
+                if not await self._disk.run(self.holdings.is_whole):
+                    raise DiskLost("the outer state on the disk has changed")
+                if self.runner.round is None and not self._held:
+                    self.begin_round()
+            self.want_update(set(), at_once=True)
 
     def _new_round(self) -> Round:
         context = Context(
@@ -250,8 +279,9 @@ class Swarming:
         seen = self.view.others.get(peer)
         if seen is None:
             return peer in self.ledger.voters
+        held = seen.record.state == "paused" and seen.record.round > 0  # before it, all wait for enough peers
         trains = seen.record.role != "observer"
-        return (trains or self.may_certify(peer)) and seen.record.state != "draining"
+        return (trains or self.may_certify(peer)) and seen.record.state != "draining" and not held
 
     async def encode(self) -> LocalContribution | None:
         """See `Workshop`."""
@@ -267,8 +297,7 @@ class Swarming:
         """See `Workshop`."""
         async with self._applying:
             await self.contributor.followed.wait()
-            digest: bytes = await self._on_disk(self.holdings.apply, self._aggregate, ledger)
-            return digest
+            return await self._disk.run(self.holdings.apply, self._aggregate, ledger)
 
     async def obtain(self, value: Value, ledger: Ledger, holders: tuple[bytes, ...]) -> bool:
         """See `Workshop`."""
@@ -276,21 +305,13 @@ class Swarming:
             await self.contributor.followed.wait()
             if self.runner.round is None or self.ledger.round != value.round:
                 return False  # meanwhile the round is over
-            return await self.joiner.obtain(holders, self.holdings, value.digest, ledger)
+            return await self._disk.until_done(
+                partial(self.joiner.obtain, holders, self.holdings, value.digest, ledger)
+            )
 
     async def persist(self, entry: bytes) -> None:
         """See `Workshop`."""
-        await self._on_disk(self.holdings.write_voter_journal, entry)
-
-    async def _on_disk(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Run a call that writes to the disk; a disk that fails ends the node, and nothing is damaged."""
-        try:
-            return await asyncio.to_thread(call, *arguments)
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            where = self.holdings.store.path.parent
-            self.fail(f"cannot write to {where}: {error.strerror or error}", DiskFull if full else NodeFailed)
-            await asyncio.get_running_loop().create_future()  # until the failure has ended us
+        await self._disk.run(self.holdings.write_voter_journal, entry)
 
     async def commit(self, certificate: Certificate, ledger: Ledger) -> None:
         """See `Workshop`."""
@@ -298,9 +319,12 @@ class Swarming:
         own = machine.local.header if machine is not None and machine.local is not None else None
         await self.contributor.begin_change()
         async with self._applying:
-            await self._on_disk(self.holdings.commit, certificate, ledger)
+            try:
+                await self._disk.run(self.holdings.commit, certificate, ledger)
+            except StoreCorruptError as error:
+                raise DiskFailed(str(error)) from error
         if self.recollection.committed(certificate, own):
-            await self._on_disk(self.recollection.drop)
+            await self._disk.run(self.recollection.drop)
         await self._after(certificate, before, mode="rebase")
         if encoded is not None and self._group is not None:
             self._group.create_task(self._recorder.record(certificate.value, before, encoded))
@@ -373,8 +397,7 @@ class Swarming:
 
     def answer_stale(self, peer: bytes, round_number: int) -> None:
         """See `Workshop`."""
-        data = self.holdings.log.read(round_number + 1) if round_number + 1 <= self.ledger.round else None
-        if data is not None and number_of(self.holdings.head) == round_number + 1:
+        if number_of(self.holdings.head) == round_number + 1:
             message = Committed(
                 round=round_number, attempt=self.holdings.head.attempt, certificate=self.holdings.head
             )
@@ -427,6 +450,7 @@ class Swarming:
             except TimeoutError:
                 pass
             self._want_update.clear()
+            await self._disk.well()
             wanted, self._wanted = self._wanted, set()
             ahead = self.view.ahead_of(self.ledger.round)
             quiet = not self.exchanging or (
@@ -451,15 +475,19 @@ class Swarming:
 
             await self.contributor.followed.wait()
             number = self.ledger.round
-            installed = await self.joiner.update(
+            fetch = partial(
+                self.joiner.update,
                 peers,
                 self.holdings,
                 self.rules.founders,
                 before_download=stop_round,
                 still_wanted=lambda: self.ledger.round == number and not self._applying.locked(),
             )
+            installed = await self._disk.until_done(fetch)
             if installed is None:
                 machine = self.runner.round
+                if self._held and not stopped:
+                    return False
                 if stopped or machine is None or machine.phase == "done":
                     self.contributor.end_change()
                     if self.ledger.round == number:

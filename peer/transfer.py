@@ -219,7 +219,8 @@ class StateServer:
         try:
             return self._answer(request)
         except (OSError, LogCorruptError) as error:
-            log.warning("cannot be given to another peer: %s", error)
+            level = logging.WARNING if fault_of(error) is None else logging.DEBUG  # a fault is told once
+            log.log(level, "cannot be given to another peer: %s", error)
             return "gone", b""
 
     def _answer(self, request: Request) -> Answered:

@@ -70,6 +70,7 @@ class Memory:
         self._path = path
         self._meter = meter
         self._written = 0.0
+        self._told = False
         self._take_up()
 
     def _take_up(self) -> None:
@@ -92,6 +93,9 @@ class Memory:
         try:
             write_small(self._path, b"%.0f\n" % measured)
         except ConfigError as error:
-            log.info("%s; the uplink will be measured again", error)
+            if not self._told:
+                log.info("%s; the uplink will be measured again", error)
+            self._told = True
             return
+        self._told = False
         self._written = measured

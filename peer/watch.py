@@ -1,6 +1,7 @@
 """Watching ourselves: is the event loop blocked, and how much memory do our processes take?"""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Mapping
 
@@ -97,11 +98,16 @@ class MemoryWatch:
 
     def sample(self) -> None:
         """Look once; takes well under a millisecond."""
-        self.resident["daemon"] = psutil.Process().memory_info().rss
+        self.resident["daemon"] = resident_bytes()
         for part, pid in self._children().items():
             self.resident[part] = _resident(pid)
         for part, num_bytes in self.resident.items():
             self._gauges[part].set(num_bytes)
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process; 0 while it cannot be told, for want of descriptors."""
+    return _resident(os.getpid())
 
 
 def _resident(pid: int | None) -> int:
@@ -109,5 +115,5 @@ def _resident(pid: int | None) -> int:
         return 0
     try:
         return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return 0

@@ -13,7 +13,7 @@ import torch
 
 from talkoot.peer import clock
 from talkoot.peer.generation import map_file
-from talkoot.peer.trainer.process import TrainerGone
+from talkoot.peer.trainer.process import TrainerGone, TrainerRefused
 from talkoot.peer.trainer.protocol import (
     Adopted,
     Mode,
@@ -60,6 +60,7 @@ class SimTrainer:
         self._training = False
         self._ended = asyncio.Event()
         self._pid: int | None = None
+        self._held = False
 
     @property
     def pid(self) -> int | None:
@@ -82,7 +83,9 @@ class SimTrainer:
             self._pid = None
 
     def _steps(self) -> int:
-        return self._done + int((clock.now() - self._since) * self._speed) if self._training else 0
+        if not self._training:
+            return 0
+        return self._done + (0 if self._held else int((clock.now() - self._since) * self._speed))
 
     def _restart_steps(self, done: int) -> None:
         self._done, self._since = done, clock.now()
@@ -143,15 +146,25 @@ class SimTrainer:
         """See `TrainerProcess.snapshot`."""
         await self._boundary()
         self._move()
+        path = self._folder / f"snapshot-{self._snapshots % 2}.bin"
+        try:
+            path.write_bytes(self._local.numpy().tobytes())
+        except OSError as error:
+            raise TrainerRefused(str(error), error.errno or 0) from error
+        self._snapshots += 1
         steps = self._steps()
         seconds = steps / self._speed
-        path = self._folder / f"snapshot-{self._snapshots % 2}.bin"
-        self._snapshots += 1
-        path.write_bytes(self._local.numpy().tobytes())
         self._base = self._local.clone()
         self._total += steps
         self._restart_steps(0)
         return Snapshot(path=path, steps=steps, tokens=steps * TOKENS_A_STEP, loss=None, seconds=seconds)
+
+    def hold(self, on: bool) -> None:
+        """See `TrainerProcess.hold`."""
+        if self._training and on:
+            self._move()
+        self._restart_steps(self._steps())
+        self._held, self._moved_at = on, clock.now()
 
     async def stop(self, *, save: bool, timeout_s: float) -> None:
         """End; nothing is saved."""

@@ -36,6 +36,10 @@ class Trainer(Protocol):
         """The local parameters at the next step boundary."""
         ...
 
+    def hold(self, on: bool) -> None:
+        """Make no steps for now, or go on with them."""
+        ...
+
     async def stop(self, *, save: bool, timeout_s: float) -> None:
         """End it."""
         ...

@@ -12,6 +12,7 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from talkoot.peer.disk import KINDS
 from talkoot.peer.trainer import protocol
 from talkoot.peer.trainer.protocol import Adopted, Mode, Snapshot, TrainerEvent, TrainerSpec
 
@@ -24,6 +25,11 @@ class TrainerGone(Exception):  # noqa: N818 - reads well where it is caught
 
 class TrainerRefused(Exception):  # noqa: N818 - likewise
     """The trainer could not do what was asked (a full disk, a file of another size); it goes on."""
+
+    def __init__(self, reason: str, errno: int = 0) -> None:
+        """`errno` of the system's error that was to blame; 0: none."""
+        super().__init__(reason)
+        self.errno = errno
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,15 +73,16 @@ class _Life:
         self.began = self.heard = time.monotonic()
         self.ready = False
         self.training = False
+        self.held = False
         self.progressed = False
-        self.failed: str | None = None
+        self.failed: protocol.Failed | None = None
         self.wedged: str | None = None
 
     def silence_allowed_s(self, limits: Limits) -> float | None:
         """How long it may say nothing now; None: it waits for us."""
         if not self.ready:
             return limits.start_s
-        if self.training or self.pending:
+        if (self.training and not self.held) or self.pending:
             return limits.silence_s if self.progressed else limits.first_silence_s
         return None
 
@@ -115,6 +122,7 @@ class TrainerProcess:
         self._life: _Life | None = None
         self._numbers = 0
         self._stopping = False
+        self._held = False
         self._ended = asyncio.Event()
 
     @property
@@ -125,21 +133,28 @@ class TrainerProcess:
     async def run(self) -> None:
         """Start it, and again after each crash, until `stop`, a `Failed` event or cancellation.
 
-        When this ends in any way, the child is gone. Raises OSError when no process can be started at all.
+        When this ends in any way, the child is gone. Raises OSError when no process can be started at all,
+        unless that may pass (no descriptors are left, say): then it counts as a crash.
         """
         self._stopping = False
         self._ended.clear()
         backoff_s = self._limits.backoff_s
         try:
             while not self._stopping:
-                began = time.monotonic()
-                reason = await self._live()
+                began, code = time.monotonic(), 0
+                try:
+                    reason = await self._live()
+                except OSError as error:
+                    if error.errno not in KINDS:
+                        raise
+                    reason, code = error.strerror, error.errno
                 if reason is None or self._stopping:
                     return
                 if time.monotonic() - began >= self._limits.max_backoff_s:
                     backoff_s = self._limits.backoff_s
-                log.warning("trainer ended: %s; next start in %.0f s", reason, backoff_s)
-                self._on_event(protocol.Crashed(reason=reason, will_retry=True))
+                level = logging.INFO if code else logging.WARNING  # the disk has its own warning
+                log.log(level, "trainer ended: %s; next start in %.0f s", reason, backoff_s)
+                self._on_event(protocol.Crashed(reason=reason, will_retry=True, errno=code))
                 with suppress(TimeoutError):
                     async with asyncio.timeout(backoff_s):
                         await self._ended.wait()  # set by stop
@@ -199,6 +214,16 @@ class TrainerProcess:
             seconds=reply.seconds,
         )
 
+    def hold(self, on: bool) -> None:
+        """Make no steps for now, or go on with them; also after a restart."""
+        self._held = on
+        if self._life is not None:
+            self._send_hold(self._life)
+
+    def _send_hold(self, life: _Life) -> None:
+        life.held, life.heard = self._held, time.monotonic()
+        life.writer.write(protocol.encode(protocol.HoldRequest(on=self._held)))
+
     async def stop(self, *, save: bool, timeout_s: float) -> None:
         """End it and wait until it is gone: politely for `timeout_s`, then SIGTERM, then SIGKILL.
 
@@ -255,10 +280,12 @@ class TrainerProcess:
                     logger.cancel()
             except* _Wedged as wedged:
                 life.wedged = str(wedged.exceptions[0])
-            if life.failed is not None:
-                self._on_event(protocol.Failed(reason=life.failed))
-                return None
-            return life.wedged or reason or _explain(life)
+            if life.failed is None:
+                return life.wedged or reason or _explain(life)
+            if life.failed.errno in KINDS:
+                raise OSError(life.failed.errno, life.failed.reason)
+            self._on_event(life.failed)
+            return None
 
     @asynccontextmanager
     async def _started(self) -> AsyncIterator[_Life]:
@@ -283,6 +310,8 @@ class TrainerProcess:
         self._life = life
         try:
             writer.write(protocol.encode(protocol.Setup.of(self._spec)))
+            if self._held:
+                self._send_hold(life)
             yield life
         finally:
             self._life = None
@@ -328,11 +357,11 @@ class TrainerProcess:
                 life.progressed = True
                 self._on_event(answer)
             case protocol.Failed():
-                life.failed = answer.reason
+                life.failed = answer
             case protocol.RequestFailed():
                 future = life.pending.get(answer.number)
                 if future is not None and not future.done():
-                    future.set_exception(TrainerRefused(answer.reason))
+                    future.set_exception(TrainerRefused(answer.reason, answer.errno))
             case _:
                 life.training = True
                 future = life.pending.get(answer.number)

@@ -132,12 +132,16 @@ class Crashed(msgspec.Struct, frozen=True, kw_only=True):
 
     reason: str
     will_retry: bool
+    errno: int = 0
+    """Of the error of the operating system that was to blame; 0: none."""
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed", forbid_unknown_fields=True):
-    """It cannot work with this configuration, data or memory: no use to start it again."""
+    """It cannot work with this configuration, data or memory: no use to start it again as it is."""
 
     reason: str
+    errno: int = 0
+    """Of the error of the operating system that was to blame; 0: none."""
 
 
 TrainerEvent = Ready | Progress | Crashed | Failed
@@ -204,6 +208,12 @@ class SnapshotRequest(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot",
     number: int
 
 
+class HoldRequest(msgspec.Struct, frozen=True, kw_only=True, tag="hold", forbid_unknown_fields=True):
+    """Make no steps (`on`), or go on with them. Nothing is forgotten; there is no answer."""
+
+    on: bool
+
+
 class StopRequest(msgspec.Struct, frozen=True, kw_only=True, tag="stop", forbid_unknown_fields=True):
     """End, after saving local work if `save`."""
 
@@ -240,9 +250,11 @@ class RequestFailed(
 
     number: int
     reason: str
+    errno: int = 0
+    """Of the error of the operating system that was to blame; 0: none."""
 
 
-Command = Setup | AdoptRequest | SnapshotRequest | StopRequest
+Command = Setup | AdoptRequest | SnapshotRequest | HoldRequest | StopRequest
 Answer = Ready | Progress | Failed | AdoptReply | SnapshotReply | RequestFailed
 
 

@@ -39,12 +39,13 @@ class Worker:
         self._reported_at = time.monotonic()
         self._reported_steps = 0
         self._rate = 0.0
+        self._held = False
         session.engine.pulse = self._pulse
 
     def run(self) -> None:
         """Until told to stop. Raises DaemonGone, NoMemory, ConfigError."""
         while True:
-            training = self._session.work is not None
+            training = self._session.work is not None and not self._held
             command = self._link.receive(timeout_s=0 if training else IDLE_S)
             if isinstance(command, protocol.StopRequest):
                 if command.save:
@@ -75,6 +76,10 @@ class Worker:
                 self._answer(command.number, lambda: self._adopt(command))
             case protocol.SnapshotRequest():
                 self._answer(command.number, lambda: self._snapshot(command))
+            case protocol.HoldRequest(on=on):
+                self._held = on
+                self._reported_at = time.monotonic()
+                self._reported_steps = self._session.totals.steps
             case _:
                 raise ValueError(f"unexpected {type(command).__name__}")
 
@@ -85,7 +90,8 @@ class Worker:
         except (OSError, ValueError) as error:
             if isinstance(error, ConfigError):
                 raise
-            answer = protocol.RequestFailed(number=number, reason=str(error)[:500])
+            code = (error.errno or 0) if isinstance(error, OSError) else 0
+            answer = protocol.RequestFailed(number=number, reason=str(error)[:500], errno=code)
         self._link.send(answer)
 
     def _adopt(self, command: protocol.AdoptRequest) -> protocol.Answer:
@@ -193,7 +199,8 @@ def serve(link: Link, spec: protocol.TrainerSpec) -> None:
         words = f"{error}; free some, or raise --memory-limit, or take a machine or device with more"
         link.send(protocol.Failed(reason=" ".join(words.split())[:500]))
     except ConfigError as error:
-        link.send(protocol.Failed(reason=" ".join(str(error).split())[:500]))
+        code = (error.__cause__.errno or 0) if isinstance(error.__cause__, OSError) else 0
+        link.send(protocol.Failed(reason=" ".join(str(error).split())[:500], errno=code))
 
 
 def die_with_parent() -> None:
