@@ -44,7 +44,12 @@ ROOM_BYTES = 4 << 20
 FIRST_PAUSE_S = 0.5
 """Before a refused call is made again; doubled each time, up to `MAX_PAUSE_S`."""
 
-MAX_PAUSE_S = 10.0
+MAX_PAUSE_S = 5.0
+
+
+class DiskLost(Exception):  # noqa: N818 - reads well where it is caught
+    """The disk does not hold any more what was written to it: to be opened again, and put right."""
+
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -151,7 +151,7 @@ class Holdings:
         """Make the staged state the outer state.
 
         Raises OSError: call it again with the same arguments, which may do nothing but log what is committed.
-        Raises StoreCorruptError as `OuterStore.commit` does.
+        Raises DiskLost as `OuterStore.commit` does.
         """
         assert self._staged is not None
         assert self._staged.tree.digest == certificate.value.digest

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from talkoot.peer import clock
-from talkoot.peer.disk import causes, fault_of, takes_writes
+from talkoot.peer.disk import DiskLost, causes, fault_of, takes_writes
 from talkoot.peer.node import Node
-from talkoot.peer.swarming import DiskFailed
 
 log = logging.getLogger("talkoot.node")
 
@@ -75,6 +74,4 @@ class Lives:
 
 def disk_fault(error: BaseException) -> str | None:
     """The kind of disk fault that ended a life, if it was one."""
-    return fault_of(error) or (
-        "io" if any(isinstance(cause, DiskFailed) for cause in causes(error)) else None
-    )
+    return fault_of(error) or ("io" if any(isinstance(cause, DiskLost) for cause in causes(error)) else None)

@@ -105,7 +105,8 @@ class Node:
         self.state, self.reason = "starting", ""
         self._meant = self.state, self.reason
         """What the state is but for a disk that refuses."""
-        self._warned_s = -math.inf
+        self._warned: dict[str, float] = {}
+        """When it was last warned of a disk, by what was wrong with it."""
         self.started_s = clock.now()
         self.swarming: Swarming | None = None
         self.contributor: Contributor | None = None
@@ -257,14 +258,14 @@ class Node:
         """The disk refuses what cannot wait (see `talkoot.peer.disk`), or takes it again."""
         if kind is not None:
             self.metrics.disk_faults.inc(kind)
-            recent = clock.now() - self._warned_s < WARN_S
+            recent = clock.now() - self._warned.get(kind, -math.inf) < WARN_S
             log.log(
                 logging.INFO if recent else logging.WARNING,
                 "%s (%s): paused until that is over; nothing is lost",
                 WORDS[kind],
                 self.paths.path,
             )
-            self._warned_s = clock.now()
+            self._warned[kind] = clock.now()
         self._enter(*self._meant)
         if self._group is None:
             return

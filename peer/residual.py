@@ -59,7 +59,7 @@ class Residual:
         self.log = ContributionLog(paths.path / "contributions", rules)
         self._latest: Entry | None = None
         """The contribution that was made of all of `carry_P`, as long as nothing else has changed it."""
-        self._left: list[_Note | None] = []
+        self._left: list[Note | None] = []
         """The note of an orderly stop, once it was looked for."""
         if take_up:
             self.take_up()

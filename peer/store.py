@@ -16,6 +16,7 @@ from typing import Self
 import msgspec
 import torch
 
+from talkoot.peer.disk import DiskLost
 from talkoot.peer.files import fsync_directory, ignore_step
 from talkoot.peer.generation import FILES, Generation
 from talkoot.peer.hashing import hash_state
@@ -255,7 +256,7 @@ class OuterStore:
 
         `digest` must be that of the staged vectors and `ledger`; it is recomputed only where a try before
         failed. Raises OSError, and the head is the old one: commit the same content again, or call `stage`
-        before writing other content. Raises StoreCorruptError where the disk has lost what was staged.
+        before writing other content. Raises DiskLost where the disk has lost what was staged.
         """
         name = staged.path.name
         head = Head(generation=name, round=round, digest=digest, ledger=ledger, certificate=certificate)
@@ -280,7 +281,7 @@ class OuterStore:
         if again:
             staged.release()
             if hash_state(staged.theta, staged.momentum, ledger).digest != digest:
-                raise StoreCorruptError(f"{staged.path} has lost what was written to it")
+                raise DiskLost(f"{staged.path} has lost what was written to it")
         self._sync_failed = False
 
     def recertify(self, certificate: bytes) -> None:

@@ -29,8 +29,7 @@ from talkoot.peer import clock
 from talkoot.peer.admission import door_rule
 from talkoot.peer.choice import Choice
 from talkoot.peer.contributor import Contributor
-from talkoot.peer.disk import Disk
-from talkoot.peer.head import StoreCorruptError
+from talkoot.peer.disk import Disk, DiskLost
 from talkoot.peer.history import History
 from talkoot.peer.holdings import Holdings, number_of
 from talkoot.peer.joining import Joiner
@@ -68,10 +67,6 @@ def until_next_look(decision: Decision, elapsed_s: float) -> float:
 
 class NodeFailed(Exception):  # noqa: N818 - reads well where it is caught
     """The node cannot go on; one line says why. Nothing that was committed is lost."""
-
-
-class DiskFailed(NodeFailed):
-    """It can go on once the disk does what it should."""
 
 
 class Swarming:
@@ -141,6 +136,7 @@ class Swarming:
         """Follow rounds until cancelled."""
         async with asyncio.TaskGroup() as group:
             self._group = group
+            self._held = self._disk.fault is not None
             group.create_task(self.runner.run())
             group.create_task(self._close_rounds())
             group.create_task(self._follow_frontier())
@@ -148,10 +144,10 @@ class Swarming:
             self.begin_round()
             await self.failure
 
-    def fail(self, reason: str, kind: type[NodeFailed] = NodeFailed) -> None:
+    def fail(self, reason: str) -> None:
         """End the node for a reason that it cannot repair."""
         if not self.failure.done():
-            self.failure.set_exception(kind(reason))
+            self.failure.set_exception(NodeFailed(reason))
 
     @property
     def ledger(self) -> Ledger:
@@ -319,10 +315,7 @@ class Swarming:
         own = machine.local.header if machine is not None and machine.local is not None else None
         await self.contributor.begin_change()
         async with self._applying:
-            try:
-                await self._disk.run(self.holdings.commit, certificate, ledger)
-            except StoreCorruptError as error:
-                raise DiskFailed(str(error)) from error
+            await self._disk.run(self.holdings.commit, certificate, ledger)
         if self.recollection.committed(certificate, own):
             await self._disk.run(self.recollection.drop)
         await self._after(certificate, before, mode="rebase")

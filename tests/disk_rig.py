@@ -1,6 +1,6 @@
 """Disks that refuse: chosen files of chosen folders, from the call of the operating system on.
 
-What node code calls in `os`, `io` and `shutil` comes here first while `faulty_disks` is on. As on a real disk,
+What node code calls in `os` and `io` comes here first while `faulty_disks` is on. As on a real disk,
 one without room refuses what needs room, one that is read-only what changes anything, and a process without
 descriptors opens nothing.
 """

@@ -326,12 +326,14 @@ def test_the_disk_is_full_at_founding(small_state: Path, swarm: Daemons, leave_k
 def test_the_disk_is_full_when_the_tokens_are_prepared(small_state: Path, swarm: Daemons) -> None:
     ballast = fill(small_state, leave=4 * 2**20)
     node = swarm.found(small_manifest(peers=1))
-    assert until(lambda: node.exit_code, "end", [node]) == 1
-    (line,) = told(node)
-    assert "No space left on device" in line
+    until(lambda: paused(node), "a pause", [node])
+    first = pid_of(node)
+    assert (node.status or {})["disk"] == "the disk is full"
     assert not [line for line in lines(node) if "Traceback" in line]
     ballast.unlink()
     goes_on(swarm, node)
+    assert pid_of(node) == first
+    assert told(node) == []
 
 
 @pytest.mark.parametrize("leave_kib", [0, 72])

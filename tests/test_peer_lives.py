@@ -1,4 +1,4 @@
-"""What a full disk ends goes on by itself; all else ends the daemon as before."""
+"""What a disk that fails ends goes on by itself; all else ends the daemon as before."""
 
 import asyncio
 import errno
@@ -7,22 +7,21 @@ from typing import Any
 
 import pytest
 
+from talkoot.dht.errors import ConfigError
 from talkoot.peer import lives
-from talkoot.peer.lives import Lives, disk_is_full
-from talkoot.peer.swarming import DiskFull, NodeFailed
+from talkoot.peer.disk import DiskLost
+from talkoot.peer.lives import Lives, disk_fault
+from talkoot.peer.swarming import NodeFailed
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 
 
 class Paths:
-    """A disk with so much room at each look."""
+    """A disk that takes writes or does not, at each look."""
 
-    def __init__(self, *free: int) -> None:
-        self.path = "somewhere"
-        self._free = list(free)
-
-    def free_bytes(self) -> int:
-        return self._free.pop(0)
+    def __init__(self, *takes: bool) -> None:
+        self.path = self
+        self.takes = list(takes)
 
 
 class Closing:
@@ -40,14 +39,14 @@ class StubNode:
         self.paths = paths
         self.holdings = Closing() if working else None
         self.stopping = asyncio.Event()
-        self.reasons: list[str] = []
+        self.kinds: list[str] = []
         self.before: StubNode | None = None
 
     def go_on_from(self, before: "StubNode") -> None:
         self.before = before
 
-    def pause(self, reason: str) -> None:
-        self.reasons.append(reason)
+    def pause(self, kind: str, _why: Exception) -> None:
+        self.kinds.append(kind)
 
 
 def failing(error: Exception) -> Callable[[], Awaitable[None]]:
@@ -77,44 +76,71 @@ def live(nodes: list[Any], *, stop_while_paused: bool = False) -> list[Any]:
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lives, "LOOK_S", 0.0)
+    monkeypatch.setattr(lives, "takes_writes", lambda paths: paths.takes.pop(0))
 
 
-@pytest.mark.parametrize("error", [NO_SPACE, DiskFull("full"), ExceptionGroup("", [DiskFull("full")])])
-def test_a_full_disk_ends_a_life_and_room_begins_the_next(error: Exception) -> None:
-    paths = Paths(0, lives.ROOM_BYTES - 1, lives.ROOM_BYTES)
+def wrapped(code: int) -> NodeFailed:
+    error = NodeFailed("cannot be opened")
+    error.__cause__ = OSError(code, "why")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (NO_SPACE, "full"),
+        (OSError(errno.EDQUOT, ""), "quota"),
+        (OSError(errno.EROFS, ""), "read_only"),
+        (OSError(errno.EMFILE, ""), "files"),
+        (OSError(errno.ENFILE, ""), "files"),
+        (OSError(errno.EIO, ""), "io"),
+        (DiskLost("lost"), "io"),
+        (ExceptionGroup("", [DiskLost("lost")]), "io"),
+        (wrapped(errno.EROFS), "read_only"),
+    ],
+)
+def test_a_disk_that_fails_ends_a_life_and_one_that_works_begins_the_next(
+    error: Exception, kind: str
+) -> None:
+    paths = Paths(False, False, True)
     first, second = StubNode(failing(error), paths), StubNode(ending, paths)
     assert live([first, second]) == []
-    assert first.reasons == ["disk"]
-    assert second.reasons == []
+    assert first.kinds == [kind]
+    assert second.kinds == []
     assert second.before is first
     assert first.holdings is not None
     assert first.holdings.closed
-    assert paths._free == []
+    assert paths.takes == []
 
 
 def test_a_paused_node_can_be_stopped() -> None:
-    node = StubNode(failing(NO_SPACE), Paths(0, 0, 0))
+    node = StubNode(failing(NO_SPACE), Paths(False, False, False))
     never = StubNode(failing(AssertionError("it has ended")), Paths())
     assert live([node, never], stop_while_paused=True) == [never]
 
 
-@pytest.mark.parametrize("error", [NodeFailed("nobody is there"), OSError(errno.EIO, "Input/output error")])
+@pytest.mark.parametrize(
+    "error",
+    [NodeFailed("nobody is there"), OSError(errno.EACCES, "denied"), ConfigError("needs 8 MB of disk")],
+)
 def test_other_reasons_end_the_daemon(error: Exception) -> None:
     node = StubNode(failing(error), Paths())
     with pytest.raises(type(error)):
         live([node])
-    assert node.reasons == []
+    assert node.kinds == []
 
 
-def test_a_disk_that_is_too_small_to_begin_with_ends_the_daemon() -> None:
-    with pytest.raises(OSError, match="No space"):
-        live([StubNode(failing(NO_SPACE), Paths(), working=False)])
+def test_a_disk_may_fail_before_there_is_a_state() -> None:
+    paths = Paths(True)
+    first, second = StubNode(failing(NO_SPACE), paths, working=False), StubNode(ending, paths)
+    assert live([first, second]) == []
+    assert first.kinds == ["full"]
 
 
 def test_short_lives_make_longer_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lives, "LOOK_S", 0.001)
     monkeypatch.setattr(lives, "SHORT_S", 0.003)
-    paths = Paths(*[lives.ROOM_BYTES] * 3)
+    paths = Paths(*[True] * 3)
     nodes: list[Any] = [*(StubNode(failing(NO_SPACE), paths) for _ in range(3)), StubNode(ending, paths)]
 
     async def main() -> float:
@@ -125,6 +151,6 @@ def test_short_lives_make_longer_pauses(monkeypatch: pytest.MonkeyPatch) -> None
     assert asyncio.run(main()) == 0.003
 
 
-def test_a_full_disk_is_found_inside_of_groups() -> None:
-    assert disk_is_full(ExceptionGroup("", [ValueError(), ExceptionGroup("", [NO_SPACE])]))
-    assert not disk_is_full(ExceptionGroup("", [ValueError(), OSError(errno.EROFS, "read-only")]))
+def test_a_fault_is_found_inside_of_groups() -> None:
+    assert disk_fault(ExceptionGroup("", [ValueError(), ExceptionGroup("", [NO_SPACE])])) == "full"
+    assert disk_fault(ExceptionGroup("", [ValueError(), OSError(errno.EACCES, "denied")])) is None

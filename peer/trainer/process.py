@@ -217,7 +217,7 @@ class TrainerProcess:
     def hold(self, on: bool) -> None:
         """Make no steps for now, or go on with them; also after a restart."""
         self._held = on
-        if self._life is not None:
+        if self._life is not None and not self._life.writer.is_closing():
             self._send_hold(self._life)
 
     def _send_hold(self, life: _Life) -> None:
