@@ -22,6 +22,7 @@ from talkoot.averaging.ledger import MAX_LEDGER_BYTES, Ledger, decode_ledger
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.network import Channel, Network, ProtocolSpec
 from talkoot.peer.certlog import LogCorruptError
+from talkoot.peer.disk import fault_of
 from talkoot.peer.holdings import MAX_BATCH, Holdings
 from talkoot.peer.manifest import MAX_MANIFEST_BYTES, Manifest, from_canonical
 from talkoot.peer.roundlog import RoundLog
@@ -219,7 +220,7 @@ class StateServer:
         try:
             return self._answer(request)
         except (OSError, LogCorruptError) as error:
-            level = logging.WARNING if fault_of(error) is None else logging.DEBUG  # a fault is told once
+            level = logging.WARNING if fault_of(error) is None else logging.DEBUG
             log.log(level, "cannot be given to another peer: %s", error)
             return "gone", b""
 
