@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from talkoot.dht.errors import ConfigError
+from talkoot.peer.disk import fault_of
 from talkoot.peer.files import fsync_directory
 
 Vector = np.ndarray[Any, Any]
@@ -84,7 +85,8 @@ def load(
     """Saved local work, or None when there is none or it is damaged.
 
     Where it belongs to another outer state than this one `BASE` is among the vectors.
-    Raises ConfigError for a file of another format: it may be of use to the version that wrote it.
+    Raises ConfigError for a file of another format: it may be of use to the version that wrote it. Raises
+    OSError for a fault of the disk that may pass.
     """
     path = file_of(state_dir)
     if not path.exists():
@@ -105,6 +107,8 @@ def load(
     except ConfigError:
         raise
     except (OSError, ValueError, SafetensorError) as error:
+        if fault_of(error) is not None:
+            raise
         sys.stderr.write(f"local work of before the stop is lost, {path} is damaged: {error}\n")
         return None
 
