@@ -216,7 +216,7 @@ class Node:
             names=lambda: tensor_names(manifest, self.paths.path),
         )
         self._head(holdings.head)
-        recollection = await asyncio.to_thread(recollect, holdings, self.identity.key, first=obtained.first)
+        recollection = await self.disk.run(recollect, holdings, self.identity.key, first=obtained.first)
         self.swarming.recollection = recollection
         if self.identity.key in holdings.ledger.voters and recollection.memory != "whole":
             log.warning("what this peer signed before is lost: it votes again after the next final round")
