@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from talkoot.averaging.certificate import Certificate
@@ -343,13 +343,9 @@ class Node:
     async def _obtain_tokenizer(self, manifest: Manifest) -> None:
         expected = manifest.data.tokenizer_hash
         if expected:
-            await obtain_tokenizer(
-                self.paths.path / TOKENIZER_FILE,
-                expected,
-                self.joiner,
-                candidates=self._candidates,
-                disk=self.disk,
-            )
+            path = self.paths.path / TOKENIZER_FILE
+            ask = partial(obtain_tokenizer, path, expected, self.joiner, candidates=self._candidates)
+            await self.disk.until_done(ask)
 
     def _tokenizer(self) -> bytes | None:
         path = self.paths.path / TOKENIZER_FILE

@@ -98,9 +98,7 @@ async def obtain_state(
     return Obtained(holdings, first=False)
 
 
-async def obtain_tokenizer(
-    path: Path, expected: str, joiner: Joiner, *, candidates: Candidates, disk: Disk
-) -> None:
+async def obtain_tokenizer(path: Path, expected: str, joiner: Joiner, *, candidates: Candidates) -> None:
     """Have the swarm's tokenizer file, with the hash that the manifest names, at `path`.
 
     Raises ConfigError, NodeFailed, OSError.
@@ -117,7 +115,7 @@ async def obtain_tokenizer(
         )
     if data is None:
         raise NodeFailed("no peer could give the swarm's tokenizer")
-    await disk.run(atomic_write, path, data)
+    await asyncio.to_thread(atomic_write, path, data)
 
 
 async def _first(joiner: Joiner, rules: Rules, candidates: Candidates, disk: Disk) -> Holdings:
