@@ -51,6 +51,10 @@ class AddressBook:
         """Peers by the time of the last addition, newest first."""
         return list(reversed(self._addresses))[:count]
 
+    def newest(self) -> dict[bytes, tuple[Address, ...]]:
+        """What `to_json` saves; equal to another answer if only the order of the peers has changed."""
+        return {peer: self.of(peer) for peer in self.recent(MAX_SAVED)}
+
     def load(self, path: Path) -> None:
         """Add what was saved; a missing or damaged file is as good as an empty one."""
         try:
@@ -65,8 +69,8 @@ class AddressBook:
 
     def to_json(self) -> bytes:
         """The most recent peers, as `load` reads them."""
-        recent = {peer_id_of(peer): [str(a) for a in self.of(peer)] for peer in self.recent(MAX_SAVED)}
-        return msgspec.json.encode(recent)
+        saved = {peer_id_of(peer): [str(each) for each in found] for peer, found in self.newest().items()}
+        return msgspec.json.encode(saved)
 
 
 def save(path: Path, data: bytes) -> None:

@@ -40,7 +40,9 @@ _ACCEPT_PAUSE_S = 1.0
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED})
 # What makes accepting a stream fail, and passes.
 _REFRESH_S = 60.0
-# Pause between two looks at our own addresses, and between two saves of the peers' addresses.
+# Pause between two looks at our own addresses.
+_SAVE_S = 10.0
+# Pause between two looks at whether others' addresses have changed; who is killed has to find them again.
 
 
 class P2PNetwork(Network):
@@ -168,6 +170,7 @@ class P2PNetwork(Network):
             upkeep = [
                 tasks.create_task(self._directory.maintain(control, started), name="directory"),
                 tasks.create_task(self._refresh(control), name="addresses"),
+                tasks.create_task(self._save_peers(), name="peers"),
             ]
             await lost.wait()
             self.events.restarts["directory"] += 1
@@ -175,13 +178,20 @@ class P2PNetwork(Network):
                 task.cancel()
 
     async def _refresh(self, control: Control) -> None:
-        saved = True
         while True:
             await asyncio.sleep(_REFRESH_S)
             with contextlib.suppress(P2pdError, TimeoutError):
                 await self._learn_addresses(control)
-            if self._path is not None:
-                saved = await save_addresses(self._book, self._path, warn=saved)
+
+    async def _save_peers(self) -> None:
+        """Keep the file of peers' addresses up to date."""
+        written, succeeded = self._book.newest(), True
+        while self._path is not None:
+            await asyncio.sleep(_SAVE_S)
+            newest = self._book.newest()
+            if newest != written:
+                succeeded = await save_addresses(self._book, self._path, warn=succeeded)
+                written = newest if succeeded else written
 
     async def _learn_addresses(self, control: Control) -> None:
         key, found = await control.identify()

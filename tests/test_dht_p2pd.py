@@ -15,7 +15,8 @@ import psutil
 import pytest
 from dht_rig import SPEC, SWARM, Node, Rig, pair, record_of
 
-from talkoot.dht import p2pd
+from talkoot.dht import host, p2pd
+from talkoot.dht.addresses import AddressBook
 from talkoot.dht.config import NetworkConfig
 from talkoot.dht.errors import ConfigError, RemoteError
 from talkoot.dht.host import P2PNetwork
@@ -116,6 +117,26 @@ def test_a_node_finds_the_swarm_by_what_it_saved(tmp_path: Path) -> None:
                 while nodes[0].key not in await late.network.directory.peers():
                     pass
                 await late.stop()
+
+    RIG.run(main())
+
+
+def test_whom_a_node_meets_is_on_its_disk_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "_SAVE_S", 0.1)
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            first = await RIG.start(tasks, Identity.from_seed(b"f" * 32), state_dir=tmp_path)
+            second = await RIG.start(tasks, Identity.from_seed(b"s" * 32), first.network.addresses)
+            await publish_all([first, second])
+            await all_seen([first, second])
+            saved = AddressBook()
+            while second.key not in saved.recent(9):
+                await first.network.directory.peers()
+                saved.load(tmp_path / "peers.json")
+            assert tuple(map(str, saved.of(second.key))) == second.network.addresses
+            for node in (second, first):
+                await node.stop()
 
     RIG.run(main())
 
