@@ -122,7 +122,8 @@ class Bf16(FloatCodec):
     def _to_bits(self, values: torch.Tensor) -> torch.Tensor:
         # By integers: hardware conversions flush denormals on some machines and not on others.
         bits = values.view(torch.int32)
-        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).to(torch.int16)
+        rounded = (bits >> 16).bitwise_and_(1).add_(bits).add_(0x7FFF)
+        return rounded.bitwise_right_shift_(16).to(torch.int16)
 
     def _from_bits(self, bits: torch.Tensor) -> torch.Tensor:
-        return (bits.to(torch.int32) << 16).view(torch.float32)
+        return bits.to(torch.int32).bitwise_left_shift_(16).view(torch.float32)
