@@ -14,6 +14,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # no stubs published
 
+from talkoot.dht import addresses
 from talkoot.dht.config import NetworkConfig
 from talkoot.dht.control import Control, read_stream_info
 from talkoot.dht.directory import DhtDirectory, bootstrap_book, save_addresses
@@ -184,14 +185,21 @@ class P2PNetwork(Network):
                 await self._learn_addresses(control)
 
     async def _save_peers(self) -> None:
-        """Keep the file of peers' addresses up to date."""
+        """Keep the file of peers' addresses up to date, until cancelled."""
+        if self._path is None:
+            return
         written, succeeded = self._book.newest(), True
-        while self._path is not None:
-            await asyncio.sleep(_SAVE_S)
-            newest = self._book.newest()
-            if newest != written:
-                succeeded = await save_addresses(self._book, self._path, warn=succeeded)
-                written = newest if succeeded else written
+        try:
+            while True:
+                await asyncio.sleep(_SAVE_S)
+                newest = self._book.newest()
+                if newest != written:
+                    succeeded = await save_addresses(self._book, self._path, warn=succeeded)
+                    written = newest if succeeded else written
+        finally:
+            if self._book.newest() != written:
+                with contextlib.suppress(OSError):  # said before, if it is not new
+                    addresses.save(self._path, self._book.to_json())
 
     async def _learn_addresses(self, control: Control) -> None:
         key, found = await control.identify()

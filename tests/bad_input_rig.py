@@ -65,6 +65,16 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object, unforeseen: 
     return Outcome(caught.value.code, told[0].removeprefix("talkoot: "), "\n".join(log))
 
 
+def ended(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[object, list[str]]:
+    """Run `talkoot ARGUMENTS` to its end: the exit code, and what stood on stderr."""
+    capsys.readouterr()
+    with _settings_kept():
+        sys.argv = ["talkoot", *map(str, arguments)]
+        with pytest.raises(SystemExit) as caught:
+            main_module.main()
+    return caught.value.code, capsys.readouterr().err.splitlines()
+
+
 def draft(folder: Path, **sections: dict[str, object]) -> Path:
     """A draft manifest of the numpy model in `folder`, with values of sections changed."""
     manifest = presets.make("numpy-test", name="test")

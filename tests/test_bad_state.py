@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from bad_input_rig import draft, found_in, invite_to, refused, sealed_of, tree
+from bad_input_rig import draft, ended, found_in, invite_to, refused, sealed_of, tree
 
 from talkoot.dht.identity import Identity
 from talkoot.peer.statedir import StateDir
@@ -85,16 +85,34 @@ def test_a_directory_with_other_files(capsys: Capsys, tmp_path: Path) -> None:
     assert set(tree(tmp_path / "state")) == {"thesis.tex"}
 
 
-@pytest.mark.parametrize("where", ["state", "state/below"])
-def test_a_state_directory_that_cannot_be_written(
-    capsys: Capsys, founded: Path, tmp_path: Path, where: str
+def test_a_state_directory_that_cannot_be_made(capsys: Capsys, founded: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    shutil.copytree(founded / "state", folder)
+    below = folder / "below"
+    with read_only(folder):
+        outcome = refused(capsys, "run", founded / "swarm.toml", "--state-dir", below)
+    assert outcome.code == 2
+    assert f"cannot use the state directory {below}: Read-only file system" in outcome.line
+
+
+def test_a_state_on_a_disk_that_is_read_only_waits_until_that_is_over(
+    capsys: Capsys, founded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "state"
     shutil.copytree(founded / "state", folder)
+    pauses: list[float] = []
+
+    def wait(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("talkoot.peer.daemon.time.sleep", wait)
     with read_only(folder):
-        outcome = refused(capsys, "run", founded / "swarm.toml", "--state-dir", tmp_path / where)
-    assert outcome.code == 2
-    assert f"cannot use the state directory {tmp_path / where}: Read-only file system" in outcome.line
+        code, lines = ended(capsys, "run", founded / "swarm.toml", "--state-dir", folder)
+    assert (code, len(pauses)) == (130, 3)
+    (told,) = [line for line in lines if "waiting until that is over" in line]
+    assert "the disk is read-only" in told
 
 
 @contextmanager

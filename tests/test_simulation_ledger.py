@@ -66,9 +66,9 @@ class Auditor:
             Residual.__init__, Residual.encode, Residual.follow, Residual._turn,
         )  # fmt: skip
 
-        def opened(books: Residual, paths: Any, rules: Any) -> None:
+        def opened(books: Residual, paths: Any, rules: Any, *, take_up: bool = True) -> None:
             orderly = (paths.path / "residual.note").exists()
-            open_books(books, paths, rules)
+            open_books(books, paths, rules, take_up=take_up)
             if not orderly:  # killed: what was not counted is lost
                 self.accounts[paths.path] = Account()
 
