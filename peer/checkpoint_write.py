@@ -71,9 +71,8 @@ def write_checkpoint(
         _read_back(temporary, source, stopped)
         hook("checkpoint verified")
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)  # it is not there any more where all went well
     hook("checkpoint renamed")
     fsync_directory(path.parent)
     return num_bytes
