@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -30,7 +30,9 @@ _Saved: TypeAlias = Annotated[
 class AddressBook:
     """Dialable addresses by peer; the last added first."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefer: Callable[[bytes], bool] = lambda _peer: False) -> None:
+        """`prefer`: peers that newer ones do not push out of the file, nor out of `recent`."""
+        self._prefer = prefer
         self._addresses: dict[bytes, tuple[Address, ...]] = {}
 
     def add(self, peer: bytes, texts: Sequence[str]) -> int:
@@ -40,7 +42,8 @@ class AddressBook:
             known = self._addresses.pop(peer, ())
             self._addresses[peer] = tuple(dict.fromkeys((*good, *known)))[:MAX_ADDRESSES]
         while len(self._addresses) > MAX_PEERS:
-            self._addresses.pop(next(iter(self._addresses)))
+            others = (known for known in self._addresses if not self._prefer(known))
+            self._addresses.pop(next(others, peer))
         return refused
 
     def of(self, peer: bytes) -> tuple[Address, ...]:
@@ -48,8 +51,9 @@ class AddressBook:
         return self._addresses.get(peer, ())
 
     def recent(self, count: int) -> list[bytes]:
-        """Peers by the time of the last addition, newest first."""
-        return list(reversed(self._addresses))[:count]
+        """Peers by the time of the last addition, newest first, after the preferred ones."""
+        newest = list(reversed(self._addresses))
+        return sorted(newest, key=lambda peer: not self._prefer(peer))[:count]
 
     def newest(self) -> dict[bytes, tuple[Address, ...]]:
         """What `to_json` saves; equal to another answer if only the order of the peers has changed."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Self
 
+from talkoot.dht import limits
 from talkoot.dht.errors import ConfigError
 from talkoot.dht.multiaddr import parse_address
 
@@ -31,15 +32,17 @@ class NetworkConfig:
     """Accept and make connections through relays, and punch holes through them."""
     trusted_relays: tuple[str, ...] = ()
     """Relays to be reachable through when nobody can dial us; none: do not look for relays."""
-    connections_low: int = 256
+    connections_low: int = limits.LOW_CONNECTIONS
     """Connections that p2pd keeps when it trims."""
-    connections_high: int = 512
-    """Connections above which p2pd trims the idle ones."""
-    max_files: int = 4096
+    connections_high: int = limits.MAX_CONNECTIONS
+    """Connections above which p2pd trims the idle ones; a quarter of them are no strangers'."""
+    connections_per_prefix: int = limits.CONNECTIONS_PER_PREFIX
+    """Connections of strangers from one IPv4 /24 or IPv6 /48."""
+    max_files: int = limits.P2PD_FILES
     """Open files that p2pd may have: two for each connection and channel."""
-    memory_bytes: int = 256 * 2**20
+    memory_bytes: int = limits.P2PD_MEMORY_BYTES
     """Soft memory limit of p2pd: its garbage collector works harder from here on."""
-    max_channels: int = 512
+    max_channels: int = limits.MAX_CHANNELS
     """Accepted channels of all peers and protocols together."""
     ping_bootstrap_s: float = 45.0
     """Pause between two pings of the bootstrap peers: a restarted one must not split the swarm."""
@@ -84,12 +87,15 @@ class NetworkConfig:
 
     @classmethod
     def lan(cls, **changes: object) -> Self:
-        """A local network: reachable there, and nothing goes out to find relays or open ports."""
-        return cls(**({"nat_port_map": False, "auto_nat": False, "relay": False} | changes))  # type: ignore[arg-type]
+        """A local network, where all have one prefix: nothing goes out to find relays or open ports."""
+        values: dict[str, object] = {"nat_port_map": False, "auto_nat": False, "relay": False}
+        values["connections_per_prefix"] = limits.MAX_CONNECTIONS
+        return cls(**(values | changes))  # type: ignore[arg-type]
 
     @classmethod
     def test(cls, **changes: object) -> Self:
         """Loopback and nothing else."""
         values: dict[str, object] = {"listen": ("127.0.0.1",), "ping_bootstrap_s": 2.0}
         values |= {"nat_port_map": False, "auto_nat": False, "relay": False}
+        values["connections_per_prefix"] = limits.MAX_CONNECTIONS
         return cls(**(values | changes))  # type: ignore[arg-type]

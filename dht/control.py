@@ -13,13 +13,15 @@ from typing import Any
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # no stubs published
 
+from talkoot.dht.channel_limits import Visitor
 from talkoot.dht.errors import RemoteError
+from talkoot.dht.guard import Connection
 from talkoot.dht.identity import key_of_multihash, multihash_of
-from talkoot.dht.multiaddr import varint
+from talkoot.dht.limits import P2PD_REPLY_BYTES
+from talkoot.dht.multiaddr import prefix_of, varint
 from talkoot.dht.p2pd import P2pdError
 from talkoot.dht.substrate import p2pd_pb2
 
-_MAX_REPLY_BYTES = 256 * 1024
 _UNIX_CODE = bytes([0x90, 0x03])  # varint of multiaddr's 400
 _TIMEOUT_MARGIN_S = 0.5
 # p2pd's own timeout ends that much before ours, so that it can say what failed.
@@ -49,14 +51,33 @@ class Control:
             p2pd_pb2.Request(type=p2pd_pb2.Request.CONNECT, connect=request), timeout_s, peer=peer
         )
 
-    async def connected(self) -> set[bytes]:
-        """The peers that p2pd has connections with; those without an Ed25519 key are left out."""
+    async def connections(self) -> list[Connection]:
+        """The connections that p2pd has."""
         reply = await self._call(p2pd_pb2.Request(type=p2pd_pb2.Request.LIST_PEERS), self._timeout_s)
-        keys = set()
-        for info in reply.peers:
-            with contextlib.suppress(ValueError):
-                keys.add(key_of_multihash(info.id))
-        return keys
+        return [
+            Connection(info.id, _key_of(info.id), prefix_of(info.addrs[0]) if info.addrs else None)
+            for info in reply.peers
+        ]
+
+    async def disconnect(self, name: bytes) -> None:
+        """Close all connections with the peer of this multihash, and with them their streams."""
+        request = p2pd_pb2.DisconnectRequest(peer=name)
+        await self._call(
+            p2pd_pb2.Request(type=p2pd_pb2.Request.DISCONNECT, disconnect=request), self._timeout_s
+        )
+
+    async def keep(self, peer: bytes, *, weight: int) -> None:
+        """Have p2pd close others first when it has too many connections; weight 0: no longer."""
+        kind = p2pd_pb2.ConnManagerRequest
+        request = kind(
+            type=kind.TAG_PEER if weight else kind.UNTAG_PEER,
+            peer=multihash_of(peer),
+            tag="chosen",
+            weight=weight,
+        )
+        await self._call(
+            p2pd_pb2.Request(type=p2pd_pb2.Request.CONNMANAGER, connManager=request), self._timeout_s
+        )
 
     async def open_stream(self, peer: bytes, protocol: str, *, timeout_s: float) -> socket.socket:
         """A connected socket that carries a new stream to the peer.
@@ -103,15 +124,15 @@ class Control:
         return reply
 
 
-async def read_stream_info(connection: socket.socket) -> tuple[bytes, str]:
-    """Who opened the accepted stream, and for which protocol.
+async def read_stream_info(connection: socket.socket) -> tuple[Visitor, str]:
+    """Who opened the accepted stream, from where, and for which protocol.
 
     Raises RemoteError (`unauthenticated`: not an Ed25519 peer), EOFError, OSError, DecodeError.
     """
     info = p2pd_pb2.StreamInfo()
     info.ParseFromString(await read_message(connection))
     try:
-        return key_of_multihash(info.peer), info.proto
+        return Visitor(key_of_multihash(info.peer), prefix_of(info.addr)), info.proto
     except ValueError as error:
         raise RemoteError(None, "unauthenticated", "the peer has no Ed25519 key") from error
 
@@ -123,7 +144,7 @@ async def read_message(connection: socket.socket) -> bytes:
         byte = (await _read_exactly(connection, 1))[0]
         length |= (byte & 127) << shift
         shift += 7
-        if length > _MAX_REPLY_BYTES or shift > 28:
+        if length > P2PD_REPLY_BYTES or shift > 28:
             raise EOFError("message too long")
         if not byte & 128:
             return await _read_exactly(connection, length)
@@ -147,6 +168,13 @@ def _remote_error(peer: bytes | None, message: str) -> Exception:
     if "protocol" in message and "not supported" in message:
         return RemoteError(peer, "unsupported", message)
     return RemoteError(peer, "unreachable", message)
+
+
+def _key_of(multihash: bytes) -> bytes | None:
+    try:
+        return key_of_multihash(multihash)
+    except ValueError:
+        return None
 
 
 def _unix_socket() -> socket.socket:

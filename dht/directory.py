@@ -15,6 +15,8 @@ from pathlib import Path
 
 from talkoot.dht import addresses, records
 from talkoot.dht.addresses import AddressBook
+from talkoot.dht.calls import Calls
+from talkoot.dht.company import Company
 from talkoot.dht.config import NetworkConfig
 from talkoot.dht.control import Control
 from talkoot.dht.errors import RemoteError
@@ -57,13 +59,21 @@ class DhtDirectory(Directory):
     """The directory of one node. `attached` runs it on a p2pd; detached it answers from memory."""
 
     def __init__(
-        self, identity: Identity, swarm: bytes, config: NetworkConfig, events: Events, book: AddressBook
+        self,
+        identity: Identity,
+        swarm: bytes,
+        config: NetworkConfig,
+        events: Events,
+        book: AddressBook,
+        company: Company,
     ) -> None:
         self._identity = identity
         self._config = config
         self._events = events
         self._book = book
-        self.table = RecordTable(swarm, events.rejected)
+        self._company = company
+        self._calls = Calls(events, company)
+        self.table = RecordTable(swarm, self._calls)
         self._validator = RecordValidator(self.table)
         self._node: DHTNode | None = None
         self._own: tuple[bytes, float] | None = None  # our envelope and its expiration
@@ -85,7 +95,8 @@ class DhtDirectory(Directory):
         async with self._looking:
             if self._node is not None:
                 await self._search(self._node, directory_id(self.table.swarm))
-        found = self.table.peers(time.time())
+        banned = self._company.banned
+        found = {key: each for key, each in self.table.peers(time.time()).items() if key not in banned}
         for peer, record in found.items():
             if peer != self._identity.key:
                 self._book.add(peer, record.addresses)
@@ -151,13 +162,14 @@ class DhtDirectory(Directory):
         except _HIVEMIND_ERRORS as error:
             raise P2pdError(f"cannot start the directory: {error!r}") from error
         install(node, self._validator, self.table)
+        self._calls.install(p2p)
         return node
 
     async def _meet(self, control: Control) -> tuple[int, int]:
         """Connect to known peers and ping them; how many there were, and how many answered."""
         targets = {address.peer for address in map(parse_address, self._config.bootstrap)}
         targets |= set(self._book.recent(_MEET_PEERS))
-        targets -= {None, self._identity.key}
+        targets -= {None, self._identity.key, *self._company.banned}
         offsets: list[float] = []
         async with asyncio.TaskGroup() as tasks:
             for peer in targets:
@@ -178,6 +190,7 @@ class DhtDirectory(Directory):
         except (RemoteError, P2pdError, *_HIVEMIND_ERRORS) as error:
             logger.debug("no answer from a known peer: %s", error)
         else:
+            self._company.dialled(peer)
             offsets.append(offset)
 
     async def _ping(self, peer: bytes) -> float:
@@ -238,9 +251,9 @@ async def save_addresses(book: AddressBook, path: Path, *, warn: bool = True) ->
     return True
 
 
-def bootstrap_book(config: NetworkConfig, path: Path | None) -> AddressBook:
+def bootstrap_book(config: NetworkConfig, path: Path | None, company: Company) -> AddressBook:
     """Addresses to begin with: those on disk, then those of the configuration."""
-    book = AddressBook()
+    book = AddressBook(company.is_chosen)
     if path is not None:
         book.load(path)
     for text in config.bootstrap:

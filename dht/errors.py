@@ -19,6 +19,8 @@ REASONS = frozenset(
         "unreachable",  # no connection to the peer could be made
         "unsupported",  # the peer does not serve the protocol
         "busy",  # a limit on channels was reached
+        "flood",  # more than an honest peer ever sends; it is dealt with later
+        "banned",  # from a peer that this node refuses
         "unauthenticated",  # the peer's identity is not an Ed25519 key
         "signature",  # a signature does not verify
         "stale",  # expired, or older than what is known

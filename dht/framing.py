@@ -7,7 +7,10 @@ cut. The payload has no checksum: the connection below is encrypted and authenti
 
 import struct
 import zlib
-from typing import Literal, TypeAlias
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
 
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.network import Frame
@@ -42,7 +45,11 @@ class FrameDecoder:
     After a RemoteError or a last frame it must not be used again.
     """
 
-    def __init__(self, *, max_header: int, max_payload: int) -> None:
+    def __init__(
+        self, *, max_header: int, max_payload: int, admit: Callable[[int], bool] = lambda _num_bytes: True
+    ) -> None:
+        """`admit` is asked before there is room for a payload of so many bytes."""
+        self._admit = admit
         self._max_header = max_header
         self._max_payload = max_payload
         self._scratch = bytearray(min(_SCRATCH_BYTES, PREFIX_BYTES + max_header))
@@ -57,6 +64,11 @@ class FrameDecoder:
         """True when no frame has begun."""
         return self._payload is None and self._start == self._filled
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the frame that has begun, so far."""
+        return self._got if self._payload is not None else self._filled - self._start
+
     def get_buffer(self) -> memoryview:
         """Where the next bytes of the stream go; never empty."""
         if self._payload is not None:
@@ -70,7 +82,7 @@ class FrameDecoder:
     def advance(self, count: int) -> list[Event]:
         """Account for `count` bytes put into the buffer; returns what they complete.
 
-        Raises RemoteError: `oversized` (before anything is allocated), `malformed`.
+        Raises RemoteError: `oversized` (before anything is allocated), `malformed`, `busy` (not admitted).
         """
         events: list[Event] = []
         if self._payload is None:
@@ -125,7 +137,11 @@ class FrameDecoder:
         """Allocate the payload and move into it what was read ahead."""
         if payload_bytes == 0:
             return Frame(header, b"")
-        self._header, self._payload, self._got = header, memoryview(bytearray(payload_bytes)), 0
+        if not self._admit(payload_bytes):
+            raise RemoteError(None, "busy", f"no room for a payload of {payload_bytes} bytes")
+        # Not zeroed: pages are taken as bytes arrive, so a declaration alone costs no memory.
+        room: Any = np.empty(payload_bytes, np.uint8)  # the stubs do not know that an array is a buffer
+        self._header, self._payload, self._got = header, memoryview(room), 0
         count = min(payload_bytes, self._filled - self._start)
         self._payload[:count] = memoryview(self._scratch)[self._start : self._start + count]
         self._start += count

@@ -10,17 +10,28 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # no stubs published
 
 from talkoot.dht import addresses
+from talkoot.dht.channel_limits import ChannelLimits, Visitor
+from talkoot.dht.company import Company
 from talkoot.dht.config import NetworkConfig
 from talkoot.dht.control import Control, read_stream_info
 from talkoot.dht.directory import DhtDirectory, bootstrap_book, save_addresses
 from talkoot.dht.errors import RemoteError
+from talkoot.dht.guard import ConnectionGuard
+from talkoot.dht.holding import Budget
 from talkoot.dht.identity import Identity
-from talkoot.dht.limits import ChannelLimits
+from talkoot.dht.limits import (
+    GUARD_S,
+    MAX_REFUSALS,
+    MAX_UNREAD_STREAMS,
+    PREAMBLE_TIMEOUT_S,
+    STRANGERS_HELD_BYTES,
+)
 from talkoot.dht.multiaddr import decode_address, parse_address
 from talkoot.dht.network import Channel, Events, Handler, Network, ProtocolSpec, Traffic
 from talkoot.dht.p2pd import P2pd, P2pdError, binary, check_port, choose_port, running
@@ -34,14 +45,13 @@ _BACKOFF_S = (0.1, 1.0, 2.0, 5.0, 15.0, 30.0)
 # Pauses before p2pd is started again; the first is short, because the swarm waits for nobody.
 _STABLE_S = 60.0
 # After so long a life the next failure counts as the first again.
-_PREAMBLE_TIMEOUT_S = 5.0
-_MAX_REFUSALS = 64
-# Channels above a limit that are told so; more at once are just cut.
 _ACCEPT_PAUSE_S = 1.0
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED})
 # What makes accepting a stream fail, and passes.
 _REFRESH_S = 60.0
 # Pause between two looks at our own addresses.
+_CHOSEN_WEIGHT = 100
+# Of peers that we chose, when p2pd has too many connections; its own part of the swarm gets 5.
 _SAVE_S = 10.0
 # Pause between two looks at whether others' addresses have changed; who is killed has to find them again.
 
@@ -64,12 +74,17 @@ class P2PNetwork(Network):
         self._config = config
         self._port = config.port
         self._path = None if state_dir is None else state_dir / "peers.json"
-        self._book = bootstrap_book(config, self._path)
-        self._directory = DhtDirectory(identity, swarm, config, self.events, self._book)
+        self.company = Company()
+        self._book = bootstrap_book(config, self._path, self.company)
+        self._directory = DhtDirectory(identity, swarm, config, self.events, self._book, self.company)
         self.directory = self._directory
         self._services = Services()
-        self._limits = ChannelLimits(config.max_channels)
-        self._refusals = 0
+        per_prefix = config.connections_per_prefix
+        self._limits = ChannelLimits(config.max_channels, per_prefix)
+        self._guard = ConnectionGuard(max_connections=config.connections_high, per_prefix=per_prefix)
+        self._budget = Budget(STRANGERS_HELD_BYTES)
+        self._look = asyncio.Event()
+        self._unread = self._refusals = 0
         self._tasks: asyncio.TaskGroup | None = None
         self._serving: set[asyncio.Task[None]] = set()
         self._control: Control | None = None
@@ -106,8 +121,12 @@ class P2PNetwork(Network):
             raise ValueError("a node does not dial itself")
         self.events.dials += 1
         try:
+            if peer in self.company.banned:
+                raise RemoteError(peer, "banned", "this node refuses it")
             async with asyncio.timeout(timeout_s):
-                return await self._dial(peer, protocol, timeout_s)
+                channel = await self._dial(peer, protocol, timeout_s)
+            self.company.dialled(peer)
+            return channel
         except TimeoutError:
             self.events.dial_failures["timeout"] += 1
             raise
@@ -120,14 +139,9 @@ class P2PNetwork(Network):
         if refused:
             self.events.rejected["malformed"] += refused
 
-    async def connected(self) -> set[bytes]:
-        """The peers that this node has connections with; empty while p2pd is down."""
-        if self._control is None:
-            return set()
-        try:
-            return await self._control.connected()
-        except (P2pdError, TimeoutError):
-            return set()
+    def ban(self, peers: frozenset[bytes]) -> None:
+        self.company.banned = peers
+        self._look.set()
 
     # One life of p2pd.
 
@@ -172,6 +186,7 @@ class P2PNetwork(Network):
                 tasks.create_task(self._directory.maintain(control, started), name="directory"),
                 tasks.create_task(self._refresh(control), name="addresses"),
                 tasks.create_task(self._save_peers(), name="peers"),
+                tasks.create_task(self._watch_connections(control), name="connections"),
             ]
             await lost.wait()
             self.events.restarts["directory"] += 1
@@ -183,6 +198,34 @@ class P2PNetwork(Network):
             await asyncio.sleep(_REFRESH_S)
             with contextlib.suppress(P2pdError, TimeoutError):
                 await self._learn_addresses(control)
+
+    async def _watch_connections(self, control: Control) -> None:
+        """Have p2pd close what is above a limit, and keep those that we chose; until cancelled."""
+        kept: frozenset[bytes] = frozenset()
+        while True:
+            self._look.clear()
+            with contextlib.suppress(P2pdError, TimeoutError):
+                await self._cut_connections(control)
+                kept = await self._keep_chosen(control, kept)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GUARD_S):
+                    await self._look.wait()
+
+    async def _cut_connections(self, control: Control) -> None:
+        cut = self._guard.too_many(
+            await control.connections(), chosen=self.company.is_chosen, banned=self.company.banned
+        )
+        for name, reason in cut.items():
+            self.events.connections_cut[reason] += 1
+            with contextlib.suppress(RemoteError):
+                await control.disconnect(name)
+
+    async def _keep_chosen(self, control: Control, kept: frozenset[bytes]) -> frozenset[bytes]:
+        """Tell p2pd whose connections it must not close; returns whom it knows of."""
+        wanted = self.company.wanted
+        for peer in wanted ^ kept:
+            await control.keep(peer, weight=_CHOSEN_WEIGHT if peer in wanted else 0)
+        return wanted
 
     async def _save_peers(self) -> None:
         """Keep the file of peers' addresses up to date, until cancelled."""
@@ -231,10 +274,13 @@ class P2PNetwork(Network):
             raise RemoteError(peer, "unreachable", str(error)) from error
         return await self._channel(connection, peer, protocol)
 
-    async def _channel(self, connection: socket.socket, peer: bytes, spec: ProtocolSpec) -> StreamChannel:
+    async def _channel(
+        self, connection: socket.socket, peer: bytes, spec: ProtocolSpec, *, accepted: bool = False
+    ) -> StreamChannel:
         """Turn the socket of a stream into a channel, which owns it from here on."""
         loop = asyncio.get_running_loop()
-        channel = StreamChannel(peer, spec, self.traffic)
+        budget = None if self.company.is_chosen(peer) else self._budget
+        channel = StreamChannel(peer, spec, self.traffic, accepted=accepted, budget=budget)
         try:
             await loop.create_unix_connection(lambda: channel, sock=connection)
         except OSError as error:
@@ -259,6 +305,10 @@ class P2PNetwork(Network):
                 continue
             told = False
             connection.setblocking(False)
+            if self._unread >= MAX_UNREAD_STREAMS:
+                connection.close()
+                self.events.reject("busy")
+                continue
             task = self._tasks.create_task(self._serve(connection), name="channel")
             self._serving.add(task)
             task.add_done_callback(self._serving.discard)
@@ -274,38 +324,45 @@ class P2PNetwork(Network):
         with contextlib.ExitStack() as stack:
             stack.enter_context(connection)
             try:
-                async with asyncio.timeout(_PREAMBLE_TIMEOUT_S):
-                    peer, name = await read_stream_info(connection)
+                self._unread += 1
+                async with asyncio.timeout(PREAMBLE_TIMEOUT_S):
+                    visitor, name = await read_stream_info(connection)
             except RemoteError as error:
                 return count_failure(self.events, None, error)
             except (OSError, EOFError, DecodeError) as error:  # TimeoutError is an OSError
                 logger.debug("p2pd cut an accepted stream: %r", error)
                 return None
+            finally:
+                self._unread -= 1
             service = self._services.get(name)
-            if service is None or peer == self.key:
+            if service is None or visitor.peer == self.key:
                 return None
+            if visitor.peer in self.company.banned:
+                return self.events.reject("banned")
             stack.pop_all()
         with contextlib.suppress(RemoteError):  # cut before it began
-            await self._serve_stream(connection, peer, service)
+            await self._serve_stream(connection, visitor, service)
         return None
 
-    async def _serve_stream(self, connection: socket.socket, peer: bytes, service: Service) -> None:
-        if not self._limits.enter(peer, service.spec):
-            self.events.rejected["busy"] += 1
-            return await self._refuse(connection, peer, service.spec)
+    async def _serve_stream(self, connection: socket.socket, visitor: Visitor, service: Service) -> None:
+        visitor = replace(visitor, chosen=self.company.is_chosen(visitor.peer))
+        verdict = self._limits.enter(visitor, service.spec, asyncio.get_running_loop().time())
+        if verdict != "ok":
+            self.events.reject(verdict, visitor.peer)
+            return await self._refuse(connection, visitor.peer, service.spec)
         try:
-            channel = await self._channel(connection, peer, service.spec)
+            channel = await self._channel(connection, visitor.peer, service.spec, accepted=True)
             await serve_channel(channel, service.handler, self.events)
         finally:
-            self._limits.leave(peer, service.spec)
+            self._limits.leave(visitor, service.spec)
 
     async def _refuse(self, connection: socket.socket, peer: bytes, spec: ProtocolSpec) -> None:
-        if self._refusals >= _MAX_REFUSALS:
+        if self._refusals >= MAX_REFUSALS:
             connection.close()
             return
         self._refusals += 1
         try:
-            channel = await self._channel(connection, peer, spec)
+            channel = await self._channel(connection, peer, spec, accepted=True)
             await channel.refuse()
         finally:
             self._refusals -= 1

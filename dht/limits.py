@@ -1,31 +1,92 @@
-"""How many channels may be open: per peer and protocol, and for the whole node."""
+"""Every limit on what other peers may take of this node before a byte of theirs is parsed, and why it is so.
 
-from collections import Counter
+docs/limits.md has them in one table (a test compares). Limits of what is inside a message stand beside its
+parser. A *stranger* is a peer that we did not choose: neither dialled by us nor wanted for rounds.
+"""
 
-from talkoot.dht.network import ProtocolSpec
+MAX_CONNECTIONS = 512
+"""Connections of p2pd above which it closes idle ones: eight times the largest group, and 64 KiB each."""
+LOW_CONNECTIONS = 256
+"""Connections that p2pd keeps when it closes idle ones."""
+RESERVED_CONNECTIONS = 128
+"""Of MAX_CONNECTIONS, those that no stranger gets: two for each of the 64 peers of the largest group. However
+many peers come in, a node finds room for those that it chose itself."""
+CONNECTIONS_PER_PREFIX = 32
+"""Connections of strangers from one IPv4 /24 or IPv6 /48, which is what one customer of a provider has: keys
+are free, addresses are not. Half the largest group may be one university. `lan` and `test` have no limit."""
+CONNECTIONS_PER_PEER = 8
+"""Connections of one key: both sides dial at once, directly and through a relay, on two families."""
+OUTBOUND_PER_PREFIX = 2
+"""Peers without a vote, of one public prefix, that a node stays connected to by its own choice: with 80 keys
+on 8 prefixes an attacker gets 16 of its places. Voters are chosen wherever they are."""
+CONNECTION_GRACE_S = 10.0
+"""How long p2pd leaves a new connection alone: a handshake and the first stream need a second or two."""
+GUARD_S = 2.0
+"""Pause between two looks at p2pd's connections for those above a limit."""
+MAX_CUT_AT_ONCE = 512
+"""Peers that one look disconnects; each costs a call of p2pd."""
+P2PD_FILES = 4096
+"""Open files of p2pd: half-open handshakes (it gives them up itself after about a minute), connections and
+channels together; a flood fails here and not in the system."""
+P2PD_MEMORY_BYTES = 256 * 2**20
+"""Soft limit of p2pd's memory."""
+P2PD_REPLY_BYTES = 2**20
+"""Longest answer of p2pd: the list of 8,000 connections."""
 
+MAX_CHANNELS = 512
+"""Accepted channels of all peers and protocols: three for each of the largest group, and as many again."""
+RESERVED_CHANNELS = 192
+"""Of them, those that no stranger gets: three for each of the largest group."""
+CHANNELS_PER_PROTOCOL = 256
+"""Accepted channels of one protocol, so that requests for state cannot shut out rounds."""
+CHANNELS_PER_PEER = 10
+"""Accepted channels of one peer in all protocols: as many as its protocols allow one by one."""
+CHANNELS_PER_CONNECTION = 3
+"""So many times CONNECTIONS_PER_PREFIX are the channels of strangers of one prefix: three protocols."""
+MAX_UNREAD_STREAMS = 256
+"""Accepted streams of which p2pd has not yet said whose they are; it says so at once."""
+MAX_REFUSALS = 64
+"""Channels above a limit that are told so; more at once are just cut."""
+PREAMBLE_TIMEOUT_S = 5.0
+"""How long p2pd may take to say whose an accepted stream is."""
 
-class ChannelLimits:
-    """Counts accepted channels. Pure."""
+OPENINGS_PER_S, OPENINGS_BURST = 16.0, 80.0
+"""Channels that one peer may open. An honest one opens four a second in each of two lanes at most, and now
+and then one for state: who opens more is at fault."""
+PREFIX_OPENINGS_PER_S, PREFIX_OPENINGS_BURST = 64.0, 640.0
+"""The same for all strangers of one prefix together."""
+CALLS_PER_S, CALLS_BURST = 16.0, 128.0
+"""Directory requests of one peer, each 64 KiB of one counted as one: a look at the directory, an announcement
+and a ping take about four, every few seconds. An answer may be 3 MB."""
+ALL_CALLS_PER_S, ALL_CALLS_BURST = 200.0, 1000.0
+"""Directory requests of all strangers together: about a tenth of a core."""
 
-    def __init__(self, max_channels: int) -> None:
-        self._max_channels = max_channels
-        self._open: Counter[tuple[bytes, str]] = Counter()
-        self._total = 0
+CONTROL_PER_S, CONTROL_BURST = 500.0, 3000.0
+"""Control frames of one peer; each 8 KiB of one count as a frame. In the sparse exchange of 64 peers a peer
+sends about 100 a second. Above it the channel is read later, nothing is dropped."""
+STRANGERS_CONTROL_PER_S, STRANGERS_CONTROL_BURST = 1000.0, 4000.0
+"""Control frames of all strangers together: about a tenth of a core, however many keys they have."""
+BULK_PER_S, BULK_BURST = 5000.0, 20000.0
+"""Bulk frames of one peer: at 20 kB a chunk that is a gigabit a second."""
+STRANGERS_BULK_PER_S, STRANGERS_BULK_BURST = 10000.0, 20000.0
+"""Bulk frames of all strangers together."""
+REQUESTS_PER_S, REQUESTS_BURST = 500.0, 1000.0
+"""Requests for pieces of state of one peer: 500 MB a second; the gate lets out far fewer."""
+LISTS_PER_S, LISTS_BURST = 8.0, 64.0
+"""Requests of one peer for what is read or hashed first (head, chain, tree, manifest, tokenizer, records):
+answers of up to 8 MiB to questions of 40 bytes. A newcomer asks a dozen, and one for each 1,024 rounds."""
+FRAME_UNIT_BYTES = 8192
+"""Header bytes that count as one frame."""
+MAX_METERED = 4096
+"""Peers whose rates are remembered, those seen last."""
 
-    def enter(self, peer: bytes, spec: ProtocolSpec) -> bool:
-        """Count one more channel, unless a limit is reached: then False."""
-        scope = (peer, spec.name)
-        if self._total >= self._max_channels or self._open[scope] >= spec.max_channels_per_peer:
-            return False
-        self._open[scope] += 1
-        self._total += 1
-        return True
-
-    def leave(self, peer: bytes, spec: ProtocolSpec) -> None:
-        """One channel that `enter` admitted is gone."""
-        scope = (peer, spec.name)
-        self._total -= 1
-        self._open[scope] -= 1
-        if not self._open[scope]:
-            del self._open[scope]
+QUEUED_FRAMES = 16
+QUEUED_BYTES = 2**20
+"""Received and not yet taken frames of one channel; above either, reading pauses and the sender feels it."""
+STRANGERS_HELD_BYTES = 256 * 2**20
+"""Payloads of strangers in all channels, from the first byte until they are dealt with; the channel on which
+one more is declared is refused. Memory for a payload is taken as it arrives, not as it is declared."""
+SLOW_LOOK_S = 30.0
+SLOW_BYTES = 4096
+"""A frame that has begun brings so many bytes in so many seconds or is complete, else its channel is cut:
+1 KB a second is a hundredth of the slowest link that a peer can take part with."""

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from talkoot.dht import records
+from talkoot.dht.channel_limits import ChannelLimits, Visitor
+from talkoot.dht.company import Company
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import Identity
-from talkoot.dht.limits import ChannelLimits
 from talkoot.dht.memory_channel import MemoryChannel
 from talkoot.dht.multiaddr import addresses_of
 from talkoot.dht.network import Channel, Directory, Events, Handler, Network, ProtocolSpec, Traffic
@@ -196,7 +197,7 @@ class MemoryDirectory(Directory):
     """The directory of one node: what it can reach of the others' tables."""
 
     def __init__(self, network: "MemoryNetwork", identity: Identity, swarm: bytes) -> None:
-        self.table = RecordTable(swarm, network.events.rejected)
+        self.table = RecordTable(swarm, network.events)
         self._network = network
         self._identity = identity
         self._last_times = (0.0, 0.0)
@@ -222,7 +223,8 @@ class MemoryDirectory(Directory):
             for owner in node.directory.table.owners:
                 if owner not in direct:
                     self._take(node.directory.table, owner, now)
-        return self.table.peers(now)
+        banned = self._network.company.banned
+        return {key: record for key, record in self.table.peers(now).items() if key not in banned}
 
     def _take(self, table: RecordTable, owner: bytes, now: float) -> None:
         """What another node's table says of an owner, if it is news."""
@@ -253,6 +255,7 @@ class MemoryNetwork(Network):
         self._identity = identity
         self._services = Services()
         self._limits = limits
+        self.company = Company()
         self._tasks: asyncio.TaskGroup | None = None
         self._context: Context | None = None
 
@@ -288,13 +291,22 @@ class MemoryNetwork(Network):
             async with asyncio.timeout(timeout_s):
                 await asyncio.sleep(2 * self.link.latency_s)
                 await self.hub.until_heard(self.key, peer)
-                return self._open(peer, protocol)
+                if peer in self.company.banned:
+                    raise RemoteError(peer, "banned", "this node refuses it")
+                channel = self._open(peer, protocol)
+                self.company.dialled(peer)
+                return channel
         except TimeoutError:
             self.events.dial_failures["timeout"] += 1
             raise
         except RemoteError as error:
             self.events.dial_failures[error.reason] += 1
             raise
+
+    def ban(self, peers: frozenset[bytes]) -> None:
+        self.company.banned = peers
+        for peer in sorted(peers):
+            self.hub.cut(self.key, peer)
 
     async def add_addresses(self, peer: bytes, addresses: Sequence[str]) -> None:
         refused = addresses_of(peer, addresses)[1]
@@ -309,7 +321,7 @@ class MemoryNetwork(Network):
         if service is None:
             raise RemoteError(peer, "unsupported", protocol.name)
         ours = MemoryChannel(self, peer, protocol)
-        theirs = MemoryChannel(other, self.key, service.spec)
+        theirs = MemoryChannel(other, self.key, service.spec, accepted=True)
         ours.join(theirs)
         self.hub.add_channel(ours)
         self.hub.add_channel(theirs)
@@ -317,17 +329,24 @@ class MemoryNetwork(Network):
         return ours
 
     def _accept(self, channel: MemoryChannel, service: Service) -> None:
-        if not self._limits.enter(channel.peer, service.spec):
-            self.events.rejected["busy"] += 1
+        if channel.peer in self.company.banned:
+            self.events.reject("banned")
+            channel.cut()
+            return
+        visitor = Visitor(channel.peer, chosen=self.company.is_chosen(channel.peer))
+        verdict = self._limits.enter(visitor, service.spec, self.hub.clock.time())
+        if verdict != "ok":
+            self.events.reject(verdict, channel.peer)
             channel.end("busy")
             return
         assert self._tasks is not None
         assert self._context is not None
+        serving = self._serve(channel, service, visitor)
         # We may be running on behalf of whoever dialled.
-        self._tasks.create_task(self._serve(channel, service), name="channel", context=self._context.copy())
+        self._tasks.create_task(serving, name="channel", context=self._context.copy())
 
-    async def _serve(self, channel: MemoryChannel, service: Service) -> None:
+    async def _serve(self, channel: MemoryChannel, service: Service, visitor: Visitor) -> None:
         try:
             await serve_channel(channel, service.handler, self.events)
         finally:
-            self._limits.leave(channel.peer, service.spec)
+            self._limits.leave(visitor, service.spec)

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 
 from talkoot.dht.errors import ChannelClosed, RemoteError
 from talkoot.dht.framing import PREFIX_BYTES
+from talkoot.dht.limits import QUEUED_BYTES, QUEUED_FRAMES
 from talkoot.dht.network import Buffer, Channel, Frame, ProtocolSpec
 
 if TYPE_CHECKING:
     from talkoot.dht.memory import MemoryNetwork
 
-_MAX_QUEUED_FRAMES = 16
-_MAX_QUEUED_BYTES = 1024 * 1024
-# As in the real channel, plus what the buffers below it hold.
 SEND_BUFFER = 2 * 1024
 """Bytes of a peer that may wait for its uplink before its senders do."""
 RESEND_S = 0.3
@@ -40,7 +38,9 @@ class _Arrival:
 class MemoryChannel(Channel):
     """One end. The receiving queue holds what is under way, too; its times only ever grow."""
 
-    def __init__(self, network: "MemoryNetwork", peer: bytes, spec: ProtocolSpec) -> None:
+    def __init__(
+        self, network: "MemoryNetwork", peer: bytes, spec: ProtocolSpec, *, accepted: bool = False
+    ) -> None:
         self.peer = peer
         self.owner = network.key
         self.protocol = spec.name
@@ -49,6 +49,7 @@ class MemoryChannel(Channel):
         self.number = next(_numbers)  # gives cuts an order
         self._network = network
         self._spec = spec
+        self._max_received = spec.takes(accepted=accepted)
         self._other: MemoryChannel = self
         self._queue: deque[_Arrival] = deque()
         self._queued_bytes = 0
@@ -208,7 +209,7 @@ class MemoryChannel(Channel):
             return
         frame = arrival.what
         if isinstance(frame, Frame):
-            if len(frame.header) > self._spec.max_header or len(frame.payload) > self._spec.max_payload:
+            if len(frame.header) > self._spec.max_header or len(frame.payload) > self._max_received:
                 self._failure = RemoteError(self.peer, "oversized", "frame above the limits")
                 self.cut()
                 return
@@ -238,7 +239,7 @@ class MemoryChannel(Channel):
             timer.cancel()
 
     def _take(self, frame: Frame) -> Frame:
-        if len(self._queue) + 1 >= _MAX_QUEUED_FRAMES or self._queued_bytes >= _MAX_QUEUED_BYTES:
+        if len(self._queue) + 1 >= QUEUED_FRAMES or self._queued_bytes >= QUEUED_BYTES:
             self._other.wake()  # there is room again
         self._queued_bytes -= len(frame.payload)
         size = PREFIX_BYTES + len(frame.header) + len(frame.payload)
@@ -258,7 +259,7 @@ class MemoryChannel(Channel):
     def _is_full(self) -> bool:
         if self._closed:
             return False  # whatever comes is dropped
-        return len(self._queue) >= _MAX_QUEUED_FRAMES or self._queued_bytes >= _MAX_QUEUED_BYTES
+        return len(self._queue) >= QUEUED_FRAMES or self._queued_bytes >= QUEUED_BYTES
 
     def wake(self) -> None:
         """Something may have changed for whoever waits here."""

@@ -79,6 +79,20 @@ def decode_address(data: bytes) -> str:
     raise ValueError("not a plain TCP address")
 
 
+def prefix_of(data: bytes) -> str | None:
+    """The IPv4 /24 or IPv6 /48 of a multiaddr in binary form, from which its owner got its address.
+
+    None for anything else and for what goes through a relay, whose address says nothing of the peer's.
+    """
+    try:
+        host = ipaddress.ip_address(decode_address(data).split("/")[2])
+    except ValueError:
+        return None
+    if host.version == 6 and host.ipv4_mapped is not None:
+        host = host.ipv4_mapped
+    return str(ipaddress.ip_network((host, 24 if host.version == 4 else 48), strict=False))
+
+
 def addresses_of(peer: bytes, texts: Sequence[str]) -> tuple[list[Address], int]:
     """Those of `texts` that are addresses of `peer` (or say nothing of a peer), and how many are not."""
     good: list[Address] = []

@@ -8,8 +8,9 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
+from talkoot.dht.company import Company
 from talkoot.dht.records import PeerRecord
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -36,6 +37,8 @@ class ProtocolSpec:
     """Longest payload of one frame that is accepted, in bytes."""
     max_channels_per_peer: int = 4
     """Channels of this protocol that one peer may have open with us; more are closed and counted."""
+    max_request: int | None = None
+    """Longest payload that is accepted from the side that opened the channel; None: `max_payload`."""
 
     def __post_init__(self) -> None:
         if not (0 < len(self.name) <= 64 and self.name.isascii() and self.name.isprintable()):
@@ -45,6 +48,10 @@ class ProtocolSpec:
                 raise ValueError(f"{name} must be 0 to 2147483647")
         if self.max_channels_per_peer < 1:
             raise ValueError("max_channels_per_peer must be 1 or more")
+
+    def takes(self, *, accepted: bool) -> int:
+        """Longest payload that this side takes, which accepted the channel or opened it."""
+        return self.max_payload if self.max_request is None or not accepted else self.max_request
 
 
 class Channel(ABC):
@@ -109,6 +116,10 @@ class Traffic:
         return sum(self.received.values())
 
 
+Source: TypeAlias = Literal["wire", "record", "state"]
+"""Where a peer was at fault: frames and channels; records that it stored; state that it gave."""
+
+
 @dataclass(slots=True)
 class Events:
     """What happened so far, for logs and metrics. Keys are words of closed lists, never peers."""
@@ -117,6 +128,9 @@ class Events:
     """Parts that died and were started again, by part: `p2pd`, `directory`."""
     rejected: Counter[str] = field(default_factory=Counter)
     """Channels, frames and records of other peers that were refused, by reason (`errors.REASONS`)."""
+    connections_cut: Counter[str] = field(default_factory=Counter)
+    """Connections of peers that were closed, by the limit: `peer`, `prefix`, `node`, or `banned`,
+    `unauthenticated`."""
     dials: int = 0
     """Channels that this node tried to open."""
     dial_failures: Counter[str] = field(default_factory=Counter)
@@ -125,6 +139,14 @@ class Events:
     """How far the peers' clocks are ahead of ours (their median); None: not measured."""
     warning: str = ""
     """One line for the operator about a lasting condition (clock, no bootstrap peer), or empty."""
+    on_offence: Callable[[bytes, Source, str], None] = lambda _peer, _source, _reason: None
+    """Told of whatever was refused of a peer that is known: its key, and why."""
+
+    def reject(self, reason: str, peer: bytes | None = None, source: Source = "wire") -> None:
+        """Count what was refused; `peer` is who is answerable for it, if anybody is."""
+        self.rejected[reason] += 1
+        if peer is not None:
+            self.on_offence(peer, source, reason)
 
 
 class Directory(ABC):
@@ -154,6 +176,8 @@ class Network(ABC):
     """Our announced multiaddrs, each with /p2p/<peer id>; empty before `started`."""
     traffic: Traffic
     events: Events
+    company: Company
+    """Whom we chose, and whom we refuse."""
 
     @abstractmethod
     def serve(self, spec: ProtocolSpec, handler: Handler) -> None:
@@ -172,6 +196,11 @@ class Network(ABC):
 
         Raises RemoteError (`unreachable`, `unsupported`, `busy`), TimeoutError, ValueError for ourselves.
         """
+
+    @abstractmethod
+    def ban(self, peers: frozenset[bytes]) -> None:
+        """Refuse these peers from now on, and no others: no channel is opened or accepted, what is open is
+        closed, their announcements are not shown."""
 
     @abstractmethod
     async def add_addresses(self, peer: bytes, addresses: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+from talkoot.dht import limits
 from talkoot.dht.config import NetworkConfig
 from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import Identity
@@ -157,7 +158,7 @@ def arguments(config: NetworkConfig, port: int, directory: Path) -> list[str]:
         "connManager": 1,
         "connLo": config.connections_low,
         "connHi": config.connections_high,
-        "connGrace": "30s",
+        "connGrace": f"{limits.CONNECTION_GRACE_S:.0f}s",
         "idleTimeout": f"{config.start_timeout_s:.0f}s",  # when we die before we attach
         "persistentConnMaxMsgSize": 4 * 2**20,
     }

@@ -44,6 +44,6 @@ async def serve_channel(channel: Channel, handler: Handler, events: Events) -> N
 def count_failure(events: Events, peer: bytes | None, error: RemoteError | TimeoutError) -> None:
     """One line in the log, one count by reason."""
     reason = error.reason if isinstance(error, RemoteError) else "timeout"
-    events.rejected[reason] += 1
+    events.reject(reason, peer)
     name = "?" if peer is None else peer_id_of(peer)
     logger.info("peer %s: %s", name, error if isinstance(error, RemoteError) else reason)

@@ -10,13 +10,12 @@ from typing import cast
 
 from talkoot.dht.errors import ChannelClosed, RemoteError
 from talkoot.dht.framing import BUSY_FRAME, DATA, END_FRAME, PREFIX_BYTES, FrameDecoder, encode_prefix
+from talkoot.dht.holding import Budget
+from talkoot.dht.limits import QUEUED_BYTES, QUEUED_FRAMES, SLOW_BYTES, SLOW_LOOK_S
 from talkoot.dht.network import Buffer, Channel, Frame, ProtocolSpec, Traffic
 
 LINGER_S = 1.0
 """How long `close` waits for the other side to acknowledge the end."""
-_MAX_QUEUED_FRAMES = 16
-_MAX_QUEUED_BYTES = 1024 * 1024
-# Received and not yet taken; above either, reading pauses and the sender feels it.
 _JOIN_BYTES = 4096
 # Payloads up to here are written together with their header.
 
@@ -30,16 +29,33 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
     """
 
     def __init__(
-        self, peer: bytes, spec: ProtocolSpec, traffic: Traffic, on_lost: Callable[[], None] = lambda: None
+        self,
+        peer: bytes,
+        spec: ProtocolSpec,
+        traffic: Traffic,
+        on_lost: Callable[[], None] = lambda: None,
+        *,
+        accepted: bool = False,
+        budget: Budget | None = None,
     ) -> None:
+        """`budget`: what is received counts there until it is dealt with."""
         self.peer = peer
         self.protocol = spec.name
         self.bytes_sent = 0
         self.bytes_received = 0
         self._spec = spec
+        self._raw_bytes = 0
         self._traffic = traffic
         self._on_lost = on_lost
-        self._decoder = FrameDecoder(max_header=spec.max_header, max_payload=spec.max_payload)
+        self._decoder = FrameDecoder(
+            max_header=spec.max_header, max_payload=spec.takes(accepted=accepted), admit=self._admit
+        )
+        self._budget = budget
+        self._held = 0  # bytes taken from the budget
+        self._lent = 0  # of them, those of the frame that was received last
+        self._watch: asyncio.TimerHandle | None = None  # runs while a frame has begun
+        self._seen = (0, 0)  # frames and bytes of the channel at the last look of the watch
+        self._num_frames = 0
         self._transport: asyncio.Transport | None = None
         self._queue: deque[Frame] = deque()
         self._queued_bytes = 0
@@ -67,6 +83,7 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._peer_ended:
             return  # nothing counts after the last frame
+        self._raw_bytes += nbytes
         try:
             for event in self._decoder.advance(nbytes):
                 if isinstance(event, Frame):
@@ -77,6 +94,24 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
         except RemoteError as error:
             self._fail(RemoteError(self.peer, error.reason, error.detail))
             self._abort()
+        if self._watch is None and not self._decoder.at_boundary:
+            self._look_again()
+
+    def _look_again(self) -> None:
+        self._seen = (self._num_frames, self._raw_bytes)
+        self._watch = asyncio.get_running_loop().call_later(SLOW_LOOK_S, self._look)
+
+    def _look(self) -> None:
+        """Whether the frame that has begun goes on; not while it is we who do not read."""
+        self._watch = None
+        if self._decoder.at_boundary or self._lost.is_set() or self._closed:
+            return
+        frames, before = self._seen
+        if self._reading and frames == self._num_frames and self._raw_bytes - before < SLOW_BYTES:
+            self._fail(RemoteError(self.peer, "timeout", "a frame that does not go on"))
+            self._abort()
+            return
+        self._look_again()
 
     def eof_received(self) -> bool:
         return False  # a half-open stream is of no use: the transport closes itself
@@ -85,6 +120,10 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
         self._fail(ChannelClosed(self.peer, "lost", str(exc) if exc else "cut without an end"))
         self._lost.set()
         self._flushed.set()
+        if self._watch is not None:
+            self._watch.cancel()
+        self._give_back(self._held - min(self._held, self._queued_bytes))
+        self._lent = 0
         self._on_lost()
 
     def pause_writing(self) -> None:
@@ -113,6 +152,8 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
         self._traffic.sent[self.protocol] += count
 
     async def receive(self, *, timeout_s: float | None = None) -> Frame:
+        self._give_back(self._lent)
+        self._lent = 0
         async with asyncio.timeout(timeout_s):
             while not self._queue:
                 if self._failure is not None:
@@ -121,6 +162,7 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
                 await self._arrived.wait()
         frame = self._queue.popleft()
         self._queued_bytes -= len(frame.payload)
+        self._lent = min(len(frame.payload), self._held)
         if not self._reading and not self._is_full():
             self._reading = True
             if self._transport is not None and not self._lost.is_set():
@@ -137,6 +179,7 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
     def _enqueue(self, frame: Frame) -> None:
         count = PREFIX_BYTES + len(frame.header) + len(frame.payload)
         self.bytes_received += count
+        self._num_frames += 1
         self._traffic.received[self.protocol] += count
         if self._closed:
             return  # read on only to see the other side's END
@@ -148,8 +191,22 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
             assert self._transport is not None
             self._transport.pause_reading()
 
+    def _admit(self, num_bytes: int) -> bool:
+        """Whether a payload of so many bytes may come."""
+        if self._budget is None or self._closed:
+            return True
+        if not self._budget.take(num_bytes):
+            return False
+        self._held += num_bytes
+        return True
+
+    def _give_back(self, num_bytes: int) -> None:
+        if self._budget is not None:
+            self._budget.give(num_bytes)
+            self._held -= num_bytes
+
     def _is_full(self) -> bool:
-        return len(self._queue) >= _MAX_QUEUED_FRAMES or self._queued_bytes >= _MAX_QUEUED_BYTES
+        return len(self._queue) >= QUEUED_FRAMES or self._queued_bytes >= QUEUED_BYTES
 
     def _take_end(self, reason: str) -> None:
         """The other side ended the channel: acknowledge, so that it may close the connection."""
@@ -196,6 +253,8 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
             return
         self._closed = True
         self._queue.clear()
+        self._queued_bytes = 0
+        self._give_back(self._held)
         if self._failure is None or not self._peer_ended:
             self._failure = ChannelClosed(self.peer, "closed")
         self._arrived.set()

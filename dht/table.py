@@ -4,9 +4,9 @@ What a node stores for others and what it reads from them is one table. A hostil
 neither bring back an older record, nor keep memory or the processor busy without limit.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from talkoot.dht import records
 from talkoot.dht.errors import RemoteError
@@ -22,6 +22,13 @@ VERIFY_RATE = 400.0
 """Signatures a second after that: about a twentieth of a core."""
 
 
+class Rejections(Protocol):
+    """Who counts refused records."""
+
+    def reject(self, reason: str) -> None:
+        """One record was refused."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A believed record and the bytes that prove it."""
@@ -33,7 +40,7 @@ class Entry:
 class RecordTable:
     """Records of one swarm by owner. `now` is wall-clock time in seconds."""
 
-    def __init__(self, swarm: bytes, rejected: Counter[str]) -> None:
+    def __init__(self, swarm: bytes, rejected: Rejections) -> None:
         self.swarm = swarm
         self._rejected = rejected
         self._entries: dict[bytes, Entry] = {}
@@ -52,7 +59,7 @@ class RecordTable:
         try:
             self._take(owner, envelope, now, known, local)
         except RemoteError as error:
-            self._rejected[error.reason] += 1
+            self._rejected.reject(error.reason)
             return False
         return True
 

@@ -12,8 +12,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from talkoot.averaging.messages import MAX_BULK_HEADER_BYTES, MAX_CONTROL_BYTES
+from talkoot.dht import limits
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import peer_id_of
+from talkoot.dht.meter import Flow, Rate
 from talkoot.dht.network import Buffer, Channel, Frame, Network, ProtocolSpec
 from talkoot.peer import clock
 from talkoot.peer.uplink import UploadMeter
@@ -30,6 +32,9 @@ DIAL_TIMEOUT_S = 10.0
 SEND_TIMEOUT_S = 20.0
 REDIAL_S = (0.25, 8.0)
 """First and longest pause between two attempts to reach a peer."""
+
+TOLD_S = 1.0
+"""A peer that sends too fast is reported so often, however many frames it sends."""
 
 OnFrame = Callable[[bytes, Frame], Awaitable[None]]
 """(peer, frame): takes one frame; while it waits, nothing more is read from this channel."""
@@ -55,6 +60,7 @@ class _Lane:
         self.channels: list[Channel] = []
         self.queue: deque[tuple[bytes, Buffer]] = deque()
         self.wake = asyncio.Event()  # set when a channel is gone
+        self.dial_after = 0.0  # nobody is dialled more often than that
         self.sending = False
 
 
@@ -84,6 +90,17 @@ class Links:
         """Set whenever a lane has nothing left to send."""
         self.upload = upload or UploadMeter()
         self._known: frozenset[bytes] = frozenset()
+        self._flows = {
+            "control": Flow(
+                Rate(limits.CONTROL_PER_S, limits.CONTROL_BURST),
+                Rate(limits.STRANGERS_CONTROL_PER_S, limits.STRANGERS_CONTROL_BURST),
+            ),
+            "bulk": Flow(
+                Rate(limits.BULK_PER_S, limits.BULK_BURST),
+                Rate(limits.STRANGERS_BULK_PER_S, limits.STRANGERS_BULK_BURST),
+            ),
+        }
+        self._told: dict[bytes, float] = {}
         for name, spec in self._specs.items():
             network.serve(spec, lambda channel, name=name: self._serve(name, channel))  # type: ignore[misc]
 
@@ -108,6 +125,7 @@ class Links:
     def keep(self, peers: frozenset[bytes]) -> None:
         """Stay connected to these peers, dialling them again and again; forget the others."""
         self._kept = peers - {self._network.key}
+        self._network.company.wanted = self._kept
         for peer in list(self._keepers):
             if peer not in self._kept:
                 self._keepers.pop(peer).cancel()
@@ -197,8 +215,11 @@ class Links:
 
     async def _channel(self, lane: _Lane) -> Channel | None:
         """An open channel of the lane, dialled if need be; None when the peer cannot be reached."""
+        if not lane.channels and (pause_s := lane.dial_after - clock.now()) > 0:
+            await asyncio.sleep(pause_s)
         if lane.channels:
             return lane.channels[0]
+        lane.dial_after = clock.now() + REDIAL_S[0]
         try:
             channel = await self._network.dial(lane.peer, lane.spec, timeout_s=DIAL_TIMEOUT_S)
         except (RemoteError, TimeoutError):
@@ -242,16 +263,29 @@ class Links:
             await self._read(name, channel)
         except RemoteError as error:
             if error.reason != "ended":
-                self._network.events.rejected[error.reason] += 1
+                self._network.events.reject(error.reason, channel.peer)
         except TimeoutError:
-            self._network.events.rejected["timeout"] += 1
+            self._network.events.reject("timeout", channel.peer)
         finally:
             await self._drop(self._lane(channel.peer, name), channel)
 
     async def _read(self, name: str, channel: Channel) -> None:
         while True:
             frame = await channel.receive()
+            await self._wait_for_turn(name, channel.peer, frame)
             await self._on_frame[name](channel.peer, frame)
+
+    async def _wait_for_turn(self, name: str, peer: bytes, frame: Frame) -> None:
+        """Hold a peer to its rate: what it sends beyond it waits in its channel, and so does the peer."""
+        flow, now = self._flows[name], clock.now()
+        cost = 1 + len(frame.header) // limits.FRAME_UNIT_BYTES
+        stranger = not self._network.company.is_chosen(peer)
+        wait_s = flow.wait_s(peer, cost, now, stranger=stranger)
+        if flow.at_fault and now - self._told.get(peer, -TOLD_S) >= TOLD_S:
+            self._told = {key: at for key, at in self._told.items() if now - at < TOLD_S} | {peer: now}
+            self._network.events.reject("flood", peer)
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
 
     def _opened(self, lane: _Lane, channel: Channel) -> None:
         lane.channels.append(channel)

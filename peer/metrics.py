@@ -39,6 +39,7 @@ PARTS = ("daemon", "p2pd", "trainer")
 PHASES = ("compute", "match", "exchange", "validate", "apply")
 ROUND_FAILURES = ("form", "exchange", "certify", "diverged", "cancelled")
 CONTRIBUTION_REJECTIONS = ("signature", "malformed", "not_finite", "too_few_steps", "late", "absent")
+CUTS = ("banned", "unauthenticated", "peer", "prefix", "node")
 VERIFICATION_FAILURES = ("chunk", "digest", "certificate")
 
 LOOP_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -104,6 +105,9 @@ class Metrics:
         self.dials = FollowedCounter(self._counter("dials", "Channels that this node tried to open."))
         self.dial_failures = self._labelled(
             "dial_failures", "Channels that could not be opened.", "reason", sorted(REASONS)
+        )
+        self.connections_cut = self._labelled(
+            "connections_cut", "Connections closed because they were above a limit.", "reason", CUTS
         )
         self.messages_rejected = self._labelled(
             "messages_rejected",
@@ -187,9 +191,9 @@ class Metrics:
         )
         self.state_refusals = self._labelled(
             "state_requests_refused",
-            "Requests for chunks of outer state that were not answered with one.",
+            "Requests for outer state that were not answered with it, or later than asked.",
             "reason",
-            ("busy", "gone", "unknown"),
+            ("busy", "gone", "later", "unknown"),
         )
         self.state_waiting = self._gauge(
             "state_requests_waiting", "Requests for chunks that wait their turn."
@@ -247,6 +251,7 @@ class Metrics:
         self.sent_bytes.follow(traffic.sent)
         self.restarts.follow(events.restarts)
         self.messages_rejected.follow(events.rejected)
+        self.connections_cut.follow(events.connections_cut)
         self.dials.follow(events.dials)
         self.dial_failures.follow(events.dial_failures)
         if events.clock_offset_s is not None:

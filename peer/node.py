@@ -36,6 +36,7 @@ from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.obtaining import FIRST_CONTACT_S, RETRY_PAUSE_S, obtain_state, obtain_tokenizer
 from talkoot.peer.options import RunOptions
+from talkoot.peer.outbound import choose
 from talkoot.peer.recollection import recollect
 from talkoot.peer.requirements import require_admission, require_data
 from talkoot.peer.rules_of import rules_of
@@ -141,6 +142,7 @@ class Node:
             holdings=lambda: self.holdings,
             gate=self.gate,
         )
+        self._salt = identity.sign(b"talkoot outbound")  # secret: a signature that nobody else sees
         self._group: asyncio.TaskGroup | None = None
 
     # -- life ----------------------------------------------------------------------------------------
@@ -470,8 +472,13 @@ class Node:
         if not self.swarming.joins_rounds:
             return frozenset()
         may_certify, others = self.swarming.may_certify, self.swarming.view.others.items()
-        there = [key for key, seen in others if seen.record.role != "observer" or may_certify(key)]
-        return frozenset(there[: self.manifest.swarm.max_peers])
+        there = {
+            key: seen.record.addresses
+            for key, seen in others
+            if seen.record.role != "observer" or may_certify(key)
+        }
+        voters = frozenset(filter(may_certify, there))
+        return choose(there, voters=voters, most=self.manifest.swarm.max_peers, salt=self._salt)
 
     async def publish(self) -> None:
         """Say where we are now."""

@@ -19,8 +19,11 @@ from talkoot.averaging.certificate import (
 )
 from talkoot.averaging.digest import CHUNK_BYTES, HASH_BYTES, StateTree
 from talkoot.averaging.ledger import MAX_LEDGER_BYTES, Ledger, decode_ledger
+from talkoot.dht import limits
 from talkoot.dht.errors import RemoteError
+from talkoot.dht.meter import Flow, Rate
 from talkoot.dht.network import Channel, Network, ProtocolSpec
+from talkoot.peer import clock
 from talkoot.peer.certlog import LogCorruptError
 from talkoot.peer.disk import fault_of
 from talkoot.peer.holdings import MAX_BATCH, Holdings
@@ -61,6 +64,7 @@ def state_protocol(swarm: bytes) -> ProtocolSpec:
         max_header=4096,
         max_payload=MAX_ANSWER_BYTES,
         max_channels_per_peer=2,
+        max_request=0,
     )
 
 
@@ -181,6 +185,8 @@ class StateServer:
         self._holdings = holdings
         self.gate = gate or Gate()
         self._timeout_s = send_timeout_s
+        self._pieces = Flow(Rate(limits.REQUESTS_PER_S, limits.REQUESTS_BURST))
+        self._lists = Flow(Rate(limits.LISTS_PER_S, limits.LISTS_BURST))
         network.serve(state_protocol(swarm), self._serve)
 
     async def _serve(self, channel: Channel) -> None:
@@ -190,12 +196,21 @@ class StateServer:
                 request = _decoder.decode(frame.header)
             except (ValueError, RecursionError) as error:
                 raise RemoteError(channel.peer, "malformed", str(error)) from error
+            await self._wait_for_turn(channel.peer, request)
             if isinstance(request, AskChunk | AskRecord):
                 await self._serve_chunk(channel, request)
             elif isinstance(request, AskSnapshot):  # may have to be hashed first
                 await self._send(channel, await asyncio.to_thread(self._try, request))
             else:
                 await self._send(channel, self._try(request))
+
+    async def _wait_for_turn(self, peer: bytes, request: Request) -> None:
+        """Hold a peer to its rate; what it asks beyond it is answered later."""
+        flow = self._pieces if isinstance(request, AskChunk | AskRecord) else self._lists
+        wait_s = flow.wait_s(peer, 1, clock.now())
+        if wait_s > 0:
+            self.gate.refused["later"] += 1
+            await asyncio.sleep(wait_s)
 
     async def _serve_chunk(self, channel: Channel, request: AskChunk | AskRecord) -> None:
         """A chunk or a piece of a record waits for its turn, and for the bandwidth that is left to it."""

@@ -308,3 +308,31 @@ def test_peers_find_each_other_through_the_directory(rig_once: Rig) -> None:
             assert (await nodes[1].accepted.get()).peer == nodes[2].key
 
     rig_once.run(main())
+
+
+def test_a_banned_peer_is_shut_out_and_its_records_are_not_shown(rig_once: Rig) -> None:
+    async def main() -> None:
+        async with rig_once.swarm(2) as nodes:
+            here, there = (node.network for node in nodes)
+            for node in nodes:
+                await node.network.directory.publish(record_of(node.network), ttl_s=60)
+            while len(await here.directory.peers()) < 2:
+                pass
+            ours, theirs = await pair(nodes)
+            here.ban(frozenset({there.key}))
+            assert await reason_of(ours) == "lost"
+            assert await reason_of(theirs) == "lost"
+            with pytest.raises(RemoteError) as caught:
+                await here.dial(there.key, SPEC, timeout_s=10)
+            assert caught.value.reason == "banned"
+            with pytest.raises(RemoteError):
+                await (await there.dial(here.key, SPEC, timeout_s=10)).receive(timeout_s=10)
+            assert set(await here.directory.peers()) == {here.key}
+            assert len(await there.directory.peers()) == 2
+            here.ban(frozenset())
+            ours, theirs = await pair(nodes)
+            await ours.send(b"again", timeout_s=10)
+            assert (await theirs.receive(timeout_s=10)).header == b"again"
+            assert len(await here.directory.peers()) == 2
+
+    rig_once.run(main())

@@ -7,6 +7,7 @@ import pytest
 from dht_rig import SPEC, SWARM, Node, Rig, pair, record_of
 from virtual_loop import DeadlockError, run_virtual
 
+from talkoot.dht.channel_limits import Visitor
 from talkoot.dht.errors import ChannelClosed, RemoteError
 from talkoot.dht.identity import Identity
 from talkoot.dht.memory import Link, MemoryHub
@@ -138,7 +139,7 @@ def breaking_course(seed: int) -> list[int]:
                 counts.append(theirs.bytes_received // 13)
                 await ours.close()
                 await theirs.close()
-                nodes[0].network._limits.leave(nodes[1].key, SPEC)  # type: ignore[attr-defined]
+                nodes[0].network._limits.leave(Visitor(nodes[1].key), SPEC)  # type: ignore[attr-defined]
             for node in nodes:
                 await node.stop()
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from talkoot.dht import records, table
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import Identity
+from talkoot.dht.network import Events
 from talkoot.dht.records import (
     MAX_RECORD_BYTES,
     MAX_SKEW_S,
@@ -133,8 +134,8 @@ def test_times_of_our_own_records_only_grow() -> None:
 
 
 def make_table() -> tuple[RecordTable, Counter[str]]:
-    rejected: Counter[str] = Counter()
-    return RecordTable(SWARM, rejected), rejected
+    events = Events()
+    return RecordTable(SWARM, events), events.rejected
 
 
 def test_an_older_record_never_replaces_a_newer_one() -> None:

@@ -304,7 +304,7 @@ def test_ten_thousand_requests_in_a_row(recorded: Holdings) -> None:
         for number in range(10_000):
             status, _ = await ask(channel, asked[number % len(asked)])
             assert status in ("ok", "gone", "unknown")
-            if number % 2500 == 0:
+            if number % 500 == 0:  # often enough that it is not taken for idle
                 assert (await ask(other, AskManifest()))[0] == "ok"
         server = made.servers[0]
         assert server.gate.waiting == 0
