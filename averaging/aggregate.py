@@ -1,48 +1,44 @@
-"""Robust aggregation rules: `(updates_NP, weights_N) -> aggregate_P` in consensus arithmetic.
+"""Aggregation: robust rules `(updates_NP, weights_N) -> aggregate_P`, and a round's parts by the same rules.
 
-Peers are combined in the given order, one operation a kernel, so every machine gets the same bits.
+The rules stand in files of their own and are imported from here. All of them are consensus arithmetic: peers
+are combined in the given order, one operation a kernel, so every machine gets the same bits. The value of a
+rule does not depend on the order of the peers, but where it says so of ties; its last bits may.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
-from statistics import median_low
 
 import torch
 
+from talkoot.averaging.centered_clip import centered_clip
 from talkoot.averaging.contribution import Entry
+from talkoot.averaging.coordinates import coordinate_median, trimmed_mean
 from talkoot.averaging.digest import content_hash
+from talkoot.averaging.geometric_median import geometric_median
+from talkoot.averaging.krum import krum
+from talkoot.averaging.means import mean, norm_capped_mean
+from talkoot.averaging.mixing import bucketing, nearest_neighbor_mixing
 from talkoot.averaging.parts import Part
 from talkoot.averaging.rules import Rules
-from talkoot.compression.arithmetic import sum_squares
 from talkoot.compression.codec import Codec, CodecError
 
-
-def mean(updates_NP: Sequence[torch.Tensor], weights_N: Sequence[float]) -> torch.Tensor:
-    """Weighted sum of the updates; with weights that sum to 1, their mean. Breakdown point 0.
-
-    Each update is multiplied by its weight and added in the given order, in float32.
-    """
-    aggregate_P = torch.zeros_like(updates_NP[0])
-    scratch = torch.empty_like(aggregate_P)
-    for update_P, weight in zip(updates_NP, weights_N, strict=True):
-        torch.mul(update_P, weight, out=scratch)
-        torch.add(aggregate_P, scratch, out=aggregate_P)
-    return aggregate_P
-
-
-def norm_capped_mean(updates_NP: Sequence[torch.Tensor], weights_N: Sequence[float]) -> torch.Tensor:
-    """Mean after scaling every update down to at most the median norm (lower median).
-
-    A liar moves the result by no more than a typical honest peer; breakdown point of the cap 1/2.
-    """
-    norms_N = [sqrt(sum_squares(update_P)) for update_P in updates_NP]
-    cap = median_low(norms_N)
-    capped_N = [
-        weight if norm <= cap else weight * (cap / norm)
-        for weight, norm in zip(weights_N, norms_N, strict=True)
-    ]
-    return mean(updates_NP, capped_N)
+__all__ = [
+    "EncodedPart",
+    "Source",
+    "aggregate_part",
+    "bucketing",
+    "centered_clip",
+    "combine",
+    "combine_chunk",
+    "coordinate_median",
+    "decode_part",
+    "geometric_median",
+    "krum",
+    "mean",
+    "nearest_neighbor_mixing",
+    "norm_capped_mean",
+    "trimmed_mean",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,28 @@ def squares(values_P: torch.Tensor) -> list[float]:
     return lanes
 
 
+def add_products_(out: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """out += a * b in float64, where `a` and `b` hold values of float32; they broadcast to `out`.
+
+    The one fused form that is safe: such a product is exact in float64 (48 of 53 bits), so a fused
+    multiply-add rounds once, and so do two kernels.
+    """
+    assert out.dtype == a.dtype == b.dtype == torch.float64
+    return out.addcmul_(a, b)
+
+
+def fold_(sums: torch.Tensor) -> list[float]:
+    """Sum over the last dimension, a power of two: its second half is added to its first until one is left.
+
+    Flattened; `sums` is used up.
+    """
+    while (width := sums.shape[-1]) > 1:
+        half = width // 2
+        sums = torch.add(sums[..., :half], sums[..., half:], out=sums[..., :half])
+    totals: list[float] = sums.flatten().tolist()
+    return totals
+
+
 def self_test() -> None:
     """Raise ArithmeticError if codecs or operations give other bits on this machine than they should."""
     from talkoot.compression.selftest import run  # it tests the codecs, which import this module

@@ -26,6 +26,7 @@ GOLDEN = {
     "round": "fc9f7524cca157c9",
     "normalise_zeros": "0ad29784662deeb9",
     "sum_squares": "96e259815a234755",
+    "sum of products": "df01781f0bd05e40",
     "fp32 encode": "124a8f44966c0940",
     "fp32 decode": "63bc64acb99a0a50",
     "fp32 squared_norm": "9c545d476987bb2c",
@@ -107,6 +108,7 @@ def digests(device: str = "cpu") -> Iterator[tuple[str, str]]:
     for name, operation in OPERATIONS.items():
         yield name, _digest(operation(torch.empty_like(a), a, b))
     yield "sum_squares", _digest(arithmetic.sum_squares(a))
+    yield "sum of products", _digest(_sum_of_products(a, b))
     for name in CODECS:
         subject = codec.get(name, SEED)
         data = subject.encode(torch.clamp(a, -60000.0, 60000.0))
@@ -115,6 +117,16 @@ def digests(device: str = "cpu") -> Iterator[tuple[str, str]]:
         yield f"{name} encode", _digest(data)
         yield f"{name} decode", _digest(out)
         yield f"{name} squared_norm", _digest(subject.squared_norm(data, NUMEL))
+
+
+def _sum_of_products(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Of the last block, the one with the largest values: in 4096 lanes, one row after the other, folded."""
+    lanes = torch.zeros(4096, dtype=torch.float64, device=a.device)
+    a_RL, b_RL = (values[-arithmetic.SUM_BLOCK :].double().view(-1, len(lanes)) for values in (a, b))
+    for one, other in zip(a_RL, b_RL, strict=True):
+        arithmetic.add_products_(lanes, one, other)
+    (total,) = arithmetic.fold_(lanes)
+    return total
 
 
 def golden_values(numel: int, seed: int) -> torch.Tensor:

@@ -152,6 +152,17 @@ def test_squares_of_slices_make_the_whole() -> None:
     assert math.fsum(parts) == arithmetic.sum_squares(values_P)
 
 
+def test_products_of_float32_are_exact_in_float64_fused_or_not() -> None:
+    a = selftest.golden_values(50_000, seed=13).double()
+    b = selftest.golden_values(50_000, seed=14).double()
+    lanes = torch.full_like(a, 1.0 / 3)
+    expected = lanes.numpy() + a.numpy() * b.numpy()
+    assert np.array_equal(arithmetic.add_products_(lanes, a, b).numpy(), expected)
+    for x, y in zip(a[:500].tolist(), b[-500:].tolist(), strict=True):
+        assert Fraction(x * y) == Fraction(x) * Fraction(y)
+    assert arithmetic.fold_(torch.arange(16.0).view(2, 8)) == [28.0, 92.0]
+
+
 def test_sum_of_squares_shows_what_is_not_finite() -> None:
     assert arithmetic.sum_squares(torch.tensor([1.0, float("-inf")])) == math.inf
     assert math.isnan(arithmetic.sum_squares(torch.tensor([1.0, float("nan")])))

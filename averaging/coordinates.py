@@ -1,0 +1,129 @@
+"""Rules that look at each coordinate by itself: weighted median and trimmed mean."""
+
+from collections.abc import Callable, Sequence
+from math import isclose
+
+import torch
+
+from talkoot.averaging.group import PIECE, Updates, Weights, group_of, require_finite
+from talkoot.averaging.sorting import sort_, sort_with_
+
+WEIGHT_UNITS = 2**40
+"""The median counts weights in units of the largest one over this: whole numbers, added exactly."""
+
+Piece = Callable[[list[torch.Tensor], Sequence[float]], torch.Tensor]
+
+
+def coordinate_median(updates_NP: Updates, weights_N: Weights) -> torch.Tensor:
+    """In each coordinate the weighted median (Yin et al. 2018, definition 1): the value below and above which
+    lies at most half of the weight each; the middle between two where exactly half lies on either side.
+
+    Breakdown point 1/2 of the weight: below it every coordinate stays within the range of the honest values.
+    Zeros when all weights are 0. Raises ValueError for what is no group (`group_of`) and for values that are
+    not finite. Makes no sense of sparse updates: a value that was not sent would vote for 0.
+    """
+    group = group_of(updates_NP, weights_N)
+    for row in group.rows:
+        require_finite(row)
+    return median_(group.zeros, group.rows, group.weights)
+
+
+def trimmed_mean(updates_NP: Updates, weights_N: Weights, *, trim: int) -> torch.Tensor:
+    """In each coordinate the weighted mean without the `trim` largest and the `trim` smallest values
+    (Yin et al. 2018, definition 2, with trim = beta N).
+
+    Breakdown point trim of the N updates that weigh: with at most so many liars every coordinate stays within
+    the range of the honest values. Zeros when all weights are 0. Raises ValueError unless 0 <= 2 trim < N,
+    and as `coordinate_median` does. Makes no sense of sparse updates either.
+    """
+    group = group_of(updates_NP, weights_N)
+    if group.rows and not 0 <= 2 * trim < len(group.rows):
+        raise ValueError(f"trim must be 0 or more and below half of {len(group.rows)} updates, not {trim}")
+    for row in group.rows:
+        require_finite(row)
+    return trimmed_(group.zeros, group.rows, group.weights, trim)
+
+
+def median_(out_P: torch.Tensor, rows_NP: Sequence[torch.Tensor], weights_N: Sequence[float]) -> torch.Tensor:
+    """Write the weighted median of finite rows, weights above 0, into `out_P` and return it."""
+    if not rows_NP:
+        return out_P.zero_()
+    largest = max(weights_N)
+    units = [round(weight / largest * WEIGHT_UNITS) for weight in weights_N]
+    middle = _median if len(set(units)) == 1 else _weighted_median
+    return _by_pieces(out_P, rows_NP, lambda pieces: middle(pieces, units))
+
+
+def trimmed_(
+    out_P: torch.Tensor, rows_NP: Sequence[torch.Tensor], weights_N: Sequence[float], trim: int
+) -> torch.Tensor:
+    """Write the weighted trimmed mean of finite rows, weights above 0, into `out_P` and return it."""
+    if not rows_NP:
+        return out_P.zero_()
+    equal = all(isclose(weight, weights_N[0], rel_tol=1e-12) for weight in weights_N)
+    average = _trimmed if equal else _weighted_trimmed
+    return _by_pieces(out_P, rows_NP, lambda pieces: average(pieces, weights_N, trim))
+
+
+def _by_pieces(
+    out_P: torch.Tensor,
+    rows_NP: Sequence[torch.Tensor],
+    rule: Callable[[list[torch.Tensor]], torch.Tensor],
+) -> torch.Tensor:
+    """Apply a rule that uses up its rows to copies of a few elements at a time; -0.0 becomes 0.0."""
+    for start in range(0, out_P.numel(), PIECE):
+        result = rule([row[start : start + PIECE].clone() for row in rows_NP])
+        torch.add(result, 0.0, out=result)
+        out_P[start : start + PIECE].copy_(result)
+    return out_P
+
+
+def _middle(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    """(low + high) / 2, halved first so that nothing overflows."""
+    return torch.add(torch.mul(low, 0.5), torch.mul(high, 0.5))
+
+
+def _median(rows: list[torch.Tensor], units: Sequence[int]) -> torch.Tensor:
+    sort_(rows)
+    low, high = rows[(len(rows) - 1) // 2], rows[len(rows) // 2]
+    return low if low is high else _middle(low, high)
+
+
+def _weighted_median(rows: list[torch.Tensor], units: Sequence[int]) -> torch.Tensor:
+    """From the top down, the sum of the units up to each value, exactly: total minus what lies above."""
+    carried = _filled(rows[0], units)
+    sort_with_(rows, carried)
+    total, rounding = float(sum(units)), float(len(units))
+    low, high = rows[-1], rows[-1]
+    up_to = torch.full_like(carried[0], total)
+    for row, above in zip(rows[-2::-1], carried[:0:-1], strict=True):
+        torch.sub(up_to, above, out=up_to)
+        twice = torch.mul(up_to, 2.0)
+        low = torch.where(twice >= total - rounding, row, low)
+        high = torch.where(twice > total + rounding, row, high)
+    return torch.where(low == high, low, _middle(low, high))
+
+
+def _trimmed(rows: list[torch.Tensor], weights_N: Sequence[float], trim: int) -> torch.Tensor:
+    sort_(rows)
+    kept = rows[trim : len(rows) - trim]
+    total = torch.zeros(rows[0].numel(), dtype=torch.float64)
+    for row in kept:
+        torch.add(total, row.double(), out=total)
+    return torch.div(total, torch.full((1,), float(len(kept)), dtype=torch.float64)).float()
+
+
+def _weighted_trimmed(rows: list[torch.Tensor], weights_N: Sequence[float], trim: int) -> torch.Tensor:
+    carried = _filled(rows[0], weights_N)
+    sort_with_(rows, carried)
+    total = torch.zeros(rows[0].numel(), dtype=torch.float64)
+    weight = torch.zeros_like(total)
+    for row, share in list(zip(rows, carried, strict=True))[trim : len(rows) - trim]:
+        torch.add(total, torch.mul(row.double(), share), out=total)
+        torch.add(weight, share, out=weight)
+    return torch.div(total, weight).float()
+
+
+def _filled(like: torch.Tensor, numbers: Sequence[float]) -> list[torch.Tensor]:
+    """A float64 vector for each number."""
+    return [torch.full((like.numel(),), float(number), dtype=torch.float64) for number in numbers]
