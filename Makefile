@@ -1,4 +1,4 @@
-# make demo | test | simulate | soak | fuzz | lint | types | bench | clean    PYTHON=python3.12 picks the interpreter, ARGS="..." is passed on
+# make demo | test | trials | simulate | soak | fuzz | lint | types | bench | clean    PYTHON=python3.12 picks the interpreter, ARGS="..." is passed on
 
 PYTHON ?= python3
 ARGS ?=
@@ -8,19 +8,25 @@ SEED ?= 0
 SEEDS ?= 1000
 SOAK_SEEDS ?= 20000
 MINUTES ?= 30
+LANES ?= 2
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 PINS := -c constraints.txt --build-constraint constraints.txt
 PACKAGES := peer dht averaging compression cli
 
-.PHONY: demo test simulate soak soak-simulated soak-real fuzz fuzz-properties fuzz-codecs lint types bench clean
+.PHONY: demo test trials simulate soak soak-simulated soak-real fuzz fuzz-properties fuzz-codecs lint types bench clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/talkoot demo $(ARGS)
 
+# LANES processes share the tests out; those with daemons of their own are all in one of them.
 test: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n $(LANES) --dist loadgroup -m "not trial" $(ARGS)
+
+# Tests that watch real swarms for half a minute or more each.
+trials: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m pytest -m trial $(ARGS)
 
 # SEEDS swarms of the daemon's own code on a virtual clock, with all kinds of faults, from SEED on.
 simulate: $(VENV)/.installed

@@ -1,9 +1,9 @@
 """A node's state under SIGKILL: at every call that changes the disk, then at random instants.
 
-A process commits round after round (contribution noted, outer step, vote, state, logs, the round's record)
-and is killed; the next one opens what is left. It must find a certified round with the digest that an
+A process commits round after round (contribution made and saved, outer step, vote, state, logs, the round's
+record) and is killed; the next one opens what is left. It must find a certified round with the digest that an
 undisturbed run has after so many rounds, no round less than the killed process had committed, no record that
-is not whole, and go on from there.
+is not whole, and carry to the last bit what rounds have not counted yet; and go on from there.
 
     python benchmarks/state_kills.py [--numel 2000000] [--rounds 3] [--random 500] [--seed 0]
         [--dir DIR] [--json FILE]
@@ -25,10 +25,10 @@ from random import Random
 from statistics import median
 from typing import Any
 
-import msgspec
 import torch
 
-from talkoot.averaging.certificate import Certificate, Contribution, Signature, Value, genesis, vote_bytes
+from talkoot.averaging.certificate import Certificate, Signature, Value, genesis, vote_bytes
+from talkoot.averaging.contribution import LocalContribution
 from talkoot.averaging.digest import state_tree
 from talkoot.averaging.rules import Rules
 from talkoot.averaging.succession import next_ledger
@@ -36,6 +36,8 @@ from talkoot.dht.identity import Identity, verify
 from talkoot.peer import presets
 from talkoot.peer.founding import first_ledger
 from talkoot.peer.holdings import Holdings, number_of, open_holdings
+from talkoot.peer.residual import Residual
+from talkoot.peer.residual_note import hash_of
 from talkoot.peer.roundlog import LogLimits
 from talkoot.peer.rules_of import rules_of
 from talkoot.peer.statedir import StateDir
@@ -64,6 +66,8 @@ class Opened:
     certified: bool
     records: int
     records_are_whole: bool
+    carried: bytes
+    """Hash of the residual."""
     open_s: float
     """Everything, hashing included."""
     hash_s: float
@@ -111,6 +115,7 @@ class Subject:
             draft,
             swarm=replace(draft.swarm, founders=(US.peer_id,)),
             model=replace(draft.model, layout="00" * 32, numel=numel),
+            compression=replace(draft.compression, error_feedback=True),
         )
         self.paths = StateDir(folder)
         self.rules: Rules = rules_of(manifest)
@@ -124,30 +129,45 @@ class Subject:
         )
         open_holdings(self.paths, self.rules).close()
 
-    def open(self) -> Holdings:
+    def open(self) -> tuple[Holdings, Residual]:
         """As a node does at its start."""
         holdings = open_holdings(self.paths, self.rules)
         holdings.keep_records(RECORDS)
-        return holdings
+        books = Residual(self.paths, self.rules)
+        books.follow(holdings.head, holdings.certificate_of)
+        return holdings, books
 
 
-def commit_round(holdings: Holdings) -> None:
-    """One round of one peer, in the order in which a node writes; the same round gives the same state."""
+def contribute(holdings: Holdings, books: Residual) -> LocalContribution:
+    """Our contribution to the running round; made once, of the same work in every run."""
+    made = books.made_for(holdings.digest)
+    local = books.log.local(made) if made is not None else None
+    if local is None:
+        numel, number = holdings.rules.numel, holdings.ledger.round
+        units = torch.randint(-64, 65, (numel,), generator=torch.Generator().manual_seed(~number))
+        local = books.encode(
+            torch.zeros(numel),
+            units.float() / 64,
+            steps=holdings.rules.inner_steps,
+            tokens=100,
+            ledger=holdings.ledger,
+            prior=holdings.digest,
+            admission=b"",
+            signer=US,
+        )
+        books.save()
+    assert local is not None
+    if not holdings.contributed():
+        holdings.remember_contribution()
+    return local
+
+
+def commit_round(holdings: Holdings, books: Residual) -> None:
+    """One round of one peer, in the order in which a node writes; the same round gives the same state. Every
+    third round counts nothing."""
     number = holdings.ledger.round
-    header = Contribution(
-        swarm=holdings.ledger.swarm,
-        round=number,
-        prior=holdings.digest,
-        key=US.key,
-        root=bytes(32),
-        norm2=1.0,
-        steps=20,
-        tokens=100,
-        numel=holdings.rules.numel,
-        codec=holdings.ledger.codec,
-    )
-    cut = (msgspec.structs.replace(header, signature=US.sign(header.unsigned())),)
-    holdings.remember_contribution()
+    local = contribute(holdings, books)
+    cut = (local.header,) if number % 3 else ()
     ledger = next_ledger(holdings.ledger, cut, (US.key,), holdings.rules)
     generator = torch.Generator().manual_seed(number)
     digest = holdings.apply(torch.randn(holdings.rules.numel, generator=generator), ledger)
@@ -165,6 +185,7 @@ def commit_round(holdings: Holdings) -> None:
     vote = US.sign(vote_bytes(value, value.hash, 0, "commit", weak=False))
     certificate = Certificate(value=value, attempt=0, weak=False, votes=(Signature(US.key, vote),))
     holdings.commit(certificate, ledger)
+    books.follow(certificate, holdings.certificate_of)
     assert holdings.records is not None
     holdings.records.write(number, value.hash, len(RECORD), [RECORD[:32], RECORD[32:]])
 
@@ -227,10 +248,10 @@ def train(subject: Subject, rounds: int, death: Death = NEVER) -> Callable[[int]
 
     def work(descriptor: int) -> None:
         killer = Killer(death)
-        holdings = subject.open()
+        holdings, books = subject.open()
         os.write(descriptor, b"%d\n" % holdings.ledger.round)
         while holdings.ledger.round < rounds:
-            commit_round(holdings)
+            commit_round(holdings, books)
             os.write(descriptor, b"%d\n" % holdings.ledger.round)
         holdings.close()
         os.write(descriptor, b"calls %d\n" % killer.count)
@@ -243,7 +264,7 @@ def look(subject: Subject) -> Opened:
 
     def work(descriptor: int) -> None:
         began = time.perf_counter()
-        holdings = subject.open()
+        holdings, books = subject.open()
         open_s = time.perf_counter() - began
         began = time.perf_counter()
         found = holdings.store.compute_digest()
@@ -255,6 +276,7 @@ def look(subject: Subject) -> Opened:
             "certified": fits and is_certified(holdings.head),
             "records": len(holdings.records.records) if holdings.records is not None else 0,
             "records_are_whole": records_are_whole(holdings),
+            "carried": hash_of(books.carry_P).hex(),
             "open_s": open_s,
             "hash_s": hash_s,
         }
@@ -267,7 +289,17 @@ def look(subject: Subject) -> Opened:
     if not lines:
         raise RuntimeError("the state cannot be opened any more")
     found = json.loads(lines[0])
-    return Opened(**{**found, "digest": bytes.fromhex(found["digest"])})
+    hashes = {name: bytes.fromhex(found[name]) for name in ("digest", "carried")}
+    return Opened(**{**found, **hashes})
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What an undisturbed run holds at the beginning of a round."""
+
+    digest: bytes
+    carried: tuple[bytes, bytes]
+    """Hash of the residual, before and after our contribution to the round was made."""
 
 
 class Trial:
@@ -286,16 +318,18 @@ class Trial:
         self._subjects += 1
         return Subject(self.folder / f"swarm-{self._subjects}", self.numel)
 
-    def _reference(self) -> list[bytes]:
+    def _reference(self) -> list[Reference]:
         subject = self.fresh()
-        holdings = subject.open()
-        digests = [holdings.digest]
-        for _ in range(REFERENCE):
-            commit_round(holdings)
-            digests.append(holdings.digest)
+        holdings, books = subject.open()
+        found = []
+        for _ in range(REFERENCE + 1):
+            before = hash_of(books.carry_P)
+            contribute(holdings, books)
+            found.append(Reference(holdings.digest, (before, hash_of(books.carry_P))))
+            commit_round(holdings, books)
         holdings.close()
         self.forget(subject)
-        return digests
+        return found
 
     def forget(self, subject: Subject) -> None:
         """Give its disk back."""
@@ -310,8 +344,11 @@ class Trial:
             self.wrong.append(f"{what}: {error}")
             return -1
         self.opened.append(found)
-        if not found.certified or found.digest != self.reference[found.round]:
+        undisturbed = self.reference[found.round]
+        if not found.certified or found.digest != undisturbed.digest:
             self.wrong.append(f"{what}: round {found.round} is not what was certified")
+        if found.carried not in undisturbed.carried:
+            self.wrong.append(f"{what}: in round {found.round} what was carried is lost")
         if not found.records_are_whole:
             self.wrong.append(f"{what}: a record of a round is not what was written")
         if not committed <= found.round <= committed + 1:

@@ -4,7 +4,8 @@ A final round is for good, so with it the log begins anew; as long as rounds are
 may be adopted and with it another answer to what was counted. The encoded bytes of the newest
 `MAX_KEPT` contributions are kept (all of them together at most `MAX_BYTES_PER_ELEMENT` times the number of
 parameters, but always the newest one); of older ones the signed header, of at most `MAX_HEADERS`.
-Bytes of rounds that are over lie on the disk. Calls block on it.
+All of them lie on the disk, once saved; the newest one in memory, too. What is not needed any more stays
+there until the next save, since what was saved before it may still name it. Calls block on the disk.
 """
 
 import logging
@@ -104,12 +105,10 @@ class ContributionLog:
             if kept > 1 and (kept > MAX_KEPT or room < 0):
                 self._forget_bytes(entry)
 
-    def _forget_bytes(self, entry: Entry) -> None:
+    @staticmethod
+    def _forget_bytes(entry: Entry) -> None:
         entry.local = None
-        if entry.on_disk:
-            with suppress(OSError):  # `restore` removes what is left
-                self._path(entry).unlink(missing_ok=True)
-            entry.on_disk = False
+        entry.on_disk = False  # `sweep` removes the file
 
     def _path(self, entry: Entry) -> Path:
         return self._folder / entry.header.root.hex()
@@ -146,35 +145,19 @@ class ContributionLog:
             return None
         return LocalContribution(header, index, chunks)
 
-    def put_away(self, entry: Entry, *, synced: bool = False) -> None:
-        """Move a contribution's bytes to the disk; `synced`: durable on return. Where that fails they stay in
-        memory."""
-        if entry.local is None:
-            return
-        if not entry.on_disk or synced:
-            try:
-                self._write(entry, entry.local, synced)
-            except OSError as error:
-                log.log(
-                    logging.WARNING if synced else logging.INFO,
-                    "our contribution to round %d cannot be written: %s",
-                    entry.header.round,
-                    error,
-                )
-                entry.on_disk = False
-                return
-            entry.on_disk = True
-        entry.local = None
+    def put_away(self, entry: Entry) -> None:
+        """Keep a contribution's bytes on the disk only, if they are there."""
+        if entry.on_disk:
+            entry.local = None
 
-    def _write(self, entry: Entry, local: LocalContribution, synced: bool) -> None:
+    def _write(self, entry: Entry, local: LocalContribution) -> None:
         self._folder.mkdir(exist_ok=True, mode=0o700)
         with self._path(entry).open("wb") as file:
             file.write(local.index.encode())
             for chunk in range(self._rules.num_chunks):
                 file.write(local.chunks[chunk])
-            if synced:
-                file.flush()
-                os.fsync(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())
 
     # -- the end of a stretch of weak rounds, and of a process ---------------------------------------
 
@@ -207,18 +190,26 @@ class ContributionLog:
         certificate = certificate_of(self.dropped.round)
         return certificate is None or certificate.value.hash != self.dropped.value_hash
 
-    def save(self) -> None:
-        """Put all bytes on the disk, durably."""
+    def save(self, keep: Entry | None = None) -> None:
+        """Put all bytes on the disk, durably; those of `keep` stay in memory, too. Raises OSError."""
         for entry in self.entries:
-            self.put_away(entry, synced=True)
+            if entry.local is not None and not entry.on_disk:
+                self._write(entry, entry.local)
+                entry.on_disk = True
+            if entry is not keep:
+                self.put_away(entry)
         if self._folder.exists():
             fsync_directory(self._folder)
+
+    def sweep(self) -> None:
+        """Remove the files that no entry names. What cannot be removed is left to the next time."""
+        known = {self._path(entry) for entry in self.entries if entry.on_disk}
+        with suppress(OSError):
+            for path in self._folder.iterdir():
+                if path not in known:
+                    path.unlink()
 
     def restore(self, entries: Iterable[Entry], dropped: Dropped | None) -> None:
         """Take up what was saved; other files in the folder are removed."""
         self.entries, self.dropped = list(entries), dropped
-        known = {self._path(entry) for entry in self.entries if entry.on_disk}
-        if self._folder.exists():
-            for path in self._folder.iterdir():
-                if path not in known:
-                    path.unlink()
+        self.sweep()

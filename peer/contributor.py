@@ -72,7 +72,7 @@ class Contributor:
         self._settled.set()
 
     async def take_up(self) -> None:
-        """Go on with the residual of an orderly stop."""
+        """Go on with the residual that the last process saved."""
         await self._disk.run(self.residual.take_up)
         await self._disk.run(self.residual.follow, self._holdings.head, self._holdings.certificate_of)
 
@@ -101,7 +101,7 @@ class Contributor:
     async def encode(self) -> LocalContribution | None:
         """Snapshot and encode; the same contribution again when there is one for this outer state.
 
-        None when there is too little to contribute, or when one was sent before we were killed.
+        None when there is too little to contribute, or when one was sent of which nothing is known any more.
         """
         while True:
             await self._settled.wait()
@@ -110,6 +110,15 @@ class Contributor:
                     return await self._encode_once()
 
     async def _encode_once(self) -> LocalContribution | None:
+        """What is returned will be found again after a kill."""
+        local = await self._made_or_make()
+        if not self.residual.saved:
+            await self._disk.run(self.residual.save)
+        if local is not None and not self._holdings.contributed():
+            await self._disk.run(self._holdings.remember_contribution)
+        return local
+
+    async def _made_or_make(self) -> LocalContribution | None:
         made = self.residual.made_for(self._holdings.digest)
         if made is not None:
             return await self._disk.run(self.residual.log.local, made)
@@ -125,13 +134,10 @@ class Contributor:
         self.last_snapshot = snapshot
         local_P = await self._disk.run(map_file, snapshot.path, self._holdings.rules.numel)
         try:
-            local = await asyncio.to_thread(self._encode, snapshot, local_P)
+            return await asyncio.to_thread(self._encode, snapshot, local_P)
         except CodecError as error:
             log.error("this round's work is thrown away: %s", error)
             return None
-        if local is not None:
-            await self._disk.run(self._holdings.remember_contribution)
-        return local
 
     def _encode(self, snapshot: Snapshot, local_P: torch.Tensor) -> LocalContribution | None:
         holdings = self._holdings

@@ -1,7 +1,7 @@
 """Writing files so that a crash at any instant leaves either the old content or the new."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 
@@ -26,9 +26,20 @@ def atomic_write(
     One writer at a time for each path. Raises OSError; then the old content is still there, unless the
     last step failed: in that case either content may be found after a power failure.
     """
+    atomic_write_parts(path, (data,), mode=mode, hook=hook)
+
+
+def atomic_write_parts(
+    path: Path,
+    parts: Iterable[bytes | memoryview],
+    *,
+    mode: int = 0o600,
+    hook: Callable[[str], None] = ignore_step,
+) -> None:
+    """As `atomic_write`, with content that is not in one piece."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        _write_synced(temporary, data, mode)
+        _write_synced(temporary, parts, mode)
         hook(f"{path.name} written")
         temporary.replace(path)
     except OSError:
@@ -39,10 +50,10 @@ def atomic_write(
     hook(f"{path.name} durable")
 
 
-def _write_synced(path: Path, data: bytes, mode: int) -> None:
+def _write_synced(path: Path, parts: Iterable[bytes | memoryview], mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(descriptor, mode)
-        file.write(data)
+        file.writelines(parts)
         file.flush()
         os.fsync(descriptor)

@@ -20,6 +20,7 @@ def require_formats(paths: StateDir) -> None:
         paths.round_log: certlog.MAGIC,
         paths.journal: journal.MAGIC,
         paths.path / residual_note.NAME: residual_note.MAGIC,
+        paths.path / residual_note.OLD_NAME: residual_note.OLD_MAGIC,
     }
     for path, magic in files.items():
         try:

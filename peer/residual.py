@@ -11,13 +11,17 @@ residual is a function of the chain and of the log of our own contributions
 (`talkoot.peer.contribution_log`), so a move to another branch settles every entry anew. Without error
 feedback a counted contribution takes with it what its encoding lost.
 
-What is lost is lost openly: when the process is killed, when the fate of a contribution is not to be known
-or its bytes are gone, the residual begins again at zero. It is never guessed, so nothing counts twice.
+`save` makes the books durable. It is called before a contribution is sent, and what happens to the books
+afterwards follows from the chain: who is killed finds them as they were then, settles them anew, and sends
+the same contribution again. Only local steps that no contribution holds yet are lost.
+
+What is lost is lost openly: when the file is damaged, when the fate of a contribution is not to be known or
+its bytes are gone, the residual begins again at zero. It is never guessed, so nothing counts twice.
 Calls compute for long and block on the disk: worker threads, one at a time.
 """
 
 import logging
-import os
+from collections.abc import Callable
 
 import torch
 
@@ -38,29 +42,40 @@ from talkoot.averaging.signing import Signer
 from talkoot.compression.codec import CodecError
 from talkoot.peer import residual_note
 from talkoot.peer.contribution_log import CertificateOf, ContributionLog, Entry
+from talkoot.peer.files import ignore_step
 from talkoot.peer.generation import map_file
 from talkoot.peer.residual_note import Note, Saved
 from talkoot.peer.statedir import StateDir
 
 log = logging.getLogger("talkoot.work")
 
+WORKING_COPY = "residual.f32"
+"""The file under `Residual.carry_P`: without meaning once its process has ended."""
+
 
 class Residual:
     """The books of one peer. See the module."""
 
-    def __init__(self, paths: StateDir, rules: Rules, *, take_up: bool = True) -> None:
-        """`take_up`: with what an orderly stop left. Raises OSError when the disk cannot hold it."""
+    def __init__(
+        self,
+        paths: StateDir,
+        rules: Rules,
+        *,
+        take_up: bool = True,
+        hook: Callable[[str], None] = ignore_step,
+    ) -> None:
+        """`take_up`: with what the last process saved. Raises OSError when the disk cannot hold it."""
         self._rules = rules
-        self._note_file = paths.path / residual_note.NAME
-        self._file = paths.path / "residual.f32"
-        self.carry_P: torch.Tensor = map_file(self._file, rules.numel)
+        self._folder = paths.path
+        self._hook = hook
+        self.carry_P: torch.Tensor = map_file(self._folder / WORKING_COPY, rules.numel)
         self.rounds = self.tokens = 0
         """Rounds whose work is in `carry_P`, and their tokens, a contribution that is under way included."""
         self.log = ContributionLog(paths.path / "contributions", rules)
         self._latest: Entry | None = None
         """The contribution that was made of all of `carry_P`, as long as nothing else has changed it."""
-        self._left: list[Note | None] = []
-        """The note of an orderly stop, once it was looked for."""
+        self.saved = True
+        """Whether all that was made is on the disk."""
         if take_up:
             self.take_up()
 
@@ -89,7 +104,7 @@ class Residual:
         assert self.log.find(prior) is None  # one contribution for each outer state
         if not bool(torch.isfinite(local_P).all()):
             raise CodecError("not_finite", "the local parameters are not finite")
-        self._latest = None
+        self._latest, self.saved = None, False
         self._decay()
         try:
             index, chunks = encode_delta(
@@ -196,26 +211,22 @@ class Residual:
     # -- the end of a process ------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Orderly stop: keep everything for the next start. Raises OSError."""
-        self.log.save()
-        descriptor = os.open(self._file, os.O_RDWR)
-        try:
-            os.fsync(descriptor)  # the mapped pages, too
-        finally:
-            os.close(descriptor)
+        """Keep everything for the next start: durable on return. Raises OSError; then what was saved before
+        is still there, and it can be called again."""
+        self.log.save(keep=self._latest)
         entries = [
             Saved(entry.header, entry.on_disk, entry.counted, entry.live) for entry in self.log.entries
         ]
         carry = residual_note.hash_of(self.carry_P)
-        note = Note(self.rounds, self.tokens, entries, self.log.dropped, carry)
-        residual_note.write(self._note_file, note)
+        latest = self._latest.header.root if self._latest is not None else b""
+        note = Note(self.rounds, self.tokens, entries, self.log.dropped, carry, latest)
+        residual_note.write(self._folder, note, self.carry_P, hook=self._hook)
+        self.log.sweep()
+        self.saved = True
 
     def take_up(self) -> None:
-        """Go on with what an orderly stop left, before anything else. Raises OSError: then call it again."""
-        if not self._left:
-            self._left = [residual_note.read(self._note_file, self.carry_P)]
-        residual_note.remove(self._note_file)
-        note = self._left[0]
+        """Go on with what was saved, before anything else. Raises OSError: then call it again."""
+        note = residual_note.read(self._folder, self.carry_P)
         if note is None:
             self.carry_P.zero_()
             self.log.restore([], None)
@@ -225,3 +236,7 @@ class Residual:
             Entry(saved.header, None, saved.on_disk, saved.counted, saved.live) for saved in note.entries
         ]
         self.log.restore(entries, note.dropped)
+        self._latest = next((entry for entry in entries if entry.header.root == note.latest), None)
+        if residual_note.is_old(self._folder):
+            self.save()
+            residual_note.remove_old(self._folder)

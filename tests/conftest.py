@@ -13,12 +13,24 @@ import unpickling
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Nothing is ever unpickled, here and in every process that a test starts.
-_report = Path(tempfile.mkdtemp(prefix="talkoot-tests-")) / "unpickled"
+# The processes among which pytest-xdist shares the tests out report to the one that started them.
+_shared = "PYTEST_XDIST_WORKER" in os.environ
+_report = Path(
+    os.environ[unpickling.REPORT] if _shared else tempfile.mkdtemp(prefix="talkoot-tests-") + "/unpickled"
+)
 os.environ[unpickling.REPORT] = str(_report)
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, (str(Path(__file__).parent / "children"), os.environ.get("PYTHONPATH")))
 )
 unpickling.watch()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests with daemons share one lane: two swarms at once on two cores would wait for each other."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            if item.get_closest_marker("processes"):
+                item.add_marker(pytest.mark.xdist_group("processes"))
 
 
 def pytest_collection_finish() -> None:
@@ -44,6 +56,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Processes that were started say it in a file."""
+    if _shared:
+        return
     if _report.exists():
         sys.stderr.write(f"\nunpickled in a process that a test started:\n{_report.read_text()}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -4,6 +4,7 @@ The tree stands for all that voters might certify; the peer moves about in it as
 behind a final certificate.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from averaging_help import certify, make_contribution, make_ledger, make_rules, 
 from talkoot.averaging.certificate import Certificate, Contribution
 from talkoot.averaging.contribution import LocalContribution
 from talkoot.averaging.digest import content_hash
+from talkoot.peer.files import ignore_step
 from talkoot.peer.residual import Residual
 from talkoot.peer.statedir import StateDir
 
@@ -99,14 +101,20 @@ class Peer:
         self.made = torch.zeros(self.numel, dtype=torch.float64)
         self.forgotten = torch.zeros(self.numel, dtype=torch.float64)
         self.books = Residual(self.paths, self.rules)
+        self._was_killed = False
 
     def certificate_of(self, number: int) -> Certificate | None:
         return next((place.certificate for place in self.head.chain if place.round == number), None)
 
     # -- what happens ------------------------------------------------------------------------------------
 
-    def work(self, delta: torch.Tensor, *, steps: int = 80, tokens: int = 100) -> LocalContribution | None:
-        """Make a contribution for the head, or get the one that there is: the same bytes."""
+    def work(
+        self, delta: torch.Tensor, *, steps: int = 80, tokens: int = 100, dies: bool = False
+    ) -> LocalContribution | None:
+        """Make a contribution for the head, or get the one that there is: the same bytes.
+
+        `dies`: before what was made is saved, so before anybody has it.
+        """
         prior = self.head.digest
         made = self.books.made_for(prior)
         if made is not None:
@@ -116,9 +124,10 @@ class Peer:
                 assert local.header == self.sent[prior].header
             return local
         if prior in self.sent:
-            return None  # sent before we were killed: the journal says so
+            return None  # sent, and forgotten since: the journal says so
         kept = self.books.carry_P * (self.decay if self._all_counted else 1.0)
-        self.forgotten += self.books.carry_P.double() - kept
+        if not dies:
+            self.forgotten += self.books.carry_P.double() - kept
         local = self.books.encode(
             torch.zeros(self.numel),
             -delta,
@@ -130,6 +139,11 @@ class Peer:
             signer=US,
         )
         assert torch.equal(self.books.carry_P, kept + min(2, 80 / steps) * delta)
+        if dies:
+            self.kill()
+            self.follow(self.head)
+            return None
+        self.books.save()
         self.made += min(2, 80 / steps) * delta.double()
         self.units += 1
         self.tokens += tokens
@@ -167,11 +181,13 @@ class Peer:
         return [place for place in self.places if base in place.chain]
 
     def follow(self, place: Place) -> None:
-        """The peer holds another outer state now (or the same: nothing may change)."""
+        """The peer holds another outer state now (or the same: nothing may change, unless it was killed and
+        has yet to settle what it saved)."""
         before, counted = self.books.carry_P.clone(), self.counted_headers()
         self.head = place
         self.books.follow(place.certificate, self.certificate_of)
-        if counted == self.counted_headers():
+        settled, self._was_killed = not self._was_killed, False
+        if settled and counted == self.counted_headers():
             assert torch.equal(before.view(torch.int32), self.books.carry_P.view(torch.int32))
 
     def restart(self) -> None:
@@ -179,8 +195,10 @@ class Peer:
         self.books.save()
         self.books = Residual(self.paths, self.rules)
 
-    def kill(self) -> None:
-        self.books = Residual(self.paths, self.rules)
+    def kill(self, hook: Callable[[str], None] = ignore_step) -> None:
+        """Without a word; and a start."""
+        self.books = Residual(self.paths, self.rules, hook=hook)
+        self._was_killed = True
 
     # -- the dumb account --------------------------------------------------------------------------------
 

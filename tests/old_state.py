@@ -26,7 +26,7 @@ from talkoot.peer.simulation.virtual_time import run_virtual
 from talkoot.peer.simulation.world import CHUNK_SIZE, World
 from talkoot.peer.statedir import StateDir
 
-PACK = Path(__file__).parent / "testdata" / "state-1.tar.xz"
+PACKS = [Path(__file__).parent / "testdata" / f"state-{number}.tar.xz" for number in (1, 2)]
 EXPECTED = "expected.json"
 SEED = 3
 STEPS = 3
@@ -37,7 +37,7 @@ def rules_for(manifest: Manifest) -> Rules:
 
 
 def opened(folder: Path) -> tuple[Holdings, Residual]:
-    """What a node opens at its start. Takes the residual's note away."""
+    """What a node opens at its start."""
     paths = StateDir(folder)
     manifest = from_canonical(paths.load_manifest() or b"")
     holdings = open_holdings(paths, rules_for(manifest), manifest.state)
@@ -113,4 +113,4 @@ def make(pack: Path) -> None:
 
 if __name__ == "__main__":
     logging.disable()
-    make(PACK)
+    make(PACKS[-1])

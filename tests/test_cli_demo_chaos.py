@@ -113,6 +113,7 @@ def test_a_full_disk_is_full(tmp_path: Path) -> None:
     assert list(disk.iterdir()) == []
 
 
+@pytest.mark.trial
 @pytest.mark.processes
 def test_nobody_disagrees_and_nobody_ends_who_was_not_killed(tmp_path: Path) -> None:
     file = tmp_path / "chaos.json"

@@ -149,6 +149,7 @@ def reached(swarm: Daemons, node: DemoNode, number: int) -> bool:
     return swarm.round_of(node) >= number
 
 
+@pytest.mark.trial
 def test_killed_again_and_again(swarm: Daemons, temporary: Path) -> None:
     founder = trained(swarm, peers=2)
     victim, random = swarm.peers[1], Random(7)

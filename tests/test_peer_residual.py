@@ -14,13 +14,13 @@ from ledger_rig import Op, Peer, data_of, dyadic
 from talkoot.averaging.rules import Feedback
 from talkoot.compression import codec as codecs
 from talkoot.compression.codec import CodecError
-from talkoot.peer import contribution_log
+from talkoot.peer import contribution_log, residual_note
 
 NUMEL = 300
 """Two chunks, the last one short."""
 
 NUMBERS = st.integers(0, 2**16)
-CALM = ("work", "work", "count", "count", "omit", "branch", "branch", "switch", "again", "restart")
+CALM = (*["work", "count", "branch"] * 2, "omit", "switch", "again", "restart", "kill", "die")
 
 
 def ops(kinds: tuple[str, ...], most: int = 40) -> st.SearchStrategy[list[Op]]:
@@ -49,6 +49,12 @@ def play(peer: Peer, kind: str, number: int, delta: torch.Tensor) -> None:
             places = peer.reachable()
             peer.follow(places[number % len(places)] if number % 2 else peer.head)
         case "kill":
+            peer.kill()
+            peer.follow(peer.head)
+        case "die":
+            peer.work(delta, dies=True)
+        case "damage":
+            (peer.path / residual_note.NAME).unlink(missing_ok=True)
             peer.kill()
             peer.follow(peer.head)
 
@@ -121,7 +127,7 @@ def test_decay_is_not_taken_back_on_another_branch(tmp_path: Path) -> None:
     assert peer.books.rounds == 2
 
 
-@given(ops((*CALM, "kill")), st.booleans(), st.booleans())
+@given(ops((*CALM, "damage")), st.booleans(), st.booleans())
 @examples(150)
 def test_no_piece_of_work_counts_twice_whatever_is_lost(
     happens: list[Op], error_feedback: bool, crowded: bool
@@ -185,17 +191,59 @@ def test_a_contribution_survives_an_orderly_stop_and_is_sent_again_unchanged(
     assert (again.header, data_of(again)) == (first.header, data_of(first))
 
 
-def test_a_killed_process_leaves_nothing_to_the_next(tmp_path: Path) -> None:
-    peer = Peer(tmp_path, NUMEL)
+@pytest.mark.parametrize("codec", codecs.NAMES)
+def test_a_killed_process_leaves_all_but_what_it_had_not_saved(tmp_path: Path, codec: str) -> None:
+    peer = Peer(tmp_path, NUMEL, codec=codec)
     peer.work(dyadic(1, NUMEL))
     peer.follow(peer.certify(peer.head, count=False, weak=True))
-    peer.restart()
-    peer.follow(peer.head)
-    assert list((tmp_path / "contributions").iterdir())
+    sent = peer.work(dyadic(2, NUMEL))
+    carried = peer.books.carry_P.clone()
     peer.kill()
-    assert not peer.books.carry_P.any()
+    peer.follow(peer.head)
+    assert torch.equal(peer.books.carry_P, carried)
+    again = peer.work(dyadic(3, NUMEL))
+    assert sent is not None
+    assert again is not None
+    assert (again.header, data_of(again)) == (sent.header, data_of(sent))
+    peer.follow(peer.certify(peer.head, count=True, weak=False))
+    carried = peer.books.carry_P.clone()
+    peer.work(dyadic(4, NUMEL), dies=True)
+    assert torch.equal(peer.books.carry_P, carried)
+
+
+def test_bytes_stay_on_the_disk_as_long_as_what_was_saved_names_them(tmp_path: Path) -> None:
+    peer = Peer(tmp_path, NUMEL)
+    peer.work(dyadic(1, NUMEL))
+    peer.follow(peer.certify(peer.head, count=True, weak=False))
     assert not peer.books.log.entries
+    carried = peer.books.carry_P.clone()
+    peer.kill()  # the file says that nothing is counted yet
+    peer.follow(peer.head)
+    assert torch.equal(peer.books.carry_P, carried)
+    peer.restart()
     assert not list((tmp_path / "contributions").iterdir())
+
+
+@pytest.mark.parametrize("step", ["written", "renamed"])
+def test_a_save_that_is_cut_short_leaves_what_was_saved_before(tmp_path: Path, step: str) -> None:
+    class CutError(Exception):
+        pass
+
+    def cut(at: str) -> None:
+        if at == f"{residual_note.NAME} {step}":
+            raise CutError
+
+    peer = Peer(tmp_path, NUMEL)
+    peer.work(dyadic(1, NUMEL))
+    peer.follow(peer.certify(peer.head, count=True, weak=False))
+    carried = peer.books.carry_P.clone()
+    peer.kill(cut)
+    peer.follow(peer.head)
+    with pytest.raises(CutError):
+        peer.books.save()
+    peer.kill()
+    peer.follow(peer.head)
+    assert torch.equal(peer.books.carry_P, carried)
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
@@ -248,6 +296,7 @@ def test_what_is_kept_is_bounded(tmp_path: Path) -> None:
     assert all(entry.local is None for entry in peer.books.log.entries)
     peer.follow(peer.certify(peer.head, count=True, weak=False))
     assert not peer.books.log.entries
+    peer.restart()
     assert not list((tmp_path / "contributions").iterdir())
 
 
@@ -260,14 +309,22 @@ def test_fp32_contributions_are_bounded_by_their_bytes(tmp_path: Path) -> None:
     assert 0 < size <= contribution_log.MAX_BYTES_PER_ELEMENT * NUMEL + 200
 
 
-def test_a_damaged_note_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("damage", ["flip", "cut", "header", "empty"])
+def test_what_is_damaged_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
     peer = Peer(tmp_path, NUMEL)
     peer.work(dyadic(1, NUMEL))
-    peer.books.save()
-    note = tmp_path / "residual.note"
-    note.write_bytes(note.read_bytes()[:-1])
+    file = tmp_path / residual_note.NAME
+    data = file.read_bytes()
+    spoiled = {
+        "flip": data[:-1] + bytes([data[-1] ^ 1]),
+        "cut": data[:-1],
+        "header": data[:60] + bytes([data[60] ^ 1]) + data[61:],
+        "empty": b"",
+    }
+    file.write_bytes(spoiled[damage])
     peer.kill()
     assert not peer.books.carry_P.any()
+    assert not peer.books.log.entries
     assert "what was carried over is lost" in caplog.text
 
 

@@ -25,6 +25,7 @@ def figures(*command: str) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.trial
 def test_a_round_sends_hardly_more_than_an_all_reduce_must() -> None:
     measured = figures(
         *TALKOOT, "bench", "round", "--peers", "4", "--numel", str(NUMEL), "--rounds", "2", "--json"
@@ -33,6 +34,7 @@ def test_a_round_sends_hardly_more_than_an_all_reduce_must() -> None:
     assert 1 <= measured["ratio_to_lower_bound"] < 1.05
 
 
+@pytest.mark.trial
 def test_survivors_of_a_death_in_the_exchange_hold_one_round() -> None:
     arguments = ["--kills", "2", "--stops", "1", "--partial", "2", "--numel", str(NUMEL)]
     measured = figures(sys.executable, str(FAULTS), *arguments)

@@ -25,10 +25,12 @@ from talkoot.peer.simulation.world import CHUNK_SIZE, NUMEL, World
 
 
 class Account:
-    """The dumb account of one peer: all that it made since it was last killed, all that it sent."""
+    """The dumb account of one peer: all that it made, all that it sent."""
 
     def __init__(self) -> None:
         self.made = torch.zeros(NUMEL, dtype=torch.float64)
+        self.saved = self.made
+        """What a kill leaves of it."""
         self.sent: dict[bytes, tuple[bytes, torch.Tensor]] = {}
         """By prior digest: root, and what was sent, decoded."""
         self.data: dict[bytes, bytes] = {}
@@ -62,15 +64,14 @@ class Auditor:
         patch.setattr(residual, "step_scale", lambda steps, reference: 1.0)
         patch.setattr(contribution_log, "MAX_KEPT", 1000)  # what the bound loses is tested elsewhere
         patch.setattr(contribution_log, "MAX_BYTES_PER_ELEMENT", 1000)
-        open_books, encode, follow, turn = (
-            Residual.__init__, Residual.encode, Residual.follow, Residual._turn,
+        open_books, encode, save, follow, turn = (
+            Residual.__init__, Residual.encode, Residual.save, Residual.follow, Residual._turn,
         )  # fmt: skip
 
         def opened(books: Residual, paths: Any, rules: Any, *, take_up: bool = True) -> None:
-            orderly = (paths.path / "residual.note").exists()
             open_books(books, paths, rules, take_up=take_up)
-            if not orderly:  # killed: what was not counted is lost
-                self.accounts[paths.path] = Account()
+            account = self.accounts.setdefault(paths.path, Account())
+            account.made = account.saved.clone()
 
         def encoded(books: Residual, start: Any, local: Any, **values: Any) -> LocalContribution | None:
             account = self.of(books)
@@ -83,6 +84,11 @@ class Auditor:
                 account.encoded(made)
             return made
 
+        def saved(books: Residual) -> None:
+            save(books)
+            account = self.of(books)
+            account.saved = account.made.clone()
+
         def followed(books: Residual, head: Certificate, certificate_of: Any) -> None:
             follow(books, head, certificate_of)
             self.check(books, head, certificate_of)
@@ -93,18 +99,19 @@ class Auditor:
 
         patch.setattr(Residual, "__init__", opened)
         patch.setattr(Residual, "encode", encoded)
+        patch.setattr(Residual, "save", saved)
         patch.setattr(Residual, "follow", followed)
         patch.setattr(Residual, "_turn", turned)
 
     def of(self, books: Residual) -> Account:
-        return self.accounts[books._file.parent]
+        return self.accounts[books._folder]
 
     def check(self, books: Residual, head: Certificate, certificate_of: Any) -> None:
         account = self.of(books)
         chain = [certificate_of(number) for number in range(head.value.round + 1)]
         account.checked += 1
         if not torch.equal(account.made, account.counted(chain) + books.carry_P.double()):
-            self.problems.append(f"{books._file.parent.name}, round {head.value.round}")
+            self.problems.append(f"{books._folder.name}, round {head.value.round}")
 
 
 async def trouble(world: World, random: Random) -> None:

@@ -10,6 +10,7 @@ import pytest
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "state_kills.py"
 
 
+@pytest.mark.trial
 @pytest.mark.processes
 def test_a_killed_process_leaves_a_certified_round(tmp_path: Path) -> None:
     file = tmp_path / "kills.json"

@@ -26,6 +26,7 @@ def cables() -> Iterator[Cables]:
         yield made
 
 
+@pytest.mark.trial
 def test_two_namespaces_train_together_by_invite(tmp_path: Path, cables: Cables) -> None:
     with daemons(tmp_path) as swarm:
         first, second = (

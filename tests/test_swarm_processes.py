@@ -28,6 +28,7 @@ def talkoot(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*TALKOOT, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.trial
 def test_the_demo_trains_loses_a_peer_and_gets_it_back(tmp_path: Path) -> None:
     folder, file = tmp_path / "demo", tmp_path / "demo.json"
     command = ["demo", "--preset", "numpy-test", "--peers", "3", "--minutes", "0.15", "--kill"]
@@ -127,6 +128,7 @@ def test_an_orderly_stop_and_a_restart(tmp_path: Path) -> None:
         assert swarm.status(node)["codec"] == "int8"  # the densest: nothing slow was measured
 
 
+@pytest.mark.trial
 def test_an_archivist_keeps_a_swarm_that_everybody_left(tmp_path: Path) -> None:
     with daemons(tmp_path) as swarm:
         founder = swarm.found(small_manifest(peers=1))
@@ -165,6 +167,7 @@ def head_round(state_dir: Path) -> int:
     return head.round
 
 
+@pytest.mark.trial
 def test_a_founder_that_lost_all_but_its_key_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "books").mkdir()
     for number in range(40):

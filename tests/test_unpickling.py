@@ -121,10 +121,11 @@ def test_a_test_fails_for_what_was_swallowed_or_happened_in_a_process(tmp_path: 
         "    assert subprocess.run([sys.executable, '-c', program], stderr=subprocess.DEVNULL).returncode\n"
     )
     tests = str(Path(__file__).parent)
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", "test_it.py"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([tests, os.environ["PYTHONPATH"]])},
+        env={**alone, "PYTHONPATH": os.pathsep.join([tests, alone["PYTHONPATH"]])},
         capture_output=True,
         text=True,
         check=False,
