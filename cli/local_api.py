@@ -43,6 +43,26 @@ class LocalApi:
             raise CommandError("the daemon's answer has no invite")
         return answer
 
+    def peers(self) -> list[Json]:
+        """Peers of the swarm and banned ones. Raises NoDaemonError, CommandError."""
+        with _as_command_errors():
+            answer = _object(self._client().get("/api/v1/peers", timeout_s=self._timeout_s)).get("peers")
+        if not isinstance(answer, list):
+            raise CommandError("the daemon's answer has no peers")
+        return [entry for entry in answer if isinstance(entry, dict)]
+
+    def ban(self, peer: str, reason: str, seconds: float | None) -> Json:
+        """Ban a peer; its entry. Raises NoDaemonError, CommandError."""
+        order = {"peer": peer, "reason": reason, "seconds": seconds}
+        with _as_command_errors():
+            return _object(self._client().post("/api/v1/ban", order, timeout_s=self._timeout_s))
+
+    def unban(self, peer: str) -> bool:
+        """Lift a ban; False if there was none. Raises NoDaemonError, CommandError."""
+        with _as_command_errors():
+            answer = self._client().post("/api/v1/unban", {"peer": peer}, timeout_s=self._timeout_s)
+        return _object(answer).get("lifted") is True
+
     def _client(self) -> ApiClient:
         return ApiClient.from_state_dir(self._state_dir)
 

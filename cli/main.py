@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from talkoot.cli import bench, demo_command, exporting, founding, model, reading, running, simulate, verifying
+from talkoot.cli import (
+    bench,
+    conduct,
+    demo_command,
+    exporting,
+    founding,
+    model,
+    reading,
+    running,
+    simulate,
+    verifying,
+)
 from talkoot.cli.errors import (
     FAILED,
     NO_DAEMON,
@@ -49,6 +60,9 @@ app.command("run", short_help="Train in a swarm: found it, join it, or go on.")(
 app.command("invite", short_help="Make an invite for one more peer.")(reading.invite)
 app.command("status")(reading.status)
 app.command("id")(reading.show_id)
+app.command("peers", short_help="Show the other peers, their scores and bans.")(conduct.peers)
+app.command("ban", short_help="Refuse a peer from now on.")(conduct.ban)
+app.command("unban", short_help="Let a banned peer connect again.")(conduct.unban)
 app.command("export", short_help="Write the model for transformers; upload it.")(exporting.export)
 app.command("verify", short_help="Check a checkpoint or a state directory offline.")(verifying.verify)
 app.command("generate")(model.generate)

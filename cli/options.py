@@ -28,6 +28,17 @@ ExchangeOption = Annotated[ExchangeMode, typer.Option("--exchange", help="The ro
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def parse_duration(text: str) -> float:
+    """A length of time such as `90s`, `30m`, `2h` or `1.5d` in seconds. Raises ConfigError."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smhdw])", text.strip().lower())
+    if match is None or float(match[1]) == 0:
+        raise ConfigError(f"{text} is no length of time; write 30m, 2h or 7d")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
 def state_path(given: Path | None) -> Path:
     """The given state directory, or the user's default one."""
     from talkoot.peer.statedir import default_path

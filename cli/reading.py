@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from talkoot.cli.options import JsonOption, StateDirOption, state_path
-from talkoot.cli.words import count, duration, loss, size
+from talkoot.cli.words import as_json, count, duration, loss, size
 from talkoot.dht.errors import ConfigError
 
 BAR_WIDTH = 24
@@ -17,7 +17,7 @@ def status(state_dir: StateDirOption = None, json: JsonOption = False) -> None:
     from talkoot.cli.local_api import LocalApi
 
     answer = LocalApi(state_path(state_dir)).status()
-    typer.echo(_json(answer) if json else status_text(answer))
+    typer.echo(as_json(answer) if json else status_text(answer))
 
 
 def rounds(
@@ -31,7 +31,7 @@ def rounds(
     from talkoot.cli.local_api import LocalApi
 
     records = LocalApi(state_path(state_dir)).rounds(number)
-    typer.echo(_json({"rounds": records}) if json else rounds_text(records))
+    typer.echo(as_json({"rounds": records}) if json else rounds_text(records))
 
 
 def rounds_text(records: list[dict[str, Any]]) -> str:
@@ -98,7 +98,7 @@ def invite(state_dir: StateDirOption = None, json: JsonOption = False) -> None:
     from talkoot.cli.local_api import LocalApi
 
     text = LocalApi(state_path(state_dir)).invite()
-    typer.echo(_json({"invite": text}) if json else text)
+    typer.echo(as_json({"invite": text}) if json else text)
 
 
 def show_id(state_dir: StateDirOption = None, json: JsonOption = False) -> None:
@@ -110,13 +110,7 @@ def show_id(state_dir: StateDirOption = None, json: JsonOption = False) -> None:
     if not directory.key_file.exists():
         raise ConfigError(f"{directory.path} has no key yet; talkoot run makes one")
     peer_id = Identity.load_or_create(directory.key_file).peer_id
-    typer.echo(_json({"peer_id": peer_id}) if json else peer_id)
-
-
-def _json(value: Any) -> str:
-    import msgspec
-
-    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    typer.echo(as_json({"peer_id": peer_id}) if json else peer_id)
 
 
 def status_text(status: dict[str, Any]) -> str:

@@ -1,4 +1,6 @@
-"""Numbers as people read them."""
+"""Numbers as people read them, and JSON as they do."""
+
+from typing import Any
 
 
 def size(num_bytes: float) -> str:
@@ -30,3 +32,10 @@ def duration(seconds: float) -> str:
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+
+
+def as_json(value: Any) -> str:
+    """Indented JSON."""
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()

@@ -83,6 +83,8 @@ class MemoryHub:
         self.clock: Clock = clock or LoopClock()
         self.on_sent: Callable[[bytes, str, bytes], None] = lambda _sender, _protocol, _header: None
         """Told of every frame that is sent: sender, protocol, header."""
+        self.on_banned: Callable[[bytes, frozenset[bytes]], None] = lambda _node, _peers: None
+        """Told whom a node refuses from now on."""
         self._max_channels = max_channels
         self._nodes: dict[bytes, MemoryNetwork] = {}
         self._side: dict[bytes, int] = {}  # number of the partition; unlisted nodes are in partition 0
@@ -305,6 +307,7 @@ class MemoryNetwork(Network):
 
     def ban(self, peers: frozenset[bytes]) -> None:
         self.company.banned = peers
+        self.hub.on_banned(self.key, peers)
         for peer in sorted(peers):
             self.hub.cut(self.key, peer)
 

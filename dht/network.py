@@ -116,8 +116,8 @@ class Traffic:
         return sum(self.received.values())
 
 
-Source: TypeAlias = Literal["wire", "record", "state"]
-"""Where a peer was at fault: frames and channels; records that it stored; state that it gave."""
+Source: TypeAlias = Literal["wire", "record", "state", "round"]
+"""Where a peer was at fault: frames and channels; records that it stored; state that it gave; a round."""
 
 
 @dataclass(slots=True)

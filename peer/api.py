@@ -9,9 +9,10 @@ import hmac
 import os
 import re
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -48,6 +49,25 @@ _READY_STATES = ("training", "exchanging", "observing")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+class BanOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a request to ban a peer."""
+
+    peer: str
+    """PeerID."""
+    reason: str = ""
+    seconds: float | None = None
+    """How long; None: until it is lifted."""
+
+
+class UnbanOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a request to lift a ban."""
+
+    peer: str
+
+
+OrderT = TypeVar("OrderT", BanOrder, UnbanOrder)
+
+
 class Exposition(Protocol):
     """What /metrics needs of `talkoot.peer.metrics.Metrics`."""
 
@@ -70,6 +90,15 @@ class NodeView(Protocol):
 
     async def invite(self) -> str:
         """A new invite. Raises ValueError if this node may not make one."""
+
+    def peers(self) -> list[dict[str, Any]]:
+        """Peers of the swarm and banned ones. Called on the event loop: be quick."""
+
+    async def ban(self, order: BanOrder) -> dict[str, Any]:
+        """Ban a peer; returns the entry. Raises ValueError if that cannot be."""
+
+    async def unban(self, peer: str) -> bool:
+        """Lift a ban; False if there was none. Raises ValueError if that cannot be."""
 
     async def leave(self) -> None:
         """Begin an orderly stop; returns before it is over."""
@@ -127,6 +156,9 @@ class ApiServer:
         app.router.add_get("/api/v1/rounds", self._rounds)
         app.router.add_post("/api/v1/invite", self._invite)
         app.router.add_post("/api/v1/leave", self._leave)
+        app.router.add_get("/api/v1/peers", self._peers)
+        app.router.add_post("/api/v1/ban", self._ban)
+        app.router.add_post("/api/v1/unban", self._unban)
         app.on_response_prepare.append(_add_headers)
         return app
 
@@ -177,10 +209,20 @@ class ApiServer:
         return _json_response({"rounds": self._node.rounds()[-int(last) :]})
 
     async def _invite(self, _request: web.Request) -> web.StreamResponse:
-        try:
+        with _conflicts():
             return _json_response({"invite": await self._node.invite()})
-        except ValueError as error:
-            raise web.HTTPConflict(text=str(error)) from error
+
+    async def _peers(self, _request: web.Request) -> web.StreamResponse:
+        return _json_response({"peers": self._node.peers()})
+
+    async def _ban(self, request: web.Request) -> web.StreamResponse:
+        with _conflicts():
+            return _json_response(await self._node.ban(_order(await request.read(), BanOrder)))
+
+    async def _unban(self, request: web.Request) -> web.StreamResponse:
+        with _conflicts():
+            order = _order(await request.read(), UnbanOrder)
+            return _json_response({"lifted": await self._node.unban(order.peer)})
 
     async def _leave(self, _request: web.Request) -> web.StreamResponse:
         await self._node.leave()
@@ -202,6 +244,22 @@ async def _accept(listener: socket.socket, server: web.Server) -> None:
             await loop.connect_accepted_socket(server, connection)
         except OSError:  # it has gone already
             connection.close()
+
+
+def _order(body: bytes, kind: type[OrderT]) -> OrderT:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (ValueError, RecursionError) as error:
+        raise web.HTTPBadRequest(text=f"the body is not what is asked for: {error}") from error
+
+
+@contextmanager
+def _conflicts() -> Iterator[None]:
+    """What cannot be done as things are, in the words of the node."""
+    try:
+        yield
+    except ValueError as error:
+        raise web.HTTPConflict(text=str(error)) from error
 
 
 def _state_response(status: dict[str, Any], *, good: bool) -> web.Response:

@@ -67,11 +67,11 @@ class ApiClient:
         """The JSON at `path` (`/api/v1/status`, say). Raises NoDaemon, ApiError."""
         return self._ask(self._request(path), timeout_s)
 
-    def post(self, path: str, *, timeout_s: float = TIMEOUT_S) -> Any:
-        """Ask for a change and return its JSON. Raises NoDaemon, ApiError."""
+    def post(self, path: str, body: object = None, *, timeout_s: float = TIMEOUT_S) -> Any:
+        """Ask for a change, with `body` as JSON, and return its JSON. Raises NoDaemon, ApiError."""
         request = self._request(path)
         request.method = "POST"
-        request.data = b""
+        request.data = b"" if body is None else json.dumps(body).encode()
         request.add_header("X-Talkoot-Token", self._token)
         return self._ask(request, timeout_s)
 

@@ -23,9 +23,9 @@ from talkoot.averaging.ledger import voters_hash
 from talkoot.dht.config import NetworkConfig
 from talkoot.dht.errors import ConfigError
 from talkoot.dht.host import P2PNetwork
-from talkoot.dht.identity import Identity
-from talkoot.peer import admission, invite, logs, status
-from talkoot.peer.api import ApiServer
+from talkoot.dht.identity import Identity, key_of_peer_id
+from talkoot.peer import admission, invite, logs, peers, status
+from talkoot.peer.api import ApiServer, BanOrder
 from talkoot.peer.disk import KINDS, WORDS, Disk, causes, fault_of
 from talkoot.peer.holdings import number_of
 from talkoot.peer.lives import LOOK_S, Lives
@@ -168,6 +168,16 @@ class _View:
 
     async def invite(self) -> str:
         return make_invite(self.node)
+
+    def peers(self) -> list[dict[str, Any]]:
+        return peers.listed(self.node)
+
+    async def ban(self, order: BanOrder) -> dict[str, Any]:
+        await self.node.conduct.ban(key_of_peer_id(order.peer), order.reason, order.seconds)
+        return next(entry for entry in self.peers() if entry["peer_id"] == order.peer)
+
+    async def unban(self, peer: str) -> bool:
+        return await self.node.conduct.unban(key_of_peer_id(peer))
 
     async def leave(self) -> None:
         self.node.stopping.set()

@@ -114,18 +114,18 @@ class Joiner:
         now = clock.now()
         self._blamed = {peer: until for peer, until in self._blamed.items() if until > now}
         unique = dict.fromkeys(peer for peer in peers if peer != self._network.key)
-        return [peer for peer in unique if peer not in self._blamed]
+        return [p for p in unique if p not in self._blamed and p not in self._network.company.banned]
 
     def _blame(self, peer: bytes, error: Exception) -> None:
         reason = error.reason if isinstance(error, RemoteError) else "timeout"
         if reason not in BLAMELESS:
-            self._network.events.rejected[reason] += 1
+            self._network.events.reject(reason, peer, "state")
             self._blamed[peer] = clock.now() + BLAME_S
         log.info("state from %s: %s", peer_id_of(peer)[-8:], error or reason)
 
     def _blame_for_record(self, peer: bytes, error: Exception) -> None:
         if isinstance(error, RemoteError) and error.reason in WRONG_RECORDS:
-            self._network.events.rejected[error.reason] += 1
+            self._network.events.reject(error.reason, peer, "state")
             self._blamed_for_records[peer] = clock.now() + BLAME_S
         log.info("record from %s: %s", peer_id_of(peer)[-8:], error or "timeout")
 

@@ -28,6 +28,8 @@ from talkoot.peer.choice import REASONS as CATCH_UP_REASONS
 from talkoot.peer.choice import Choice
 from talkoot.peer.disk import WORDS as DISK_FAULTS
 from talkoot.peer.metric_labels import FollowedCounter, LabelledCounter
+from talkoot.peer.penalties import OPERATOR
+from talkoot.peer.penalties import REASONS as PENALTIES
 from talkoot.peer.serving import Gate
 from talkoot.peer.sync_progress import SyncProgress
 
@@ -96,6 +98,13 @@ class Metrics:
     def _declare_network(self) -> None:
         self.peers_known = self._gauge("peers_known", "Peers of the swarm with a valid record, without us.")
         self.peers_connected = self._gauge("peers_connected", "Peers with an open connection.")
+        self.peers_banned = self._gauge("peers_banned", "Peers on this node's list of bans.")
+        self.peer_penalties = self._labelled(
+            "peer_penalties", "Times something was held against a peer.", "reason", PENALTIES
+        )
+        self.peer_bans = self._labelled(
+            "peer_bans", "Bans of peers, by what they were for.", "reason", (*PENALTIES, OPERATOR)
+        )
         self.received_bytes = self._labelled(
             "network_receive_bytes", "Bytes received in channels.", "protocol", max_values=8
         )

@@ -24,6 +24,7 @@ from talkoot.dht.records import MAX_TTL_S
 from talkoot.peer import clock, trust, uplink
 from talkoot.peer.announcement import record_of
 from talkoot.peer.checkpoints import Checkpoints, policy_of
+from talkoot.peer.conduct import Conduct
 from talkoot.peer.contributor import Contributor
 from talkoot.peer.disk import KINDS, WORDS, Disk
 from talkoot.peer.founding import TOKENIZER_FILE
@@ -119,8 +120,7 @@ class Node:
         self.joiner.tell(metrics.follow_download)
         self.steps_before = self.tokens_before = 0
         self.stopping = asyncio.Event()
-        self._news = asyncio.Event()
-        """Set when the others' announcements were read, and by a new outer state."""
+        self._news = asyncio.Event()  # the others' announcements were read, or there is a new outer state
         self._announce_now = asyncio.Event()
         self.runner = Runner()
         self.links = Links(
@@ -134,6 +134,7 @@ class Node:
         self._uplink = uplink.Memory(paths.uplink, self.links.upload)
         self.runner.attach(self.links)
         self.gate = Gate(self._serve_rate)
+        self.conduct = Conduct(network, paths.bans, metrics)
         StateServer(
             network,
             membership.swarm,
@@ -164,6 +165,8 @@ class Node:
 
     async def _begin(self, group: asyncio.TaskGroup) -> None:
         """Obtain what is missing, then start training and rounds."""
+        self.conduct.begin(await self.disk.run(self.conduct.load))
+        group.create_task(self.conduct.run())
         await self._meet(self.membership.bootstrap)
         self._enter("syncing", "")
         manifest = await self._obtain_manifest()
@@ -471,10 +474,10 @@ class Node:
         assert self.manifest is not None
         if not self.swarming.joins_rounds:
             return frozenset()
-        may_certify, others = self.swarming.may_certify, self.swarming.view.others.items()
+        may_certify = self.swarming.may_certify
         there = {
             key: seen.record.addresses
-            for key, seen in others
+            for key, seen in self.swarming.view.others.items()
             if seen.record.role != "observer" or may_certify(key)
         }
         voters = frozenset(filter(may_certify, there))

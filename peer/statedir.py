@@ -54,6 +54,8 @@ class StateDir:
         """Encoded aggregates of the last rounds."""
         self.journal = self.path / "journal"
         self.peers_file = self.path / "peers.json"
+        self.bans = self.path / "bans.json"
+        """Peers that are banned, why and until when."""
         self.uplink = self.path / "uplink"
         """Bytes/s that were measured when bulk was sent."""
         self.base_file = self.path / "data_base"

@@ -414,6 +414,7 @@ class Swarming:
                     self.metrics.contributions_rejected.inc(reason)
             case outputs.Refused(sender=sender, reason=reason, detail=detail):
                 self.metrics.messages_rejected.inc(reason)
+                self.network.events.on_offence(sender, "round", reason)
                 log.debug("refused from %s: %s", peer_id_of(sender)[-8:], detail or reason)
             case _:
                 pass

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from talkoot.dht.errors import ConfigError
-from talkoot.peer.api import MAX_BODY_BYTES, ApiServer
+from talkoot.peer.api import MAX_BODY_BYTES, ApiServer, BanOrder
 from talkoot.peer.client import ApiClient, ApiError, NoDaemon
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.statedir import StateDir
@@ -29,6 +29,7 @@ class Node:
         self.now: dict[str, Any] = {"state": "training", "reason": "", "sync": None, "loss": 2.5}
         self.may_invite = True
         self.left = 0
+        self.orders: list[BanOrder] = []
 
     def status(self) -> dict[str, Any]:
         return self.now
@@ -40,6 +41,18 @@ class Node:
         if not self.may_invite:
             raise ValueError("only founders invite")
         return "talkoot://invite"
+
+    def peers(self) -> list[dict[str, Any]]:
+        return [{"peer_id": "p"}]
+
+    async def ban(self, order: BanOrder) -> dict[str, Any]:
+        if order.peer == "self":
+            raise ValueError("that is this peer itself")
+        self.orders.append(order)
+        return {"peer_id": order.peer}
+
+    async def unban(self, peer: str) -> bool:
+        return peer == "banned"
 
     async def leave(self) -> None:
         self.left += 1
@@ -354,3 +367,27 @@ def test_nothing_heavy_is_imported(module: str) -> None:
     code = f"import sys, talkoot.peer.{module}; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_bans() -> None:
+    node = Node()
+
+    async def use(client: Client, port: int) -> None:
+        headers = {"X-Talkoot-Token": TOKEN}
+
+        async def post(path: str, body: str) -> tuple[int, Any]:
+            return await ask(client, "POST", path, data=body, headers=headers)
+
+        assert await ask(client, "GET", "/api/v1/peers") == (200, {"peers": [{"peer_id": "p"}]})
+        order = '{"peer":"x","reason":"loud","seconds":60}'
+        assert (await ask(client, "POST", "/api/v1/ban", data=order))[0] == 401
+        assert await post("/api/v1/ban", order) == (200, {"peer_id": "x"})
+        assert await post("/api/v1/unban", '{"peer":"banned"}') == (200, {"lifted": True})
+        assert await post("/api/v1/unban", '{"peer":"x"}') == (200, {"lifted": False})
+        assert (await post("/api/v1/ban", '{"peer":"self"}'))[0] == 409
+        wrong = ("", "[]", "{}", '{"peer":1}', '{"peer":"x","seconds":"1"}', '{"peer":"x","y":1}', "[" * 9999)
+        for body in wrong:
+            assert (await post("/api/v1/ban", body))[0] == 400
+
+    serve(node, use)
+    assert node.orders == [BanOrder("x", "loud", 60.0)]

@@ -2,7 +2,8 @@
 
 Safety: no two final certificates of one round; no honest voter signs two values in one phase of one
 attempt; no peer offers two contributions for one state, and no contribution is counted in two rounds of one
-chain; no peer leaves a final round behind; what a peer holds after a commit is what its certificate says.
+chain; no peer leaves a final round behind; what a peer holds after a commit is what its certificate says; no
+honest peer is refused or banned by another.
 Liveness is for the script to see, memory for `bounds`.
 """
 
@@ -66,6 +67,11 @@ class Safety:
                 place = (key, contribution.prior)
                 if self._contributions.setdefault(place, contribution.root) != contribution.root:
                     self.violated(f"{key.hex()[:8]} contributes twice to round {contribution.round}")
+
+    def banned(self, node: bytes, peers: frozenset[bytes]) -> None:
+        """For `MemoryHub.on_banned`: all peers are honest, whatever befalls them."""
+        if peers:
+            self.violated(f"{node.hex()[:8]} refuses {', '.join(peer.hex()[:8] for peer in sorted(peers))}")
 
     def _voted(self, key: bytes, attempt: int, phase: str, value: bytes) -> None:
         number, prior = self._signed[key, attempt, phase, value]

@@ -104,6 +104,7 @@ class _Simulation:
             exchange=exchange or ("sparse" if seed % SPARSE == SPARSE - 1 else "dense"),
         )
         self.world.hub.on_sent = self.safety.sent
+        self.world.hub.on_banned = self.safety.banned
         self.faults = Faults(self.world, seed, kinds, MEAN_GAP_S * min(1.0, GAP_PEERS / peers))
         self.aborted = 0
         self.sent = 0
