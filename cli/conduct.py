@@ -59,7 +59,7 @@ def ban(
 
 
 def unban(peer: PeerArgument, state_dir: StateDirOption = None, json: JsonOption = False) -> None:
-    """Let a banned or refused peer connect again, with a clean score."""
+    """Let a banned peer connect again, and forget what was held against a peer."""
     path = state_path(state_dir)
     entries, running = _entries(path)
     name = _resolved(peer, entries)
@@ -70,7 +70,7 @@ def unban(peer: PeerArgument, state_dir: StateDirOption = None, json: JsonOption
     else:
         lifted = _unban_on_disk(path, name)
     if not lifted:
-        raise CommandError(f"{name} is not banned")
+        raise CommandError(f"{name} is not banned, and nothing is held against it")
     typer.echo(as_json({"peer_id": name, "lifted": True}) if json else f"{name} may connect again")
 
 

@@ -14,6 +14,8 @@ class Company:
         """Peers that rounds need; set by the layer above."""
         self.banned: frozenset[bytes] = frozenset()
         """Changed by `Network.ban` only."""
+        self.distrusted: frozenset[bytes] = frozenset()
+        """Peers that are strangers, whatever we chose before."""
         self._dialled: OrderedDict[bytes, None] = OrderedDict()
 
     def dialled(self, peer: bytes) -> None:
@@ -25,4 +27,5 @@ class Company:
 
     def is_chosen(self, peer: bytes) -> bool:
         """Whether it uses places that are kept free of strangers."""
-        return (peer in self.wanted or peer in self._dialled) and peer not in self.banned
+        refused = peer in self.banned or peer in self.distrusted
+        return (peer in self.wanted or peer in self._dialled) and not refused

@@ -24,7 +24,7 @@ from talkoot.dht.directory import DhtDirectory, bootstrap_book, save_addresses
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.guard import ConnectionGuard
 from talkoot.dht.holding import Budget
-from talkoot.dht.identity import Identity
+from talkoot.dht.identity import Identity, multihash_of
 from talkoot.dht.limits import (
     GUARD_S,
     MAX_REFUSALS,
@@ -84,6 +84,7 @@ class P2PNetwork(Network):
         self._guard = ConnectionGuard(max_connections=config.connections_high, per_prefix=per_prefix)
         self._budget = Budget(STRANGERS_HELD_BYTES)
         self._look = asyncio.Event()
+        self._leaving: set[bytes] = set()
         self._unread = self._refusals = 0
         self._tasks: asyncio.TaskGroup | None = None
         self._serving: set[asyncio.Task[None]] = set()
@@ -141,6 +142,10 @@ class P2PNetwork(Network):
 
     def ban(self, peers: frozenset[bytes]) -> None:
         self.company.banned = peers
+        self._look.set()
+
+    def disconnect(self, peer: bytes) -> None:
+        self._leaving.add(peer)
         self._look.set()
 
     # One life of p2pd.
@@ -215,7 +220,9 @@ class P2PNetwork(Network):
         cut = self._guard.too_many(
             await control.connections(), chosen=self.company.is_chosen, banned=self.company.banned
         )
-        for name, reason in cut.items():
+        leaving = {multihash_of(peer): "score" for peer in self._leaving}
+        self._leaving.clear()
+        for name, reason in (leaving | cut).items():
             self.events.connections_cut[reason] += 1
             with contextlib.suppress(RemoteError):
                 await control.disconnect(name)

@@ -84,7 +84,7 @@ class MemoryHub:
         self.on_sent: Callable[[bytes, str, bytes], None] = lambda _sender, _protocol, _header: None
         """Told of every frame that is sent: sender, protocol, header."""
         self.on_banned: Callable[[bytes, frozenset[bytes]], None] = lambda _node, _peers: None
-        """Told whom a node refuses from now on."""
+        """Told whom a node refuses from now on, or disconnects for what it did."""
         self._max_channels = max_channels
         self._nodes: dict[bytes, MemoryNetwork] = {}
         self._side: dict[bytes, int] = {}  # number of the partition; unlisted nodes are in partition 0
@@ -310,6 +310,10 @@ class MemoryNetwork(Network):
         self.hub.on_banned(self.key, peers)
         for peer in sorted(peers):
             self.hub.cut(self.key, peer)
+
+    def disconnect(self, peer: bytes) -> None:
+        self.hub.cut(self.key, peer)
+        self.hub.on_banned(self.key, frozenset({peer}))
 
     async def add_addresses(self, peer: bytes, addresses: Sequence[str]) -> None:
         refused = addresses_of(peer, addresses)[1]

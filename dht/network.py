@@ -130,7 +130,7 @@ class Events:
     """Channels, frames and records of other peers that were refused, by reason (`errors.REASONS`)."""
     connections_cut: Counter[str] = field(default_factory=Counter)
     """Connections of peers that were closed, by the limit: `peer`, `prefix`, `node`, or `banned`,
-    `unauthenticated`."""
+    `score` (`disconnect`), `unauthenticated`."""
     dials: int = 0
     """Channels that this node tried to open."""
     dial_failures: Counter[str] = field(default_factory=Counter)
@@ -201,6 +201,10 @@ class Network(ABC):
     def ban(self, peers: frozenset[bytes]) -> None:
         """Refuse these peers from now on, and no others: no channel is opened or accepted, what is open is
         closed, their announcements are not shown."""
+
+    @abstractmethod
+    def disconnect(self, peer: bytes) -> None:
+        """Close what is open to this peer, soon. It may come again."""
 
     @abstractmethod
     async def add_addresses(self, peer: bytes, addresses: Sequence[str]) -> None:

@@ -98,7 +98,7 @@ class NodeView(Protocol):
         """Ban a peer; returns the entry. Raises ValueError if that cannot be."""
 
     async def unban(self, peer: str) -> bool:
-        """Lift a ban; False if there was none. Raises ValueError if that cannot be."""
+        """Lift a ban and forget points; False if there was nothing. Raises ValueError if that cannot be."""
 
     async def leave(self) -> None:
         """Begin an orderly stop; returns before it is over."""

@@ -1,4 +1,4 @@
-"""How peers behave, in this node's opinion, and what follows: points, refusal, bans.
+"""How peers behave, in this node's opinion, and what follows: points, closed connections, bans.
 
 Local from end to end. A banned peer is cut off and its announcements are not looked at; what rounds compute
 depends on certificates alone, so that nodes with other bans end on the same bits.
@@ -18,7 +18,7 @@ from talkoot.dht.network import Network, Source
 from talkoot.peer import clock
 from talkoot.peer.bans import Ban, BanList
 from talkoot.peer.metrics import Metrics
-from talkoot.peer.penalties import BAN_S, OPERATOR, penalty_of
+from talkoot.peer.penalties import BAN_S, DISCONNECT_POINTS, OPERATOR, penalty_of
 from talkoot.peer.scores import Scores
 
 log = logging.getLogger("talkoot.conduct")
@@ -37,7 +37,6 @@ class Standing:
     points: float
     reason: str
     """What its last points were for, or empty."""
-    refused: bool
     ban: Ban | None
 
 
@@ -87,9 +86,10 @@ class Conduct:
         points = self._scores.add(peer, penalty, reason, clock.now())
         if self._scores.is_ban(points):
             self._ban_for(peer, reason)
-        elif peer in self._scores.refused(clock.now()) - self._network.company.banned:
-            log.info("peer %s is refused for a while: %s", peer_id_of(peer), reason)
+        elif points >= DISCONNECT_POINTS:
+            log.info("peer %s is disconnected: %s", peer_id_of(peer), reason)
             self._apply()
+            self._network.disconnect(peer)
 
     def proven(self, peer: bytes, reason: str) -> None:
         """Ban whoever signed what no honest key signs. Only for a proof that was just verified here: what
@@ -100,7 +100,7 @@ class Conduct:
     def _ban_for(self, peer: bytes, reason: str) -> None:
         if not self._loaded or self._bans.of(peer, self._wall()) is not None:
             return
-        with suppress(ValueError):  # a list full of the operator's: it is refused, and not for as long
+        with suppress(ValueError):  # a list full of the operator's
             self._bans.add(peer, reason=reason, by="score", for_s=BAN_S, now=self._wall())
             self._metrics.peer_bans.inc(reason)
             log.warning("peer %s is banned for %d hours: %s", peer_id_of(peer), BAN_S / 3600, reason)
@@ -121,15 +121,15 @@ class Conduct:
         return ban
 
     async def unban(self, peer: bytes) -> bool:
-        """Lift a ban and forget what was held against the peer; whether it was banned or refused."""
+        """Lift a ban and forget what was held against the peer; whether there was anything."""
         self._require_loaded()
-        refused = peer in self._network.company.banned
+        points = self._scores.points(peer, clock.now())
         lifted = self._bans.lift(peer)
         self._scores.forgive(peer)
         self._apply()
         if lifted:
             await self._write()
-        return lifted or refused
+        return lifted or points > 0
 
     def _require_loaded(self) -> None:
         if not self._loaded:
@@ -140,7 +140,6 @@ class Conduct:
         return Standing(
             points=self._scores.points(peer, clock.now()),
             reason=self._scores.reason(peer),
-            refused=peer in self._network.company.banned,
             ban=self._bans.of(peer, self._wall()),
         )
 
@@ -153,10 +152,10 @@ class Conduct:
     def _apply(self) -> None:
         """Have the network refuse whom it should."""
         banned = frozenset(self._bans.current(self._wall()))
-        refused = banned | self._scores.refused(clock.now())
         self._metrics.peers_banned.set(len(banned))
-        if refused != self._network.company.banned:
-            self._network.ban(refused)
+        self._network.company.distrusted = self._scores.distrusted(clock.now())
+        if banned != self._network.company.banned:
+            self._network.ban(banned)
 
     async def _save_changes(self) -> None:
         while True:

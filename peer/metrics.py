@@ -41,7 +41,7 @@ PARTS = ("daemon", "p2pd", "trainer")
 PHASES = ("compute", "match", "exchange", "validate", "apply")
 ROUND_FAILURES = ("form", "exchange", "certify", "diverged", "cancelled")
 CONTRIBUTION_REJECTIONS = ("signature", "malformed", "not_finite", "too_few_steps", "late", "absent")
-CUTS = ("banned", "unauthenticated", "peer", "prefix", "node")
+CUTS = ("banned", "score", "unauthenticated", "peer", "prefix", "node")
 VERIFICATION_FAILURES = ("chunk", "digest", "certificate")
 
 LOOP_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -116,7 +116,7 @@ class Metrics:
             "dial_failures", "Channels that could not be opened.", "reason", sorted(REASONS)
         )
         self.connections_cut = self._labelled(
-            "connections_cut", "Connections closed because they were above a limit.", "reason", CUTS
+            "connections_cut", "Connections of peers that were closed because of a limit.", "reason", CUTS
         )
         self.messages_rejected = self._labelled(
             "messages_rejected",

@@ -33,6 +33,4 @@ def listed(node: Node) -> list[dict[str, Any]]:
 
 
 def _state(standing: Standing, announced: str | None) -> str:
-    if standing.ban is not None:
-        return "banned"
-    return "refused" if standing.refused else announced or "unknown"
+    return "banned" if standing.ban is not None else announced or "unknown"

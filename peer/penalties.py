@@ -25,10 +25,11 @@ HALF_LIFE_S = 600.0
 peer with a rotten disk is asked for state, levels off at 15 points, below both limits."""
 
 DISCONNECT_POINTS = 20.0
-"""From here on a peer is refused until enough is forgotten, for a quarter of an hour at most."""
+"""From here on each offence closes a peer's connections, and it has no place that is kept for those that we
+chose. It may come again: who goes on is banned, who does not is forgiven."""
 
 BAN_POINTS = 50.0
-"""From here on it is banned: for `BAN_S`, over restarts, until somebody lifts it."""
+"""From here on it is refused: for `BAN_S`, over restarts, until somebody lifts it."""
 
 BAN_S = 12 * 3600.0
 """Keys are free: who lies comes back with another one, and a longer ban would punish mistakes alone."""

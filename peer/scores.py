@@ -50,8 +50,8 @@ class Scores:
         """Forget all that was held against a peer."""
         self._scores.pop(peer, None)
 
-    def refused(self, now: float) -> frozenset[bytes]:
-        """Peers that are not to be connected with for now."""
+    def distrusted(self, now: float) -> frozenset[bytes]:
+        """Peers with so many points that they are nobody's choice."""
         return frozenset(peer for peer in self._scores if self.points(peer, now) >= DISCONNECT_POINTS)
 
     def known(self, now: float) -> dict[bytes, float]:

@@ -61,7 +61,7 @@ def test_every_reason_is_either_honest_or_has_a_penalty() -> None:
     assert penalty_of("round", "malformed") == "none"
 
 
-def test_a_rotten_disk_that_is_asked_once_a_minute_never_gets_a_peer_refused() -> None:
+def test_a_rotten_disk_that_is_asked_once_a_minute_never_gets_a_peer_cut_off() -> None:
     scores = Scores()
     points = [scores.add(PEER.key, penalty_of("state", "wrong_hash"), "", 60.0 * n) for n in range(3000)]
     assert points[-1] < DISCONNECT_POINTS
@@ -76,8 +76,8 @@ def test_so_many_of_a_kind_are_a_ban_and_half_is_forgotten_in_ten_minutes(
         points = scores.add(PEER.key, penalty, "x", 0.0)
         assert scores.is_ban(points) == (number == count - 1)
     assert scores.points(PEER.key, HALF_LIFE_S) == pytest.approx(points / 2)
-    assert scores.refused(0.0) == {PEER.key}
-    assert scores.refused(3 * HALF_LIFE_S) == frozenset()
+    assert scores.distrusted(0.0) == {PEER.key}
+    assert scores.distrusted(3 * HALF_LIFE_S) == frozenset()
     scores.forgive(PEER.key)
     assert scores.points(PEER.key, 0.0) == 0
 
@@ -189,19 +189,24 @@ def run(path: Path, main: Callable[[Rig], Awaitable[None]]) -> None:
     run_virtual(run_it())
 
 
-def test_who_goes_on_sending_nonsense_is_refused_then_banned_then_forgotten(tmp_path: Path) -> None:
+def test_who_goes_on_sending_nonsense_is_cut_off_then_banned_then_forgotten(tmp_path: Path) -> None:
     async def main(rig: Rig) -> None:
         def banned() -> frozenset[bytes]:
             return rig.network.company.banned
 
+        company, cut = rig.network.company, []
+        rig.hub.on_banned = lambda _, peers: cut.append(peers)
+        company.dialled(PEER.key)
         for _ in range(3):
             rig.network.events.reject("malformed", PEER.key)
-        assert banned() == frozenset()
+        assert not cut
+        assert company.is_chosen(PEER.key)
         rig.network.events.reject("malformed", PEER.key)
-        assert banned() == {PEER.key}
-        assert rig.conduct.standing(PEER.key).ban is None
-        await asyncio.sleep(HALF_LIFE_S)
+        assert cut == [{PEER.key}]
+        assert not company.is_chosen(PEER.key)
         assert banned() == frozenset()
+        await asyncio.sleep(HALF_LIFE_S)
+        assert company.is_chosen(PEER.key)
         for _ in range(8):
             rig.network.events.reject("malformed", PEER.key)
         ban = rig.conduct.standing(PEER.key).ban
