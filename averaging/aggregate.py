@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 
 from talkoot.averaging.centered_clip import centered_clip
-from talkoot.averaging.contribution import Entry
 from talkoot.averaging.coordinates import coordinate_median, trimmed_mean
 from talkoot.averaging.digest import content_hash
 from talkoot.averaging.geometric_median import geometric_median
@@ -19,7 +18,10 @@ from talkoot.averaging.krum import krum
 from talkoot.averaging.means import mean, norm_capped_mean
 from talkoot.averaging.mixing import bucketing, nearest_neighbor_mixing
 from talkoot.averaging.parts import Part
+from talkoot.averaging.plain_part import PlainPart
+from talkoot.averaging.robust_part import RobustPart
 from talkoot.averaging.rules import Rules
+from talkoot.averaging.source import Source
 from talkoot.compression.codec import Codec, CodecError
 
 __all__ = [
@@ -42,20 +44,6 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """One contribution as a reducer of one part holds it."""
-
-    coefficient: float
-    """Weight times norm cap; the same for all parts."""
-    chunks: Sequence[bytes | memoryview]
-    """Encoded chunks of the part, in order."""
-    entries: Sequence[Entry]
-    """Their index entries."""
-    codec: Codec
-    """Which they are in."""
-
-
-@dataclass(frozen=True, slots=True)
 class EncodedPart:
     """A part's aggregate as it travels: every peer, the reducer too, decodes these bytes."""
 
@@ -64,19 +52,23 @@ class EncodedPart:
     """Content hash of each chunk."""
 
 
-def aggregate_part(part: Part, sources: Sequence[Source], *, codec: Codec, rules: Rules) -> EncodedPart:
-    """Aggregate one part of a cut and encode the result in `codec`, chunk by chunk.
+def aggregate_part(
+    part: Part, sources: Sequence[Source], *, codec: Codec, rules: Rules, seed: bytes = b""
+) -> EncodedPart:
+    """Aggregate one part of a cut by the swarm's rule and encode the result in `codec`, chunk by chunk.
 
-    A chunk that does not decode, or whose squared norm is not the one that its contributor signed, counts
-    as zeros in this part: a rule that anybody who holds the signed bytes can repeat. So does a sum that
-    `codec` cannot hold, so that no contributions whatever keep a round from ending.
+    `seed` is the digest of the state before the round. A chunk that does not decode, or whose squared norm is
+    not the one that its contributor signed, counts as zeros in this part: a rule that anybody who holds the
+    signed bytes can repeat. So does a sum that `codec` cannot hold, so that no contributions whatever keep a
+    round from ending.
     """
-    total, scratch = torch.empty(rules.chunk_size), torch.empty(rules.chunk_size)
+    numels = [rules.chunk_numel(chunk) for chunk in part.chunks]
+    rule = _rule(sources, numels, rules, seed)
+    total = torch.empty(max(numels))
     chunks = []
-    for offset, chunk in enumerate(part.chunks):
-        numel = rules.chunk_numel(chunk)
+    for offset, numel in enumerate(numels):
         acc = total[:numel]
-        _add_up(sources, offset, acc, scratch[:numel])
+        rule.chunk(offset, acc)
         try:
             chunks.append(codec.encode(acc))
         except CodecError:
@@ -84,37 +76,31 @@ def aggregate_part(part: Part, sources: Sequence[Source], *, codec: Codec, rules
     return EncodedPart(tuple(chunks), tuple(content_hash(chunk) for chunk in chunks))
 
 
+def _rule(
+    sources: Sequence[Source], numels: Sequence[int], rules: Rules, seed: bytes
+) -> PlainPart | RobustPart:
+    if rules.robustness.plain:
+        return PlainPart(sources, rules.robustness.norm_cap, max(numels))
+    return RobustPart(sources, numels, rules.robustness, seed)
+
+
 def combine(sources: Sequence[Source], *, rules: Rules, out_P: torch.Tensor) -> None:
-    """Aggregate whole contributions into `out_P`, by the same rule as `aggregate_part` but unquantised."""
-    scratch = torch.empty(rules.chunk_size)
+    """Add up whole contributions into `out_P`, as `aggregate_part` does, but unquantised."""
+    plain = PlainPart(sources, rules.robustness.norm_cap, rules.chunk_size)
     for chunk in range(rules.num_chunks):
         start, numel = chunk * rules.chunk_size, rules.chunk_numel(chunk)
-        combine_chunk(sources, chunk, out_P[start : start + numel], scratch[:numel])
+        _combine_chunk(plain, chunk, out_P[start : start + numel])
 
 
-def combine_chunk(sources: Sequence[Source], offset: int, out: torch.Tensor, scratch: torch.Tensor) -> None:
-    """Aggregate chunk number `offset` of the sources into `out`; `scratch` has the same size."""
-    _add_up(sources, offset, out, scratch)
+def combine_chunk(sources: Sequence[Source], rules: Rules, out: torch.Tensor) -> None:
+    """Add up sources of a single chunk into `out`: what `combine` does with each."""
+    _combine_chunk(PlainPart(sources, rules.robustness.norm_cap, out.numel()), 0, out)
+
+
+def _combine_chunk(plain: PlainPart, offset: int, out: torch.Tensor) -> None:
+    plain.chunk(offset, out)
     if not bool(torch.isfinite(out).all()):
         out.zero_()
-
-
-def _add_up(sources: Sequence[Source], offset: int, acc: torch.Tensor, scratch: torch.Tensor) -> None:
-    """Sum of one chunk over all sources, in their order, into `acc`."""
-    acc.zero_()
-    for source in sources:
-        if source.coefficient == 0 or not _decode_checked(source, offset, scratch):
-            continue
-        torch.mul(scratch, source.coefficient, out=scratch)
-        torch.add(acc, scratch, out=acc)
-
-
-def _decode_checked(source: Source, offset: int, out: torch.Tensor) -> bool:
-    data = source.chunks[offset]
-    try:
-        return source.codec.decode_with_norm(data, out) == source.entries[offset].norm2
-    except CodecError:
-        return False
 
 
 def decode_part(

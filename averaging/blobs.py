@@ -8,13 +8,13 @@ bit masks: bit p stands for piece p.
 
 from collections.abc import Iterator, Sequence
 
-from talkoot.averaging.aggregate import Source
 from talkoot.averaging.certificate import Contribution
 from talkoot.averaging.contribution import Chunks, Entry, Index, LocalContribution, decode_index
 from talkoot.averaging.digest import content_hash
 from talkoot.averaging.messages import MAX_PIECES, MessageError, Run
-from talkoot.averaging.rotation import contribution_codec
 from talkoot.averaging.rules import Rules
+from talkoot.averaging.source import Source, source_of
+from talkoot.averaging.succession import Weighed
 from talkoot.compression import codec as codecs
 
 
@@ -109,12 +109,12 @@ class Blob:
         piece, at = self._layout.offset(chunk)
         return memoryview(self._data[piece])[at : at + self._layout.chunk_bytes(chunk)]
 
-    def source(self, coefficient: float) -> Source:
+    def source(self, item: Weighed) -> Source:
         """The whole blob, ready to be aggregated; it must be complete."""
         assert self.index is not None
         chunks: list[bytes | memoryview] = [self._chunk(chunk) for chunk in range(self._layout.num_chunks)]
         entries: Sequence[Entry] = self.index.entries
-        return Source(coefficient, chunks, entries, contribution_codec(self.header))
+        return source_of(item, chunks, entries)
 
 
 class BlobStore:

@@ -1,14 +1,14 @@
 """The reducer's part of an attempt: collect verified chunks, give receipts, aggregate exactly the cut."""
 
-from talkoot.averaging.aggregate import EncodedPart, Source
+from talkoot.averaging.aggregate import EncodedPart
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import LocalContribution, decode_index
 from talkoot.averaging.digest import content_hash
 from talkoot.averaging.messages import Aggregate, BulkHeader, MessageError, Receipt, Roster, sign
 from talkoot.averaging.outputs import AggregatePart
 from talkoot.averaging.parts import Part
-from talkoot.averaging.rotation import contribution_codec
 from talkoot.averaging.slices import Slice, Slices
+from talkoot.averaging.source import source_of
 from talkoot.averaging.succession import weigh
 from talkoot.compression import codec as codecs
 
@@ -95,8 +95,7 @@ class Reducer:
             assert piece.index is not None  # holds() came first
             chunks = [piece.chunks[chunk] for chunk in self.part.chunks]
             entries = [piece.index.entries[chunk] for chunk in self.part.chunks]
-            codec = contribution_codec(piece.contribution)
-            sources.append(Source(item.coefficient, chunks, entries, codec))
+            sources.append(source_of(item, chunks, entries))
         return AggregatePart(self._attempt, self.part, sources)
 
     def statement(self, contributors: tuple[bytes, ...], encoded: EncodedPart) -> Aggregate:

@@ -7,14 +7,15 @@ caller must compare with the certificate's before it becomes the outer state.
 
 import torch
 
-from talkoot.averaging.aggregate import Source, combine_chunk
+from talkoot.averaging.aggregate import combine_chunk
 from talkoot.averaging.certificate import CertificateError, Contribution, Value
 from talkoot.averaging.contribution import ENTRY_BYTES, Index, decode_index
 from talkoot.averaging.digest import HASH_BYTES, content_hash, root
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.record import RecordError, RecordLayout
-from talkoot.averaging.rotation import codec_of, contribution_codec
+from talkoot.averaging.rotation import codec_of
 from talkoot.averaging.rules import Rules
+from talkoot.averaging.source import source_of
 from talkoot.averaging.succession import next_ledger, weigh
 from talkoot.compression.codec import Codec, CodecError
 
@@ -30,8 +31,6 @@ class Replay:
         """The ledger after the round."""
         if self.ledger.voters != value.voters:
             raise RecordError("different_value", "other voters than the round comes to")
-        self._value, self._rules = value, rules
-        self._scratch = torch.empty(rules.chunk_size)
         self._steps = _Sparse(value, ledger, rules) if self.layout.sparse else _Dense(value, ledger)
 
     def take_index(self, data: bytes | memoryview) -> None:
@@ -48,7 +47,7 @@ class Replay:
             raise RecordError("malformed", f"chunk of {len(data)} bytes")
         view = memoryview(data)
         pieces = [view[at : at + size] for at in range(0, len(view), size)]
-        self._steps.chunk(chunk, pieces, out, self._scratch[: out.numel()])
+        self._steps.chunk(chunk, pieces, out)
 
 
 class _Dense:
@@ -70,7 +69,7 @@ class _Dense:
             codecs += [codec] * part.num_chunks
         self._hashes, self._codecs = hashes, codecs
 
-    def chunk(self, chunk: int, pieces: list[memoryview], out: torch.Tensor, scratch: torch.Tensor) -> None:
+    def chunk(self, chunk: int, pieces: list[memoryview], out: torch.Tensor) -> None:
         (data,) = pieces
         if content_hash(data) != self._hashes[chunk]:
             raise RecordError("wrong_hash", f"chunk {chunk} is not what its reducer stated")
@@ -84,8 +83,8 @@ class _Sparse:
     """Contributions, added up as the round did."""
 
     def __init__(self, value: Value, ledger: Ledger, rules: Rules) -> None:
+        self._rules = rules
         self._weighed = weigh(value.cut, ledger, rules)
-        self._codecs = [contribution_codec(item) for item in value.cut]
         self._indexes: list[Index] = []
 
     def take_index(self, data: memoryview, layout: RecordLayout) -> None:
@@ -96,14 +95,14 @@ class _Sparse:
             for number, header in enumerate(headers)
         ]
 
-    def chunk(self, chunk: int, pieces: list[memoryview], out: torch.Tensor, scratch: torch.Tensor) -> None:
+    def chunk(self, chunk: int, pieces: list[memoryview], out: torch.Tensor) -> None:
         sources = []
-        for data, index, item, codec in zip(pieces, self._indexes, self._weighed, self._codecs, strict=True):
+        for data, index, item in zip(pieces, self._indexes, self._weighed, strict=True):
             entry = index.entries[chunk]
             if content_hash(data) != entry.hash:
                 raise RecordError("wrong_hash", f"chunk {chunk} is not what its contributor signed")
-            sources.append(Source(item.coefficient, [data], [entry], codec))
-        combine_chunk(sources, 0, out, scratch)
+            sources.append(source_of(item, [data], [entry]))
+        combine_chunk(sources, self._rules, out)
 
 
 def _index(data: memoryview, header: Contribution, num_chunks: int) -> Index:

@@ -1,8 +1,10 @@
 """The rules of a swarm as rounds see them: the part of the manifest that arithmetic and voting depend on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from talkoot.averaging.robustness import Robustness
 
 Admit = Callable[[bytes, bytes], bytes | None]
 """(peer key, admission proof) -> the invite key that admits this peer, or None."""
@@ -76,6 +78,10 @@ class Rules:
 
     exchange: Literal["dense", "sparse"] = "dense"
     """dense: parts of the vector have reducers. sparse: every peer fetches every contribution whole."""
+
+    robustness: Robustness = field(default_factory=Robustness)
+    """How contributions are aggregated; rules that a sparse exchange cannot follow are refused in the
+    manifest."""
 
     piece_bytes: int = PIECE_BYTES
     """A piece of a sparse exchange has as many chunks as fit into this, and at least one."""

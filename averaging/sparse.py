@@ -221,7 +221,7 @@ class SparseExchange:
             return []
         self._working = True
         weighed = weigh([blob.header for blob in counted], self._context.ledger, self._context.rules)
-        sources = [blob.source(item.coefficient) for blob, item in zip(counted, weighed, strict=True)]
+        sources = [blob.source(item) for blob, item in zip(counted, weighed, strict=True)]
         return [Combine(self._roster.attempt, sources)]
 
     def aggregated(self, encoded: EncodedPart) -> list[Output]:

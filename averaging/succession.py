@@ -37,9 +37,9 @@ class Weighed:
     """Norm cap: min(1, median norm / own norm), with allowance for carried rounds."""
 
     @property
-    def coefficient(self) -> float:
-        """What the decoded contribution is multiplied with."""
-        return self.weight * self.clip
+    def allowance(self) -> float:
+        """How many median norms count at most: up to twice for one that carries earlier rounds' work."""
+        return float(min(2, 1 + self.contribution.carried))
 
 
 def admitted(cut: Sequence[Contribution], ledger: Ledger, rules: Rules) -> dict[bytes, Used]:
@@ -80,7 +80,10 @@ def weigh(cut: Sequence[Contribution], ledger: Ledger, rules: Rules) -> list[Wei
     raw = {item.key: min(2.0, max(0.5, item.tokens / claim)) for item in counting}
     total = fsum(raw[item.key] for item in counting)  # exactly rounded; sum() changed in Python 3.12
     cap = median_low([sqrt(item.norm2) for item in counting])
-    return [Weighed(item, raw.get(item.key, 0.0) / total, _clip(item, cap)) for item in cut]
+    capped = rules.robustness.norm_cap != "none"
+    return [
+        Weighed(item, raw.get(item.key, 0.0) / total, _clip(item, cap) if capped else 1.0) for item in cut
+    ]
 
 
 def _clip(contribution: Contribution, cap: float) -> float:

@@ -270,10 +270,12 @@ class Outer:
         weighed = weigh(headers, self._ledger, rules)
         sources = [
             Source(
-                item.coefficient,
+                item.weight,
                 [bytes(chunks[c]) for c in range(rules.num_chunks)],
                 list(index.entries),
                 chunks.codec,
+                item.clip,
+                item.allowance,
             )
             for item, (index, chunks) in zip(weighed, encoded, strict=True)
         ]

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import msgspec
 from blake3 import blake3
 
+from talkoot.averaging.robustness import Robustness, sparse_problem
+
 PROTOCOL_VERSION = 1
 """Version of everything on the wire; a manifest belongs to one."""
 
@@ -359,6 +361,8 @@ class Manifest:
     """How pseudo-gradients travel."""
     round: Round = field(default_factory=Round)
     """When rounds close and how long their phases may take."""
+    robustness: Robustness = field(default_factory=Robustness)
+    """How contributions become one aggregate, some of which may lie."""
     state: State = field(default_factory=State)
     """What peers keep on their disks for those who join or come back."""
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
@@ -366,18 +370,30 @@ class Manifest:
     protocol: int = PROTOCOL_VERSION
     """Version of everything on the wire; peers of one swarm speak the same."""
 
+    def __post_init__(self) -> None:
+        codec = self.compression.codec
+        problem = sparse_problem(self.robustness, exchange=self.round.exchange, codec=codec)
+        if problem:
+            raise ValueError(problem)
+
     @property
     def sealed(self) -> bool:
         """True when founders, layout and size are filled in: the swarm exists."""
         return bool(self.swarm.founders and self.model.layout and self.model.numel)
 
     def canonical(self) -> bytes:
-        """The one byte string that stands for this manifest: msgpack with sorted keys."""
+        """The one byte string that stands for this manifest: msgpack with sorted keys.
+
+        Section [robustness] is in it only where it differs from the default, so that swarms from before there
+        was one keep their ids.
+        """
         values = asdict(self)
         for section in fields(self):
             for item in fields(getattr(self, section.name)) if section.name != "protocol" else ():
                 if item.type is float:  # 1 and 1.0 are the same setting, so they must be the same bytes
                     values[section.name][item.name] = float(values[section.name][item.name])
+        if self.robustness == Robustness():
+            del values["robustness"]
         return msgspec.msgpack.encode(values, order="deterministic")
 
     @property

@@ -100,7 +100,10 @@ class _Reader:
             ):
                 raise ConfigError(f"{self._name}: section [{section}] is missing")
             parts[section] = self._section(section, kind, values.get(section, {}))
-        return Manifest(**parts)
+        try:
+            return Manifest(**parts)
+        except ValueError as error:  # of what does not go together: "section.field must be <what>"
+            raise self._error(tuple(str(error).split(" ", 1)[0].split(".")), str(error)) from error
 
     def _section(self, section: str, kind: type[Any], values: object) -> Any:
         if not isinstance(values, dict):

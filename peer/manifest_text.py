@@ -1,6 +1,6 @@
 """The manifest in words: commented TOML and the reference page, both from the strings under the fields.
 
-The source of `talkoot.peer.manifest` is parsed once for these strings, so that neither can drift from it.
+The sources of its classes are parsed once for these strings, so that neither can drift from them.
 """
 
 import ast
@@ -14,7 +14,8 @@ from textwrap import wrap
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from talkoot.peer import manifest as module
+from talkoot.averaging import robustness as robustness_module
+from talkoot.peer import manifest as manifest_module
 from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest
 
 FILLED_IN = frozenset(
@@ -36,7 +37,8 @@ Relative paths are taken from the folder of the file."""
 def field_docs() -> dict[tuple[str, str], str]:
     """{(class name, field name): its string} for every field of the manifest's classes."""
     found: dict[tuple[str, str], str] = {}
-    for node in ast.parse(inspect.getsource(module)).body:
+    sources = [inspect.getsource(owner) for owner in (manifest_module, robustness_module)]
+    for node in ast.parse("\n".join(sources)).body:
         if isinstance(node, ast.ClassDef):
             for statement, after in zip(node.body, node.body[1:], strict=False):
                 match statement, after:

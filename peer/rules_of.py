@@ -1,6 +1,7 @@
 """From a sealed manifest to the rules that rounds follow."""
 
 from talkoot.averaging.ladder import first_rung, rungs_of
+from talkoot.averaging.robustness import sparse_problem
 from talkoot.averaging.rules import Adaptive, Rules, Rung
 from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import key_of_peer_id
@@ -35,6 +36,7 @@ def rules_of(manifest: Manifest) -> Rules:
         adaptive=_adaptive(manifest),
         max_absent_rounds=manifest.round.max_absent_rounds,
         exchange=manifest.round.exchange,
+        robustness=manifest.robustness,
     )
 
 
@@ -43,13 +45,20 @@ def _adaptive(manifest: Manifest) -> Adaptive | None:
     compression = manifest.compression
     if compression.codec != "auto":
         return None
+    rungs = rungs_of(manifest.round.exchange, compression.aggregate_codec)
     return Adaptive(
-        rungs=rungs_of(manifest.round.exchange, compression.aggregate_codec),
+        rungs=tuple(rung for rung in rungs if _suits(rung, manifest)),
         share=compression.exchange_share,
         warm_rounds=compression.warm_rounds,
         exchange_ms=int(1000 * manifest.round.exchange_s),
         certify_ms=int(1000 * manifest.round.certify_s),
     )
+
+
+def _suits(rung: Rung, manifest: Manifest) -> bool:
+    """Whether the swarm's robust rule makes sense of a rung's contributions."""
+    exchange = manifest.round.exchange
+    return sparse_problem(manifest.robustness, exchange=exchange, codec=rung[0]) is None
 
 
 def first_codecs(manifest: Manifest) -> Rung:

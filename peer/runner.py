@@ -270,6 +270,7 @@ class Runner:
                     sources,
                     codec=machine.context.aggregate_codec(machine.context.key),
                     rules=machine.context.rules,
+                    seed=machine.context.prior,
                 )
                 outs = machine.aggregated(attempt, encoded, self._clock())
             case outputs.DecodePart(attempt=attempt, part=part, chunks=chunks):

@@ -15,6 +15,7 @@ from talkoot.averaging.encoded import Encoded
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.parts import Part, assign_parts
 from talkoot.averaging.rotation import codec_of
+from talkoot.averaging.source import source_of
 from talkoot.averaging.succession import next_ledger, weigh
 from talkoot.dht.identity import Identity
 from talkoot.peer.holdings import Holdings
@@ -66,11 +67,10 @@ def aggregate(
 
     def sources(chunks: range) -> list[Source]:
         return [
-            Source(
-                item.coefficient,
+            source_of(
+                item,
                 [local.chunks[chunk] for chunk in chunks],
                 [local.index.entries[chunk] for chunk in chunks],
-                local.chunks.codec,
             )
             for local, item in zip(locals_, weighed, strict=True)
         ]
@@ -85,7 +85,7 @@ def aggregate(
     parts: tuple[Part, ...] = assign_parts(reducers, rules.num_chunks, len(locals_))
     for part in parts:
         codec = codec_of(ledger.aggregate_codec, holdings.digest, part.reducer)
-        done = aggregate_part(part, sources(part.chunks), codec=codec, rules=rules)
+        done = aggregate_part(part, sources(part.chunks), codec=codec, rules=rules, seed=holdings.digest)
         decode_part(part, done.chunks, codec=codec, rules=rules, out_P=out)
         encoded.decoded(0, part, done.chunks)
         digests.append(PartDigest(part.reducer, part.first_chunk, part.num_chunks, root(done.hashes)))

@@ -28,6 +28,7 @@ from talkoot.averaging.digest import state_tree
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.messages import BulkHeader, Message, Role
 from talkoot.averaging.outer import outer_step
+from talkoot.averaging.robustness import Robustness
 from talkoot.averaging.rotation import codec_of
 from talkoot.averaging.round import Round
 from talkoot.averaging.rules import CHUNK_NUMEL, Adaptive, Feedback, Rules, Timing
@@ -102,6 +103,7 @@ class Swarm:
         adaptive: Adaptive | None = None,
         timing: Timing | None = None,
         exchange: Literal["dense", "sparse"] = "dense",
+        robustness: Robustness | None = None,
     ) -> None:
         self.random = Random(seed)
         generator = torch.Generator().manual_seed(seed)
@@ -121,6 +123,7 @@ class Swarm:
             max_absent_rounds=2,
             chunk_size=chunk_size,
             exchange=exchange,
+            robustness=robustness or Robustness(),
         )
         self.timing = timing or Timing(form_s=2.0, exchange_s=4.0, certify_s=2.0)
         theta = torch.randn(numel, generator=generator)
@@ -266,6 +269,7 @@ class Swarm:
                     sources,
                     codec=machine.context.aggregate_codec(node.key),
                     rules=self.rules,
+                    seed=machine.context.prior,
                 )
                 self._job(node, lambda: machine.aggregated(attempt, done, self.now))
             case outputs.DecodePart(attempt=attempt, part=part, chunks=chunks):

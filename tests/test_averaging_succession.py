@@ -65,7 +65,7 @@ def test_weights_and_caps_against_their_definition(claims: list[tuple[int, float
         allowed = cap * (1 if carried == 0 else 2)
         assert norm2**0.5 * item.clip <= allowed * (1 + 1e-12)
         assert item.clip == 1.0 or item.clip == pytest.approx(allowed / norm2**0.5)
-        assert item.coefficient == item.weight * item.clip
+        assert item.allowance == min(2, 1 + item.contribution.carried)
 
 
 def test_a_boaster_weighs_at_most_four_times_the_least() -> None:

@@ -6,6 +6,7 @@ from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
+from talkoot.averaging.robustness import Robustness
 from talkoot.peer import presets
 from talkoot.peer.manifest import (
     MAX_MANIFEST_BYTES,
@@ -32,6 +33,22 @@ def test_canonical_form_reads_back(preset: str) -> None:
 def test_swarm_id_depends_on_every_section_but_not_on_how_a_number_is_written() -> None:
     assert tiny(inner=Inner(learning_rate=1)).swarm_id == tiny(inner=Inner(learning_rate=1.0)).swarm_id
     assert tiny(inner=Inner(learning_rate=0.5)).swarm_id != tiny(inner=Inner(learning_rate=1.0)).swarm_id
+
+
+def test_swarms_without_a_robust_rule_have_the_ids_of_before_there_were_any() -> None:
+    assert "robustness" not in msgspec.msgpack.decode(tiny().canonical())
+    assert tiny(robustness=Robustness()).swarm_id == tiny().swarm_id
+    changed = tiny(robustness=Robustness(rule="centered_clip"))
+    assert changed.swarm_id != tiny().swarm_id
+    assert from_canonical(changed.canonical()) == changed
+    values = msgspec.msgpack.decode(tiny().canonical())
+    for wrong in ({}, {"rule": "mean"}, {"rule": "median"}, {"hostile_share": 2.0}):
+        with pytest.raises(ValueError, match=r"\w"):
+            from_canonical(msgspec.msgpack.encode(values | {"robustness": wrong}, order="deterministic"))
+    refused = msgspec.msgpack.decode(changed.canonical())
+    refused["round"]["exchange"] = "sparse"
+    with pytest.raises(ValueError, match=r"robustness\.rule must be"):
+        from_canonical(msgspec.msgpack.encode(refused, order="deterministic"))
 
 
 def test_sealed_means_founders_layout_and_size() -> None:

@@ -104,6 +104,8 @@ MISTAKES = [
     ("protocol = 1", "inner = 2\n", "Cannot overwrite a value"),
     ('codec = "int8"', 'codec = "Int 8"', "compression.codec must be a codec's name"),
     ('aggregate_codec = "auto"', 'aggregate_codec = "topk:64"', "aggregate_codec must be one that needs no"),
+    ("hostile_share = 0.25", "hostile_share = 0.5", "robustness.hostile_share must be 0 to 0.49"),
+    ('rule = "mean"', 'rule = "median"', "[robustness] rule must be one of"),
     ('error_feedback = "auto"', "error_feedback = 1", 'error_feedback must be true or false, or "auto"'),
     ('error_feedback = "auto"', 'error_feedback = "on"', 'error_feedback must be true or false, or "auto"'),
 ]
@@ -120,6 +122,26 @@ def test_a_mistake_is_one_line_with_its_place(old: str, new: str, words: str) ->
     assert name == "talkoot.toml"
     if new and "Cannot overwrite" not in words:  # a missing key points at its section
         assert int(number) == line(old)
+
+
+@pytest.mark.parametrize(
+    ("setting", "changed", "key"),
+    [
+        ('\nexchange = "dense"', '\nexchange = "sparse"', "rule"),
+        ('\ncodec = "int8"', '\ncodec = "topk:64"', "rule"),
+    ],
+)
+def test_rules_that_make_no_sense_of_sparse_contributions_are_refused(
+    setting: str, changed: str, key: str
+) -> None:
+    text = TINY.replace('rule = "mean"', 'rule = "centered_clip"', 1)
+    assert parse(text).robustness.rule == "centered_clip"
+    with pytest.raises(ConfigError) as caught:
+        parse(text.replace(setting, changed, 1))
+    message = str(caught.value)
+    assert message.startswith(f"talkoot.toml:{line(key + ' = ')}: robustness.{key} must be ")
+    assert "vote for 0" in message
+    assert "\n" not in message
 
 
 def test_missing_section() -> None:

@@ -17,6 +17,7 @@ from blake3 import blake3
 
 from talkoot.averaging.certificate import Certificate, genesis
 from talkoot.averaging.digest import state_tree
+from talkoot.averaging.robustness import Robustness
 from talkoot.averaging.rules import Rules
 from talkoot.compression import codec as codecs
 from talkoot.dht.memory import Link, MemoryHub
@@ -29,6 +30,7 @@ from talkoot.peer.rules_of import rules_of
 from talkoot.peer.simulation.disks import PowerCutError
 from talkoot.peer.simulation.hosts import Host
 from talkoot.peer.simulation.peers import SimPeer
+from talkoot.peer.simulation.robustness import robustness_of
 from talkoot.peer.simulation.signatures import SimIdentity
 from talkoot.peer.simulation.sim_trainer import SimTrainer
 from talkoot.peer.simulation.virtual_time import TrueClock, virtual_loop
@@ -108,7 +110,9 @@ class World:
             SimIdentity(blake3(f"{seed} {number}".encode()).digest(), witness, real=real_signatures)
             for number in range(num_peers)
         ]
-        self.manifest = _manifest(identities, exchange, compression or self._compression(seed))
+        compression = compression or self._compression(seed)
+        robustness = robustness_of(seed, exchange, compression)
+        self.manifest = _manifest(identities, exchange, compression, robustness)
         self.rules = replace(rules_of(self.manifest), chunk_size=CHUNK_SIZE)
         if chunks := PIECES[seed % len(PIECES)]:
             chosen = self.manifest.compression.codec
@@ -317,9 +321,12 @@ def _with_place(error: BaseException) -> str:
     return f"{error!r} in {place}"
 
 
-def _manifest(identities: list[SimIdentity], exchange: Exchange, compression: Compression) -> Manifest:
+def _manifest(
+    identities: list[SimIdentity], exchange: Exchange, compression: Compression, robustness: Robustness
+) -> Manifest:
     return Manifest(
         compression=compression,
+        robustness=robustness,
         swarm=Swarm(name="simulated", founders=tuple(identity.peer_id for identity in identities)),
         model=Model(kind="numpy", layout="simulated", numel=NUMEL),
         outer=Outer(inner_steps=INNER_STEPS, learning_rate=0.7, momentum=0.5),

@@ -1,0 +1,164 @@
+"""A part by a rule that compares contributions with each other.
+
+Every such rule but the coordinate-wise ones comes to a weighted sum of the contributions, whose weights
+follow from their inner products over the part. So the part is read twice: each chunk of all contributions is
+decoded for the products, and decoded again to be added up. In memory are one chunk of each contribution, a
+chunk for the centre, and one more of each where they are mixed before a coordinate-wise rule; never a part.
+
+Anybody who holds the signed bytes of the cut can repeat it: nothing else goes in but the digest of the state
+before the round, from which buckets are drawn.
+"""
+
+from collections.abc import Sequence
+from math import fsum
+
+import torch
+
+from talkoot.averaging.centered_clip import clipped
+from talkoot.averaging.coordinates import median_, trimmed_
+from talkoot.averaging.geometric_median import weiszfeld
+from talkoot.averaging.gram import Gram, Matrix, transformed
+from talkoot.averaging.group import combine_
+from talkoot.averaging.krum import selected
+from talkoot.averaging.mixing import bucket_mixes, neighbour_mixes
+from talkoot.averaging.robustness import Robustness
+from talkoot.averaging.source import Caps, Source, decode_checked
+
+COORDINATEWISE = ("coordinate_median", "trimmed_mean")
+"""Rules whose result is no weighted sum of the contributions."""
+
+
+class RobustPart:
+    """Aggregates a run of chunks of some contributions. Making it reads them once, if the rule needs that."""
+
+    def __init__(
+        self, sources: Sequence[Source], numels: Sequence[int], robustness: Robustness, seed: bytes
+    ) -> None:
+        """`numels` has the elements of each chunk. Who weighs nothing is not even decoded."""
+        self._sources = [source for source in sources if source.weight > 0]
+        self._robustness = robustness
+        self._numels = numels
+        self._caps = Caps(self._sources, robustness.norm_cap)
+        num = len(self._sources)
+        total = fsum(source.weight for source in self._sources)
+        self._weights = [source.weight / total for source in self._sources]
+        self._hostile = int(robustness.hostile_share * num)
+        self._rows = torch.empty(num, max(numels))
+        self._center = torch.empty(max(numels)) if self._has_center else None
+        self._sound: dict[int, list[bool]] = {}
+        """For each chunk that was decoded, of whom it is what was signed."""
+        self._mixes: Matrix | None = None
+        self._mixed_weights = self._weights
+        self._shares: list[float] = []
+        """Of the contributions, then of the centre, in the aggregate, where that is a sum of them."""
+        if num:
+            self._decide(seed)
+
+    @property
+    def _has_center(self) -> bool:
+        robustness = self._robustness
+        return robustness.rule == "centered_clip" and robustness.clip_center == "coordinate_median"
+
+    @property
+    def _is_sum(self) -> bool:
+        return self._robustness.rule not in COORDINATEWISE
+
+    def _decide(self, seed: bytes) -> None:
+        """Mixes, and the contributions' shares in the aggregate."""
+        rule, before, num = self._robustness.rule, self._robustness.before, len(self._sources)
+        compares = before == "nearest_neighbors" or rule not in ("mean", *COORDINATEWISE)
+        gram = self._products() if compares else []
+        if before == "buckets":
+            size = self._robustness.bucket_size
+            self._mixes, self._mixed_weights = bucket_mixes(self._weights, size, seed)
+        elif before == "nearest_neighbors":
+            among = [row[:num] for row in gram[:num]]
+            self._mixes = neighbour_mixes(among, self._weights, min(self._hostile, (num - 1) // 2))
+        if self._is_sum:
+            self._shares = self._unmixed(self._shares_of(gram))
+
+    def _products(self) -> Matrix:
+        """Inner products of the contributions' parts, and of the centre where there is one: last."""
+        gram = Gram(len(self._sources) + self._has_center)
+        for offset in range(len(self._numels)):
+            rows = self._decode(offset)
+            gram.add([*rows, *self._center_of(rows)])
+        return gram.matrix()
+
+    def _decode(self, offset: int, wanted: Sequence[float] | None = None) -> list[torch.Tensor]:
+        """A chunk of each contribution, capped; zeros for what is not what was signed. Where `wanted` has a 0
+        the row is not to be looked at."""
+        rows = [row[: self._numels[offset]] for row in self._rows]
+        known = self._sound.get(offset)
+        if known is None:
+            known = [
+                decode_checked(source, offset, row) for source, row in zip(self._sources, rows, strict=True)
+            ]
+            self._sound[offset] = known
+        else:
+            for i, source in enumerate(self._sources):
+                if known[i] and (wanted is None or wanted[i] != 0):
+                    source.codec.decode_into(source.chunks[offset], rows[i])
+        for row, sound, cap in zip(rows, known, self._caps.at(offset), strict=True):
+            if not sound:
+                row.zero_()
+            elif cap != 1:
+                torch.mul(row, cap, out=row)
+        return rows
+
+    def _center_of(self, rows: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The centre for this chunk, if there is one: the median of the contributions as they came."""
+        if self._center is None:
+            return []
+        return [median_(self._center[: rows[0].numel()], rows, self._weights)]
+
+    def _shares_of(self, gram: Matrix) -> list[float]:
+        """Shares of what is compared, which may be mixed, and of the centre, in the aggregate."""
+        robustness, weights_K = self._robustness, self._mixed_weights
+        if robustness.rule == "mean":
+            return weights_K
+        if self._mixes is not None:
+            extra = len(gram) - len(self._sources)
+            wide = [[*mix, *[0.0] * extra] for mix in self._mixes]
+            wide += [[0.0] * len(self._sources) + [1.0]] * extra
+            gram = transformed(gram, wide)
+        if robustness.rule == "geometric_median":
+            return weiszfeld(gram, weights_K)
+        if robustness.rule == "krum":
+            hostile = min(self._hostile, max(0, (len(gram) - 3) // 2))
+            return selected(gram, weights_K, num_byzantine=hostile, num_selected=len(gram) - hostile)
+        return clipped(
+            gram,
+            weights_K,
+            iterations=robustness.clip_iterations,
+            radius=robustness.clip_radius,
+            allowances_N=None if self._mixes else [source.allowance for source in self._sources],
+        )
+
+    def _unmixed(self, shares_K: list[float]) -> list[float]:
+        """Shares of the contributions themselves, then of the centre."""
+        if self._mixes is None:
+            return shares_K
+        num = len(self._sources)
+        mixed = [fsum(s * mix[i] for s, mix in zip(shares_K, self._mixes, strict=False)) for i in range(num)]
+        return mixed + shares_K[len(self._mixes) :]
+
+    def chunk(self, offset: int, out: torch.Tensor) -> None:
+        """Aggregate chunk number `offset` into `out`."""
+        if not self._sources:
+            out.zero_()
+            return
+        if self._is_sum:
+            center = self._shares[len(self._sources) :]
+            # the centre is made of all rows, so all are needed where it has a share
+            rows = self._decode(offset, None if any(center) else self._shares)
+            middle = self._center_of(rows) if any(center) else []
+            combine_(out, self._shares[: len(rows) + len(middle)], [*rows, *middle])
+            return
+        rows = self._decode(offset)
+        if self._mixes is not None:
+            rows = [combine_(torch.empty_like(out), mix, rows) for mix in self._mixes]
+        if self._robustness.rule == "coordinate_median":
+            median_(out, rows, self._mixed_weights)
+        else:
+            trimmed_(out, rows, self._mixed_weights, min(self._hostile, (len(rows) - 1) // 2))
