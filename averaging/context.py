@@ -1,6 +1,6 @@
 """What all parts of one round share: the state before it, the rules, and our own key."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,11 +12,12 @@ from talkoot.averaging.certificate import (
     check_certificate,
     check_votes,
 )
+from talkoot.averaging.claims import Claim, claim_of
 from talkoot.averaging.deadlines import Pace, Phase, ceiling
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.memory import Memory, deciding, shows_all
 from talkoot.averaging.messages import Held, Join, MessageError, Role, Roster, sign, signed_by
-from talkoot.averaging.parts import parts_problem
+from talkoot.averaging.parts import Part, parts_problem
 from talkoot.averaging.quorum import leader_of, leader_order, quorum
 from talkoot.averaging.rotation import codec_of
 from talkoot.averaging.rules import Door, Rules, Timing
@@ -68,6 +69,11 @@ class Context:
     def aggregate_codec(self, reducer: bytes) -> Codec:
         """The codec in which a peer encodes its part of the aggregate."""
         return codec_of(self.ledger.aggregate_codec, self.prior, reducer)
+
+    def claim(self, part: Part, hashes: Sequence[bytes], cut: Iterable[Contribution]) -> Claim:
+        """What the reducer of a part signs whose chunks have these hashes, without its signature."""
+        swarm, number = self.rules.swarm, self.ledger.round
+        return claim_of(part, hashes, cut, swarm=swarm, round_number=number, prior=self.prior)
 
     def leader(self, attempt: int) -> bytes:
         """Who leads an attempt."""

@@ -60,6 +60,11 @@ def _node(children: Sequence[bytes]) -> bytes:
     return blake3(b"".join(children), derive_key_context=_NODE).digest()
 
 
+def state_digest(theta: bytes, momentum: bytes, ledger: bytes) -> bytes:
+    """The digest of a state, from the roots over its vectors' leaves and its ledger's content hash."""
+    return blake3(theta + momentum + ledger, derive_key_context=_STATE).digest()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StateTree:
     """Everything that the digest of one outer state is made of."""
@@ -74,8 +79,7 @@ class StateTree:
     @property
     def digest(self) -> bytes:
         """The 32 bytes that name this state."""
-        parts = root(self.theta) + root(self.momentum) + self.ledger
-        return blake3(parts, derive_key_context=_STATE).digest()
+        return state_digest(root(self.theta), root(self.momentum), self.ledger)
 
 
 def state_tree(theta: torch.Tensor, momentum: torch.Tensor, ledger: bytes) -> StateTree:

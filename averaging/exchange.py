@@ -17,7 +17,7 @@ from talkoot.averaging.messages import (
     signed_by,
 )
 from talkoot.averaging.outcome import Outcome
-from talkoot.averaging.outputs import Output, Send, SendBulk
+from talkoot.averaging.outputs import Claimed, Output, Refused, Send, SendBulk
 from talkoot.averaging.reducer import Reducer
 from talkoot.averaging.slices import Slices
 from talkoot.averaging.wire import decode, encode
@@ -93,10 +93,19 @@ class Exchange:
             statement = decode(bytes(payload))
             if not isinstance(statement, Aggregate):
                 raise MessageError("malformed", "a statement frame without a statement")
-            self._gatherer.statement(sender, statement)
-            return []
+            return self._statement(sender, statement)
         job = self._gatherer.chunk(sender, header, payload)
         return [job] if job else []
+
+    def _statement(self, sender: bytes, statement: Aggregate) -> list[Output]:
+        """A reducer's statement; a second one has no effect, but is held against it."""
+        try:
+            claim = self._gatherer.statement(sender, statement)
+        except MessageError as error:
+            if error.reason != "equivocation":
+                raise
+            return [Claimed(statement.claim), Refused(sender, error.reason, str(error))]
+        return [Claimed(claim)] if claim is not None else []
 
     def cut(self, cut: Cut, now: float) -> list[Output]:
         """The leader fixed what counts."""

@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from talkoot.averaging.aggregate import EncodedPart
 from talkoot.averaging.certificate import PartDigest
+from talkoot.averaging.claims import Claim
 from talkoot.averaging.context import Context
 from talkoot.averaging.digest import content_hash, root
-from talkoot.averaging.messages import Aggregate, BulkHeader, MessageError, Roster, signed_by
+from talkoot.averaging.messages import Aggregate, BulkHeader, MessageError, Roster
 from talkoot.averaging.outputs import DecodePart
 from talkoot.averaging.parts import Part
 from talkoot.compression import codec as codecs
@@ -30,22 +33,31 @@ class Gatherer:
         self._attempt = roster.attempt
         self._roster_hash = roster.hash
         self._pending = {part.reducer: _Pending(part) for part in roster.parts}
+        self._headers = {join.key: join.contribution for join in roster.members if join.contribution}
         self._codec = codecs.get(context.ledger.aggregate_codec)
 
-    def statement(self, sender: bytes, statement: Aggregate) -> None:
-        """Take a reducer's signed statement. Raises MessageError."""
+    def statement(self, sender: bytes, statement: Aggregate) -> Claim | None:
+        """Take a reducer's statement; its signed claim, if it is new. Raises MessageError."""
         pending = self._pending.get(sender)
-        if pending is None or statement.reducer != sender:
+        if pending is None or statement.claim.reducer != sender:
             raise MessageError("unasked", "a statement about a part that its sender does not reduce")
         if (statement.attempt, statement.roster) != (self._attempt, self._roster_hash):
             raise MessageError("wrong_round", "a statement about another attempt")
         if len(statement.hashes) != pending.part.num_chunks:
             raise MessageError("malformed", "a statement with the wrong number of hashes")
-        if not signed_by(statement, sender, self._context.verify):
-            raise MessageError("signature", "a statement not signed by its reducer")
+        if not set(statement.cut) <= set(self._headers):
+            raise MessageError("malformed", "a statement about peers that have no contribution")
+        cut = [self._headers[key] for key in statement.cut]
+        expected = self._context.claim(pending.part, statement.hashes, cut)
+        if statement.claim != msgspec.structs.replace(expected, signature=statement.claim.signature):
+            raise MessageError("malformed", "a claim about something else than the statement")
+        if not statement.claim.signed(self._context.verify):
+            raise MessageError("signature", "a claim not signed by its reducer")
         if pending.statement is not None and pending.statement != statement:
             raise MessageError("equivocation", "two statements about one part")
+        new = pending.statement is None
         pending.statement = statement
+        return statement.claim if new else None
 
     def chunk(self, sender: bytes, header: BulkHeader, payload: bytes | memoryview) -> DecodePart | None:
         """Take one aggregate chunk; returns the work of decoding when the part is complete.
@@ -71,7 +83,7 @@ class Gatherer:
 
     def own(self, statement: Aggregate, encoded: EncodedPart) -> DecodePart:
         """Take our own finished part, which needs no checks."""
-        pending = self._pending[statement.reducer]
+        pending = self._pending[statement.claim.reducer]
         pending.statement = statement
         pending.chunks = dict(zip(pending.part.chunks, encoded.chunks, strict=True))
         return DecodePart(self._attempt, pending.part, encoded.chunks)

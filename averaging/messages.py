@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from talkoot.averaging.certificate import Certificate, Contribution, Prepared, Value
+from talkoot.averaging.claims import Claim
 from talkoot.averaging.digest import content_hash
 from talkoot.averaging.memory import Memory
 from talkoot.averaging.parts import Part
@@ -236,13 +237,9 @@ class Aggregate(_Message, frozen=True, tag="aggregate"):
 
     roster: bytes
     cut: tuple[bytes, ...]
-    reducer: bytes
     hashes: tuple[bytes, ...]
-    signature: bytes = b""
-
-    def unsigned(self) -> bytes:
-        """The bytes that the reducer signs."""
-        return b"talkoot aggregate\0" + msgspec.msgpack.encode(msgspec.structs.replace(self, signature=b""))
+    claim: Claim
+    """What the reducer signs; it stands without the roster."""
 
 
 class Proposal(_Message, frozen=True, tag="proposal"):
@@ -308,7 +305,7 @@ Message = (
     | Abort
 )
 
-SignedT = TypeVar("SignedT", Join, Roster, Receipt, Holding, Cut, Aggregate)
+SignedT = TypeVar("SignedT", Join, Roster, Receipt, Holding, Cut)
 
 
 def sign(message: SignedT, signer: Signer) -> SignedT:
@@ -316,9 +313,7 @@ def sign(message: SignedT, signer: Signer) -> SignedT:
     return msgspec.structs.replace(message, signature=signer.sign(message.unsigned()))
 
 
-def signed_by(
-    message: Join | Roster | Receipt | Holding | Cut | Aggregate, key: bytes, verify: Verify
-) -> bool:
+def signed_by(message: Join | Roster | Receipt | Holding | Cut, key: bytes, verify: Verify) -> bool:
     """Whether `key` signed this message."""
     return verify(key, message.unsigned(), message.signature)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from talkoot.averaging.aggregate import Source
 from talkoot.averaging.certificate import Certificate, Contribution, Value
+from talkoot.averaging.claims import Claim
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.messages import BulkHeader, Message
 from talkoot.averaging.parts import Part
@@ -133,6 +134,13 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
+class Claimed:
+    """A reducer signed what its part aggregates to, and is answerable for it (`talkoot.averaging.claims`)."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """A message was refused without effect."""
 
@@ -164,6 +172,7 @@ Output = (
     | AttemptOver
     | GaveUp
     | LeftOut
+    | Claimed
     | Refused
     | Behind
 )

@@ -1,15 +1,15 @@
 """The reducer's part of an attempt: collect verified chunks, give receipts, aggregate exactly the cut."""
 
 from talkoot.averaging.aggregate import EncodedPart
+from talkoot.averaging.claims import sign_claim
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import LocalContribution, decode_index
 from talkoot.averaging.digest import content_hash
+from talkoot.averaging.inputs import Input, sources_of
 from talkoot.averaging.messages import Aggregate, BulkHeader, MessageError, Receipt, Roster, sign
 from talkoot.averaging.outputs import AggregatePart
 from talkoot.averaging.parts import Part
 from talkoot.averaging.slices import Slice, Slices
-from talkoot.averaging.source import source_of
-from talkoot.averaging.succession import weigh
 from talkoot.compression import codec as codecs
 
 
@@ -87,25 +87,23 @@ class Reducer:
 
     def job(self, contributors: tuple[bytes, ...]) -> AggregatePart:
         """The work of aggregating the cut."""
-        context = self._context
-        pieces = [self._slices[key] for key in contributors]
-        weighed = weigh([piece.contribution for piece in pieces], context.ledger, context.rules)
-        sources = []
-        for piece, item in zip(pieces, weighed, strict=True):
+        inputs = []
+        for piece in (self._slices[key] for key in contributors):
             assert piece.index is not None  # holds() came first
             chunks = [piece.chunks[chunk] for chunk in self.part.chunks]
             entries = [piece.index.entries[chunk] for chunk in self.part.chunks]
-            sources.append(source_of(item, chunks, entries))
+            inputs.append(Input(piece.contribution, entries, chunks))
+        sources = sources_of(inputs, self._context.ledger, self._context.rules)
         return AggregatePart(self._attempt, self.part, sources)
 
     def statement(self, contributors: tuple[bytes, ...], encoded: EncodedPart) -> Aggregate:
         """Our signed statement about the finished part."""
-        aggregate = Aggregate(
+        headers = [self._slices[key].contribution for key in contributors]
+        return Aggregate(
             round=self._context.ledger.round,
             attempt=self._attempt,
             roster=self._roster_hash,
             cut=contributors,
-            reducer=self._context.key,
             hashes=encoded.hashes,
+            claim=sign_claim(self._context.claim(self.part, encoded.hashes, headers), self._context.signer),
         )
-        return sign(aggregate, self._context.signer)

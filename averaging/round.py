@@ -92,7 +92,8 @@ class Round:
         self.suspects = suspects
         """Peers that kept the others waiting and were not heard of since: nobody waits for them. Never more
         than are reachable, vote or are members."""
-        self._slices = Slices()
+        self.slices = Slices()
+        """What we hold as a reducer."""
         self._parts: tuple[Part, ...] = ()
         """Of the last roster that we saw."""
         self._failures = 0
@@ -273,7 +274,7 @@ class Round:
             self._voter,
             reachable=self._reachable,
             suspects=self.suspects,
-            slices=self._slices,
+            slices=self.slices,
             parts=self._parts,
             blobs=self._blobs,
             now=now,
@@ -440,7 +441,7 @@ class Round:
             upload=self._upload,
             contribution=self.local.header if self.local else None,
             lock=self._voter.lock,
-            holds=self._slices.held(self.context.key) if self.attempt > 0 else (),
+            holds=self.slices.held(self.context.key) if self.attempt > 0 else (),
         )
         self._send(self.context.leader(self.attempt), join)
 

@@ -36,6 +36,10 @@ class Slices:
         self._slices = kept
         return kept
 
+    def whole(self) -> dict[bytes, Slice]:
+        """By contributor, what came with its index: for who audits our part."""
+        return {key: piece for key, piece in self._slices.items() if piece.index is not None}
+
     def held(self, own: bytes) -> tuple[Held, ...]:
         """For a join: the longest run of chunks that we hold of each contribution but our own."""
         runs = []

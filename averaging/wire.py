@@ -94,9 +94,10 @@ def _problem(message: Message) -> str | None:
         case Holding(roster=roster, voter=voter, blobs=blobs):
             sizes_ok = len(roster) == 32 and len(voter) == 32 and len(blobs) <= MAX_MEMBERS // 8
             return None if sizes_ok else "a holding with a field of the wrong size"
-        case Aggregate(roster=roster, cut=cut, reducer=reducer, hashes=hashes):
-            many = len(cut) > MAX_MEMBERS
-            return "too many peers" if many else _not_32_bytes(roster, *cut, reducer, *hashes)
+        case Aggregate(roster=roster, cut=cut, hashes=hashes, claim=claim):
+            sizes_ok = len(cut) <= MAX_MEMBERS and claim.sizes_ok
+            sizes = _not_32_bytes(roster, *cut, *hashes)
+            return sizes if sizes_ok else "an aggregate with too many peers or a claim out of range"
         case _:
             return None
 

@@ -4,13 +4,13 @@ commit."""
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import pytest
 import torch
 from hostile_rig import CHUNK, STRANGER, Scene, exchanging, fingerprint, from_leader, replace, run, scene
 from round_swarm import Node, Swarm
 
 from talkoot.averaging import outputs
+from talkoot.averaging.claims import sign_claim
 from talkoot.averaging.contribution import ENTRY_BYTES, Entry, Index, LocalContribution, sign_contribution
 from talkoot.averaging.digest import content_hash
 from talkoot.averaging.messages import Aggregate, BulkHeader, Cut, Receipt, Roster, sign
@@ -138,11 +138,17 @@ def statement(made: Scene, **changes: Any) -> Aggregate:
     """What the villain, a reducer, might say about its part."""
     part = part_of(made, made.villain.key)
     hashes = tuple(content_hash(bytes([chunk])) for chunk in part.chunks)
-    values: dict[str, Any] = {
-        "roster": made.roster.hash, "cut": tuple(sorted(made.order)), "reducer": made.villain.key,
-        "hashes": hashes,
-    }  # fmt: skip
-    return sign(Aggregate(**(made.here | values | changes)), made.villain.signer)
+    values: dict[str, Any] = {"roster": made.roster.hash, "cut": tuple(sorted(made.order)), "hashes": hashes}
+    values |= changes
+    headers = [join.contribution for join in made.roster.members if join.key in values["cut"]]
+    owner = part_of(made, values.pop("reducer", made.villain.key))
+    claim = made.victim.machine.context.claim(owner, values["hashes"], [item for item in headers if item])
+    return Aggregate(**(made.here | values), claim=sign_claim(claim, made.villain.signer))
+
+
+def reclaimed(message: Aggregate, **changes: Any) -> Aggregate:
+    """The same with another claim, signed by nobody who matters."""
+    return replace(message, claim=replace(message.claim, **changes))
 
 
 def said(made: Scene, message: Any) -> tuple[bytes, BulkHeader, bytes]:
@@ -151,7 +157,7 @@ def said(made: Scene, message: Any) -> tuple[bytes, BulkHeader, bytes]:
 
 
 def by_stranger(made: Scene) -> tuple[bytes, BulkHeader, bytes]:
-    message = sign(msgspec.structs.replace(statement(made), reducer=STRANGER.key), STRANGER)
+    message = reclaimed(statement(made), reducer=STRANGER.key)
     return STRANGER.key, made.slice_header("statement", STRANGER.key, 0), encode(message)
 
 
@@ -164,8 +170,12 @@ AGGREGATES: dict[str, tuple[Bulk, str]] = {
     "of another roster": (lambda s: said(s, statement(s, roster=b"x" * 32)), "wrong_round"),
     "with too few hashes": (lambda s: said(s, statement(s, hashes=())), "malformed"),
     "with too many hashes": (lambda s: said(s, statement(s, hashes=(b"h" * 32,) * 9)), "malformed"),
-    "not signed": (lambda s: said(s, replace(statement(s), signature=bytes(64))), "signature"),
-    "signed for another cut": (lambda s: said(s, replace(statement(s), cut=())), "signature"),
+    "not signed": (lambda s: said(s, reclaimed(statement(s), signature=bytes(64))), "signature"),
+    "claimed for another cut": (lambda s: said(s, replace(statement(s), cut=())), "malformed"),
+    "about strangers": (lambda s: said(s, replace(statement(s), cut=(STRANGER.key,))), "malformed"),
+    "claimed for another state": (lambda s: said(s, reclaimed(statement(s), prior=b"x" * 32)), "malformed"),
+    "claimed for other chunks": (lambda s: said(s, reclaimed(statement(s), root=b"x" * 32)), "malformed"),
+    "claimed for another part": (lambda s: said(s, reclaimed(statement(s), first_chunk=99)), "malformed"),
     "a chunk before its statement": (
         lambda s: (s.villain.key, s.slice_header("aggregate", s.villain.key, foreign_chunk(s)), b""),
         "out_of_order",
@@ -192,10 +202,16 @@ def test_aggregates_that_a_member_refuses(name: str) -> None:
 
 def test_two_statements_about_one_part_are_equivocation_and_cost_one_attempt() -> None:
     made = scene(victim=1, until=exchanging)
-    assert made.receive_bulk(*said(made, statement(made))) == []
-    other = said(made, statement(made, hashes=(b"h" * 32,) * part_of(made, made.villain.key).num_chunks))
-    assert made.refuses(lambda: made.receive_bulk(*other), made.villain.key) == "equivocation"
-    assert made.receive_bulk(*said(made, statement(made))) == []  # the same again is none
+    first = statement(made)
+    assert made.receive_bulk(*said(made, first)) == [outputs.Claimed(first.claim)]
+    other = statement(made, hashes=(b"h" * 32,) * part_of(made, made.villain.key).num_chunks)
+    before = fingerprint(made.victim.machine)
+    claimed, refused = made.receive_bulk(*said(made, other))
+    assert fingerprint(made.victim.machine) == before
+    assert claimed == outputs.Claimed(other.claim)
+    assert isinstance(refused, outputs.Refused)
+    assert refused.reason == "equivocation"
+    assert made.receive_bulk(*said(made, first)) == []  # the same again is none
     size = len(local_of(made.villain).chunks[foreign_chunk(made)])
     header = made.slice_header("aggregate", made.villain.key, foreign_chunk(made))
     for data, reason in ((bytes(size), "wrong_hash"), (bytes(size - 1), "malformed"), (b"", "malformed")):

@@ -6,12 +6,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from averaging_help import PRIOR, certify, make_contribution, make_value, peers, prepared
+from averaging_help import PRIOR, SWARM, certify, make_contribution, make_value, peers, prepared
 from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from round_swarm import toy_verify
 
+from talkoot.averaging.claims import claim_of, sign_claim
 from talkoot.averaging.ledger import MAX_VOTERS
 from talkoot.averaging.messages import (
     MAX_ASKED,
@@ -78,6 +79,12 @@ def make_roster(**changes: Any) -> Roster:
 
 KEY = FOUR[0].key
 HOLDING = sign(Holding(**HERE, roster=b"h" * 32, voter=KEY, blobs=b"\x0f"), FOUR[0])
+CLAIM = sign_claim(
+    claim_of(
+        Part(KEY, 0, 3), (b"c" * 32,) * 3, VALUE.cut, swarm=SWARM, round_number=HERE["round"], prior=PRIOR
+    ),
+    FOUR[0],
+)
 EXAMPLES: dict[str, Message] = {
     "call": Call(**HERE, prior=PRIOR, form_s=1.0),
     "ahead": Ahead(**HERE),
@@ -98,9 +105,7 @@ EXAMPLES: dict[str, Message] = {
     "have nothing": Have(**HERE, runs=()),
     "want": Want(**HERE, pieces=(Asked(1, 95, True), Asked(2, 0, False))),
     "wait": Wait(**HERE, blob=1, piece=95),
-    "aggregate": sign(
-        Aggregate(**HERE, roster=b"h" * 32, cut=(KEY,), reducer=KEY, hashes=(b"c" * 32,) * 3), FOUR[0]
-    ),
+    "aggregate": Aggregate(**HERE, roster=b"h" * 32, cut=(KEY,), hashes=(b"c" * 32,) * 3, claim=CLAIM),
     "proposal": Proposal(**HERE, value=VALUE, weak=False, prepared=None),
     "proposal of a lock": Proposal(**HERE, value=VALUE, weak=False, prepared=LOCK),
     "vote": Vote(**HERE, value_hash=VALUE.hash, phase="prepare", voter=KEY, signature=bytes(64)),
@@ -204,7 +209,10 @@ OUT_OF_BOUNDS: dict[str, Message] = {
     "abort": Abort(**HERE, reason="r", suspects=MANY),
     "abort with a long key": Abort(**HERE, reason="r", suspects=(KEY, KEY + b"x")),
     "abort with an empty key": Abort(**HERE, reason="r", suspects=(b"",)),
-    "aggregate": Aggregate(**HERE, roster=b"h" * 32, cut=MANY, reducer=KEY, hashes=()),
+    "aggregate": Aggregate(**HERE, roster=b"h" * 32, cut=MANY, hashes=(), claim=CLAIM),
+    "aggregate with a short claim": Aggregate(
+        **HERE, roster=b"h" * 32, cut=(KEY,), hashes=(), claim=msgspec.structs.replace(CLAIM, root=b"")
+    ),
     "proposal of a bad lock": Proposal(**HERE, value=VALUE, weak=False, prepared=BAD_LOCK),
     "roster with a bad lock": make_roster(parts=(), locked=BAD_LOCK),
     "lock with too many votes": Lock(
@@ -286,7 +294,7 @@ def test_signatures_are_over_every_field_and_the_kind(name: str) -> None:
     for change in ({"round": 6}, {"attempt": 3}):
         assert not signed_by(msgspec.structs.replace(message, **change), KEY, toy_verify)
     kinds = {name: m.unsigned().split(b"\0")[0] for name, m in EXAMPLES.items() if hasattr(m, "unsigned")}
-    assert len(set(kinds.values())) == 6
+    assert len({*kinds.values(), CLAIM.unsigned().split(b"\0")[0]}) == 6
 
 
 HEADER = BulkHeader("slice", 5, 2, KEY, 7)

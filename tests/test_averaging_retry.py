@@ -76,7 +76,7 @@ def test_what_a_reducer_holds_is_bounded_by_its_part() -> None:
     swarm = after_a_death(1)
     for node in swarm.nodes.values():
         if node.alive:
-            held = node.machine._slices.held(node.key)
+            held = node.machine.slices.held(node.key)
             assert (
                 sum(item.num_chunks for item in held) <= 3 * 6
             )  # three contributions, half a dead part more
