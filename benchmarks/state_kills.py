@@ -138,22 +138,28 @@ class Subject:
         return holdings, books
 
 
+def encode(holdings: Holdings, books: Residual, work_P: torch.Tensor) -> LocalContribution | None:
+    """A contribution of ours to the running round, not saved yet."""
+    return books.encode(
+        torch.zeros(holdings.rules.numel),
+        work_P,
+        steps=holdings.rules.inner_steps,
+        tokens=100,
+        ledger=holdings.ledger,
+        prior=holdings.digest,
+        admission=b"",
+        signer=US,
+    )
+
+
 def contribute(holdings: Holdings, books: Residual) -> LocalContribution:
     """Our contribution to the running round; made once, of the same work in every run."""
     made = books.made_for(holdings.digest)
     local = books.log.local(made) if made is not None else None
     if local is None:
-        numel, number = holdings.rules.numel, holdings.ledger.round
-        units = torch.randint(-64, 65, (numel,), generator=torch.Generator().manual_seed(~number))
-        local = books.encode(
-            torch.zeros(numel),
-            units.float() / 64,
-            steps=holdings.rules.inner_steps,
-            tokens=100,
-            ledger=holdings.ledger,
-            prior=holdings.digest,
-            admission=b"",
-            signer=US,
+        generator = torch.Generator().manual_seed(~holdings.ledger.round)
+        local = encode(
+            holdings, books, torch.randint(-64, 65, (holdings.rules.numel,), generator=generator) / 64
         )
         books.save()
     assert local is not None

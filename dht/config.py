@@ -19,7 +19,7 @@ class NetworkConfig:
     listen: tuple[str, ...] = ("0.0.0.0", "::")  # noqa: S104 - a peer is there to be reached
     """IP addresses to listen on; TCP only, because p2pd's QUIC loses the ends of streams."""
     port: int = 0
-    """TCP port to listen on; 0: any free one, kept for the life of the process."""
+    """TCP port to listen on; 0: the one that it had last, or any free one."""
     announce: tuple[str, ...] = ()
     """Multiaddrs to announce in place of the ones found: /ip4/203.0.113.7/tcp/4001, port included."""
     bootstrap: tuple[str, ...] = ()

@@ -34,7 +34,8 @@ from talkoot.dht.limits import (
 )
 from talkoot.dht.multiaddr import decode_address, parse_address
 from talkoot.dht.network import Channel, Events, Handler, Network, ProtocolSpec, Traffic
-from talkoot.dht.p2pd import P2pd, P2pdError, binary, check_port, choose_port, running
+from talkoot.dht.p2pd import P2pd, P2pdError, binary, running
+from talkoot.dht.port import FILE, check_port, choose_port, remember_port
 from talkoot.dht.records import MAX_ADDRESSES
 from talkoot.dht.serving import Service, Services, count_failure, serve_channel
 from talkoot.dht.stream import LINGER_S, StreamChannel
@@ -74,6 +75,7 @@ class P2PNetwork(Network):
         self._config = config
         self._port = config.port
         self._path = None if state_dir is None else state_dir / "peers.json"
+        self._port_file = None if state_dir is None else state_dir / FILE
         self.company = Company()
         self._book = bootstrap_book(config, self._path, self.company)
         self._directory = DhtDirectory(identity, swarm, config, self.events, self._book, self.company)
@@ -100,7 +102,7 @@ class P2PNetwork(Network):
     async def run(self, *, started: Callable[[], None]) -> None:
         binary()
         check_port(self._config)
-        self._port = choose_port(self._config)
+        self._port = await choose_port(self._config, self._port_file)
         loop = asyncio.get_running_loop()
         failures = 0
         first_time = _Once(started)
@@ -262,6 +264,8 @@ class P2PNetwork(Network):
         parsed = [parse_address(text) for text in texts]
         if parsed and not self._port and not self._config.announce:
             self._port = parsed[0].port  # kept, so that addresses outlive p2pd
+        if self._port and self._port_file is not None and not self._config.port:
+            remember_port(self._port_file, self._port)
         public = [address for address in parsed if not address.is_loopback] or parsed
         names = [f"{address}/p2p/{self._identity.peer_id}" for address in public]
         self.addresses = tuple(names[:MAX_ADDRESSES])

@@ -6,7 +6,6 @@ notice its death; so we start the binary and attach to its control socket.
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import importlib.util
 import logging
@@ -15,7 +14,6 @@ import re
 import resource
 import shutil
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -167,40 +165,6 @@ def arguments(config: NetworkConfig, port: int, directory: Path) -> list[str]:
     if config.trusted_relays:
         flags["trustedRelays"] = ",".join(config.trusted_relays)
     return [str(binary()), *(f"-{name}={value}" for name, value in flags.items())]
-
-
-def choose_port(config: NetworkConfig) -> int:
-    """The configured port; a free one if several addresses are to share one, else 0: p2pd chooses."""
-    if config.port or len(config.listen) < 2:
-        return config.port
-    with socket.socket(socket.AF_INET) as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
-
-
-def check_port(config: NetworkConfig) -> None:
-    """Raise ConfigError if the configured port is taken or forbidden, OSError where no descriptors are left.
-
-    p2pd itself would share the port (SO_REUSEPORT) with another p2pd and take half of its connections.
-    """
-    for host in config.listen if config.port else ():
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            with socket.socket(family) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                probe.bind((host, config.port))
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                raise
-            if error.errno == errno.EADDRINUSE:
-                raise ConfigError(f"port {config.port} is in use: choose another with --port") from error
-            if error.errno == errno.EACCES:
-                raise ConfigError(f"port {config.port} needs privileges: choose one above 1023") from error
-            if family == socket.AF_INET:
-                raise ConfigError(f"cannot listen on {host}: {error.strerror}") from error
-            # No IPv6 here: p2pd listens on what there is.
 
 
 def _limit(pid: int, config: NetworkConfig) -> None:

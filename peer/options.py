@@ -33,7 +33,7 @@ class RunOptions:
     http_port: int = 0
     """Port of the local API on 127.0.0.1; 0: any free one, written to `<state_dir>/api.json`."""
     port: int = 0
-    """TCP port for other peers; 0: any free one."""
+    """TCP port for other peers; 0: the one of the last start, or any free one."""
     listen: tuple[str, ...] = ()
     """IP addresses to listen on instead of those that `profile` gives."""
     announce: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ from talkoot.cli.local_api import Json
 from talkoot.peer import manifest_file, presets
 from talkoot.peer.manifest import Manifest
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 """Longest wait for any one event; the usual wait is a few seconds."""
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from dht_rig import SPEC, SWARM, Node, Rig, pair, record_of
 
-from talkoot.dht import host, p2pd
+from talkoot.dht import host, p2pd, port
 from talkoot.dht.addresses import AddressBook
 from talkoot.dht.config import NetworkConfig
 from talkoot.dht.errors import ConfigError, RemoteError
@@ -149,14 +149,52 @@ def test_a_port_in_use_is_a_matter_for_the_operator() -> None:
                 taken.bind(("127.0.0.1", 0))
                 taken.listen()
                 ports.append(taken.getsockname()[1])
-                for port in ports:
-                    network = RIG.make(Identity.generate(), port=port)
+                for number in ports:
+                    network = RIG.make(Identity.generate(), port=number)
                     with pytest.raises(
-                        ConfigError, match=f"port {port} is in use: choose another with --port"
+                        ConfigError, match=f"port {number} is in use: choose another with --port"
                     ):
                         await network.run(started=lambda: None)
 
     RIG.run(main())
+
+
+def test_a_node_has_its_port_again_unless_it_is_taken(tmp_path: Path) -> None:
+    identity = Identity.from_seed(b"p" * 32)
+
+    async def addresses_of_a_life() -> tuple[str, ...]:
+        async with asyncio.TaskGroup() as tasks:
+            node = await RIG.start(tasks, identity, state_dir=tmp_path)
+            found = node.network.addresses
+            await node.stop()
+        return found
+
+    async def main() -> None:
+        first = await addresses_of_a_life()
+        assert await addresses_of_a_life() == first
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", int(first[0].split("/")[4])))
+            taken.listen()
+            other = await addresses_of_a_life()
+        assert other != first
+        assert await addresses_of_a_life() == other
+
+    RIG.run(main())
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"0", b"22", b"65536", b"99999999", b"-5", b"4\xff", b"\xb2\xb3", None]
+)
+def test_a_port_file_of_no_use_is_no_port(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / port.FILE
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    assert asyncio.run(port.choose_port(NetworkConfig.test(), file)) == 0
+    port.remember_port(file, 4001)
+    chosen = asyncio.run(port.choose_port(NetworkConfig.test(), file))
+    assert chosen == (0 if content is None else 4001)
 
 
 def test_hostile_stores_are_refused() -> None:
