@@ -67,3 +67,50 @@ def bench_codec(
     from talkoot.cli.bench_codec import run
 
     run(numel=numel, chosen=codec or [], recorded=recorded, svg=svg, json=json)
+
+
+@app.command("attacks")
+def bench_attacks(
+    n: Annotated[list[int] | None, typer.Option("--n", help="Peers; may be repeated (default: 8).")] = None,
+    f: Annotated[
+        list[int] | None, typer.Option("--f", help="Liars among them, one for each --n (default: a quarter).")
+    ] = None,
+    attack: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this attack, or none; may be repeated.")
+    ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE",
+            help="default, mean, or fields of [robustness] such as rule=centered_clip,clip_radius=0.5; "
+            "may be repeated (default: default and mean).",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each kind.")] = 3,
+    rounds: Annotated[int, typer.Option(help="Rounds of a run.")] = 40,
+    steps: Annotated[int, typer.Option(help="Inner steps of a round.")] = 10,
+    model: Annotated[str, typer.Option(help="llama, or bigram: a table of byte pairs.")] = "llama",
+    codec: Annotated[str, typer.Option(help="Codec of contributions and aggregates.")] = "int8",
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep rows in FILE as JSON; those that it has are not run again."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Train a swarm in which some peers lie: held-out loss under each attack and rule. Takes long."""
+    from talkoot.cli.bench_attacks import run
+
+    sizes = n or [8]
+    run(
+        n=sizes,
+        f=f if f is not None else [size // 4 for size in sizes],
+        attacks=attack or [],
+        rules=rule or [],
+        out=out,
+        json=json,
+        seeds=seeds,
+        rounds=rounds,
+        steps=steps,
+        model=model,
+        codec=codec,
+    )

@@ -1,0 +1,172 @@
+"""What a peer's own past says about its contribution: scores of its norm and of its direction.
+
+EDiT (Cheng et al. 2024, arXiv:2412.07210, algorithm 2) keeps a running mean and variance of each worker's
+pseudo-gradient norm and throws out what lies too far above. Four things differ here. What was flagged does
+not enter the averages: in EDiT's published code it does on one path, so that a loud liar teaches them to
+accept it. Norms are taken relative to the median of their round, since all of them fall by an order of
+magnitude in training. Direction is watched besides length, and both sides count: nothing at all is as odd as
+ten times too much. Spreads have a floor, so that a peer that was regular by chance is not flagged for a
+hair's breadth.
+
+All of this is opinion: it weighs in audits and warnings, and proves nothing. Honest peers whose data change
+are flagged at times, so no ban may follow from it. Arithmetic is float64 in fixed order, without exp or log.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import median_low
+
+from talkoot.averaging.gram import Matrix
+
+LOUDEST = 4.0
+"""Median norms above which norms are told apart no more: one such would outweigh all others in a mean."""
+
+WARM_ROUNDS = 5
+"""Contributions that are learned from before any is judged."""
+
+MEMORY = 0.1
+"""Share of the newest contribution in the running averages, once there are enough: ten rounds."""
+
+OUTLIER = 4.0
+"""Spreads from the mean at which a contribution is flagged, and not learned from."""
+
+NORM_FLOOR = 0.1
+COSINE_FLOOR = 0.05
+"""Least spreads."""
+
+CONTRARY = 0.25
+"""How far a peer's cosines to the aggregates before may lie below the others' on the average."""
+
+FORGETTING = 0.8
+"""Share of a suspicion that is left a round later."""
+
+SUSPECT = 0.5
+"""Suspicion from which a peer is one to look at: four odd contributions in a row, or as good as."""
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """A number of a peer, over its contributions."""
+
+    count: int = 0
+    mean: float = 0.0
+    variance: float = 0.0
+
+    def score(self, value: float, floor: float) -> float:
+        """Spreads that `value` is above (or, negative, below) the mean; 0 while there is too little past."""
+        if self.count < WARM_ROUNDS:
+            return 0.0
+        return (value - self.mean) / max(floor, sqrt(self.variance))
+
+    def learned(self, value: float) -> "Track":
+        """With one value more: a plain mean at first, then exponentially forgetting."""
+        share = max(MEMORY, 1.0 / (self.count + 1))
+        gap = value - self.mean
+        mean = self.mean + share * gap
+        return Track(self.count + 1, mean, (1.0 - share) * (self.variance + share * gap * gap))
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is seen of one contribution of a round."""
+
+    norm: float
+    """Relative to the median of those in the round, at most `LOUDEST`."""
+    cosine: float
+    """To the aggregate of the round before; 0 where one of them is zero."""
+    lag: float
+    """That cosine minus the (lower) median of all in the round."""
+
+
+def looks(gram: Matrix) -> list[Look]:
+    """Each of N contributions, given the inner products of all and, last, of the aggregate before."""
+    norms = [sqrt(max(0.0, row[i])) for i, row in enumerate(gram)]
+    *own, before = norms
+    middle = median_low(own)
+    cosines = [
+        row[-1] / (norm * before) if norm and before else 0.0 for row, norm in zip(gram, own, strict=False)
+    ]
+    usual = median_low(cosines)
+    ratios = [min(LOUDEST, norm / middle) if middle else (LOUDEST if norm else 1.0) for norm in own]
+    return [Look(ratio, cosine, cosine - usual) for ratio, cosine in zip(ratios, cosines, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A peer's past."""
+
+    norm: Track = Track()
+    """Of `Look.norm`, without outliers."""
+    lag: Track = Track()
+    """Of `Look.lag`, without outliers."""
+    every_lag: Track = Track()
+    """Of `Look.lag`, whatever it was."""
+    suspicion: float = 0.0
+    """0 to 1: how many of the last contributions were odd."""
+
+    def scores(self, look: Look) -> tuple[float, float]:
+        """Of norm and direction, in spreads."""
+        return self.norm.score(look.norm, NORM_FLOOR), self.lag.score(look.lag, COSINE_FLOOR)
+
+    def odd(self, look: Look) -> bool:
+        """Whether it differs from this peer's past, or this peer always pulls against what the others do."""
+        return self._is_outlier(look) or (
+            self.every_lag.count >= WARM_ROUNDS and self.every_lag.mean < -CONTRARY
+        )
+
+    def _is_outlier(self, look: Look) -> bool:
+        return any(abs(score) > OUTLIER for score in self.scores(look))
+
+    def seen(self, look: Look, *, copied: bool = False) -> "History":
+        """After this contribution, which may be a copy of another one."""
+        flag = 1.0 if copied or self.odd(look) else 0.0
+        outlier = self._is_outlier(look)
+        return History(
+            self.norm if outlier else self.norm.learned(look.norm),
+            self.lag if outlier else self.lag.learned(look.lag),
+            self.every_lag.learned(look.lag),
+            FORGETTING * self.suspicion + (1.0 - FORGETTING) * flag,
+        )
+
+    @property
+    def suspect(self) -> bool:
+        """Whether its contributions deserve an audit."""
+        return self.suspicion >= SUSPECT
+
+
+COPY = 0.9
+"""Excess of likeness from which two contributions are taken for copies."""
+
+
+def excess(likeness: float, expected: float) -> float:
+    """How much of the way from the expected likeness to identity two contributions are: 1 for equal ones.
+
+    A fixed bound on likeness accuses honest peers early on, when all of them learn the same (cosines of 0.9
+    and overlaps of sparse indices above 0.4 in the first rounds); and misses copies with some noise later. 0
+    where all are expected to be equal.
+    """
+    return (likeness - expected) / (1.0 - expected) if expected < 1.0 else 0.0
+
+
+def copies(likeness_NN: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
+    """Pairs i < j that are more like each other than likeness among these peers explains; needs 3 peers.
+
+    `likeness_NN` are cosines or overlaps of indices, at most 1. Expected is the lower median of all pairs, so
+    fewer than half of them may be copies. A pair says that one copied, not which one.
+    """
+    num = len(likeness_NN)
+    pairs = [(i, j) for i in range(num) for j in range(i + 1, num)]
+    if num < 3:
+        return []
+    expected = median_low([likeness_NN[i][j] for i, j in pairs])
+    return [(i, j) for i, j in pairs if excess(likeness_NN[i][j], expected) > COPY]
+
+
+def cosines(gram: Matrix) -> Matrix:
+    """Of all with all, given inner products; 0 with a vector of zeros."""
+    norms = [sqrt(max(0.0, row[i])) for i, row in enumerate(gram)]
+    return [
+        [min(1.0, value / (a * b)) if a and b else 0.0 for value, b in zip(row, norms, strict=True)]
+        for row, a in zip(gram, norms, strict=True)
+    ]

@@ -1,0 +1,97 @@
+"""The words of `talkoot bench attacks`."""
+
+import json as json_module
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import typer
+
+from talkoot.dht.errors import ConfigError
+
+Row = dict[str, Any]
+
+DIVERGED = 100.0
+"""Nats a byte: no model that learned anything is so bad."""
+
+HEAD = "  n  f  attack                  loss        %    worst   suspected after  honest  rule"
+
+LEGEND = """\
+loss: held out, nats a byte, mean over the seeds. %: above the plain mean without attack, mean and worst seed.
+suspected after: rounds until the histories point at all liars (in so many seeds), and honest peers that they
+pointed at. Suspicion asks for an audit; nobody is banned for it."""
+
+
+def run(
+    *,
+    n: Sequence[int],
+    f: Sequence[int],
+    attacks: Sequence[str],
+    rules: Sequence[str],
+    out: Path | None,
+    json: bool,
+    **settings: Any,
+) -> None:
+    """Measure and print. Raises ConfigError."""
+    from talkoot.peer.attacks.bench import Plan, measure
+    from talkoot.peer.attacks.catalogue import ATTACKS, NONE
+
+    if len(n) != len(f):
+        raise ConfigError(f"--n and --f must come in pairs; here are {len(n)} and {len(f)}")
+    plan = Plan(
+        sizes=list(zip(n, f, strict=True)),
+        attacks=list(attacks) or [NONE, *ATTACKS],
+        rules=list(rules) or ["default", "mean"],
+        **settings,
+    )
+    _one_thread()
+    rows = []
+    try:
+        for row in measure(plan, out):
+            rows.append(row)
+            _progress(f"{row['n']} peers, {row['attack']}, {row['rule']}, seed {row['seed']}")
+    except OSError as error:
+        raise ConfigError(f"{error.filename or out}: {error.strerror or error}") from error
+    _progress("")
+    typer.echo(json_module.dumps(rows, indent=1) if json else table(rows))
+
+
+def _one_thread() -> None:
+    """Small models are slower on several cores, and two benches side by side use two."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _progress(words: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{words}")
+        sys.stderr.flush()
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A line for each attack, size and rule; seeds together."""
+    groups: dict[tuple[int, int, str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["n"], row["f"], row["rule"], row["attack"]), []).append(row)
+    lines = [HEAD]
+    for (n, f, rule, attack), found in groups.items():
+        above = [100 * (row["loss"] / row["loss_clean"] - 1) for row in found]
+        after = [row["detected_after"] for row in found if row["detected_after"] is not None]
+        seen = f"{mean(after):.0f} ({len(after)}/{len(found)})" if after else "-"
+        honest = sum(row["honest_suspected"] for row in found)
+        lines.append(
+            f"{n:3}{f:3}  {attack:18}{_loss(mean(row['loss'] for row in found)):>10}"
+            f"{_percent(mean(above)):>9}{_percent(max(above)):>9}{seen:>18}{honest:8}  {rule}"
+        )
+    return "\n".join([*lines, "", LEGEND])
+
+
+def _loss(value: float) -> str:
+    return f"{value:.4f}" if value < DIVERGED else "diverged"
+
+
+def _percent(value: float) -> str:
+    return f"{value:+.2f}" if value < 100 * DIVERGED else "-"

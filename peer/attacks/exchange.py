@@ -1,0 +1,205 @@
+"""The rounds of the attack bench: encoding, weights, aggregation and outer step by the swarm's own functions.
+
+Each worker reduces a part of the vector, honestly; what is missing of a real round is messages and
+certificates.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from talkoot.averaging.aggregate import aggregate_part, decode_part
+from talkoot.averaging.certificate import Contribution
+from talkoot.averaging.contribution import Chunks, Index, encode_delta, settle, step_scale
+from talkoot.averaging.ledger import Ledger
+from talkoot.averaging.outer import outer_step
+from talkoot.averaging.parts import assign_parts
+from talkoot.averaging.robustness import Robustness
+from talkoot.averaging.rotation import codec_of
+from talkoot.averaging.rules import Rules
+from talkoot.averaging.source import source_of
+from talkoot.averaging.succession import next_ledger, weigh
+from talkoot.compression.codec import CodecError
+
+CHUNKS_A_WORKER = 1
+
+FORGED = {"nan": b"\xff\xff\xff\xff", "inf": b"\x00\x00\x80\x7f"}
+"""NaN and infinity as float32: whatever a codec reads as a scale or a value is one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sent:
+    """What a worker contributes to a round."""
+
+    delta: torch.Tensor
+    steps: int
+    tokens: int
+    forge: Literal["nan", "inf"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counted:
+    """A round as everybody saw it."""
+
+    decoded: list[torch.Tensor]
+    """Contributions; zeros for what does not decode."""
+    weights: list[float]
+    aggregate: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Terms:
+    """The part of a manifest that matters here."""
+
+    workers: int
+    inner_steps: int
+    robustness: Robustness
+    codec: str = "int8"
+    aggregate_codec: str = "int8"
+    outer_learning_rate: float = 0.7
+    outer_momentum: float = 0.5
+
+
+class Exchange:
+    """The outer state and how rounds change it. All workers are voters: nobody is on probation."""
+
+    def __init__(self, terms: Terms, theta_P: torch.Tensor) -> None:
+        self._terms = terms
+        self.theta_P = theta_P.clone()
+        self._momentum_P = torch.zeros_like(theta_P)
+        self._carry_NP = [torch.zeros_like(theta_P) for _ in range(terms.workers)]
+        self._keys = tuple(bytes([number + 1]) * 32 for number in range(terms.workers))
+        self._rules = _rules(terms, theta_P.numel(), self._keys)
+        self._ledger = _ledger(terms, self._keys)
+        reducers = [(key, 1.0) for key in self._keys]
+        self._parts = assign_parts(reducers, self._rules.num_chunks, terms.workers)
+
+    @property
+    def first_part(self) -> slice:
+        """Elements of the first worker's part."""
+        return slice(0, min(self._rules.numel, self._parts[0].num_chunks * self._rules.chunk_size))
+
+    @property
+    def reference_steps(self) -> int:
+        """Inner steps to which the next contributions are scaled."""
+        return self._ledger.reference_steps
+
+    def round(self, sent_N: Sequence[Sent]) -> Counted:
+        """Exchange, aggregate, take the outer step."""
+        encoded = [self._encode(number, sent) for number, sent in enumerate(sent_N)]
+        cut = [
+            self._header(key, index, sent)
+            for key, (index, _), sent in zip(self._keys, encoded, sent_N, strict=True)
+        ]
+        aggregate_P = self._aggregate(cut, encoded)
+        for carry_P, (_, chunks) in zip(self._carry_NP, encoded, strict=True):
+            settle(carry_P, chunks, counted=True, rules=self._rules)
+        weights = [item.weight for item in weigh(cut, self._ledger, self._rules)]
+        decoded = [self._decoded(chunks) for _, chunks in encoded]
+        self._ledger = next_ledger(self._ledger, cut, self._keys, self._rules)
+        outer_step(
+            self.theta_P,
+            self._momentum_P,
+            aggregate_P,
+            learning_rate=self._terms.outer_learning_rate,
+            momentum=self._terms.outer_momentum,
+            theta_out_P=self.theta_P,
+            momentum_out_P=self._momentum_P,
+        )
+        return Counted(decoded=decoded, weights=weights, aggregate=aggregate_P)
+
+    @property
+    def _prior(self) -> bytes:
+        """Stands for the digest of the state before the round."""
+        return self._ledger.round.to_bytes(32, "little")
+
+    def _encode(self, number: int, sent: Sent) -> tuple[Index, Chunks]:
+        codec = codec_of(self._terms.codec, self._prior, self._keys[number])
+        index, chunks = encode_delta(
+            sent.delta,
+            torch.zeros_like(sent.delta),
+            self._carry_NP[number],
+            scale=step_scale(sent.steps, self._ledger.reference_steps),
+            codec=codec,
+            rules=self._rules,
+        )
+        if sent.forge is not None:
+            for chunk in range(self._rules.num_chunks):
+                view = chunks[chunk]
+                view[:] = (FORGED[sent.forge] * (len(view) // 4 + 1))[: len(view)]
+        return index, chunks
+
+    def _aggregate(
+        self, cut: Sequence[Contribution], encoded: Sequence[tuple[Index, Chunks]]
+    ) -> torch.Tensor:
+        rules, prior = self._rules, self._prior
+        weighed = weigh(cut, self._ledger, rules)
+        aggregate_P = torch.empty_like(self.theta_P)
+        for part in self._parts:
+            sources = [
+                source_of(item, [chunks[c] for c in part.chunks], [index.entries[c] for c in part.chunks])
+                for item, (index, chunks) in zip(weighed, encoded, strict=True)
+            ]
+            codec = codec_of(self._terms.aggregate_codec, prior, part.reducer)
+            done = aggregate_part(part, sources, codec=codec, rules=rules, seed=prior)
+            decode_part(part, done.chunks, codec=codec, rules=rules, out_P=aggregate_P)
+        return aggregate_P
+
+    def _decoded(self, chunks: Chunks) -> torch.Tensor:
+        rules, out_P = self._rules, torch.zeros_like(self.theta_P)
+        for chunk in range(rules.num_chunks):
+            start, numel = chunk * rules.chunk_size, rules.chunk_numel(chunk)
+            try:
+                chunks.codec.decode_into(chunks[chunk], out_P[start : start + numel])
+            except CodecError:
+                return out_P.zero_()
+        return out_P
+
+    def _header(self, key: bytes, index: Index, sent: Sent) -> Contribution:
+        """Unsigned: nobody doubts it here."""
+        return Contribution(
+            swarm=self._rules.swarm,
+            round=self._ledger.round,
+            prior=self._prior,
+            key=key,
+            root=index.root,
+            norm2=index.norm2,
+            steps=sent.steps,
+            tokens=sent.tokens,
+            numel=self._rules.numel,
+            codec=self._ledger.codec,
+        )
+
+
+def _rules(terms: Terms, numel: int, keys: tuple[bytes, ...]) -> Rules:
+    return Rules(
+        swarm=bytes(32),
+        numel=numel,
+        founders=keys,
+        invited_vote=True,
+        admit=lambda _key, _proof: None,
+        inner_steps=terms.inner_steps,
+        outer_learning_rate=terms.outer_learning_rate,
+        outer_momentum=terms.outer_momentum,
+        error_feedback="auto",
+        max_absent_rounds=3,
+        robustness=terms.robustness,
+        chunk_size=-(-numel // (CHUNKS_A_WORKER * terms.workers)),
+    )
+
+
+def _ledger(terms: Terms, keys: tuple[bytes, ...]) -> Ledger:
+    return Ledger(
+        swarm=bytes(32),
+        arithmetic=1,
+        round=0,
+        voters=keys,
+        absent=(0,) * len(keys),
+        global_step=0,
+        tokens=0,
+        reference_steps=terms.inner_steps,
+        codec=terms.codec,
+        aggregate_codec=terms.aggregate_codec,
+    )

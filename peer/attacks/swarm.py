@@ -1,0 +1,166 @@
+"""A swarm of workers that train one language model, some of which lie."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import isfinite
+
+import numpy as np
+import torch
+
+from talkoot.averaging.robustness import Robustness
+from talkoot.peer import presets
+from talkoot.peer.attacks.catalogue import Attack, View
+from talkoot.peer.attacks.data import Data
+from talkoot.peer.attacks.exchange import Counted, Exchange, Sent, Terms
+from talkoot.peer.manifest import Manifest
+from talkoot.peer.trainer.engine import Engine, learning_rate
+from talkoot.peer.trainer.layout import initial_weights
+from talkoot.peer.trainer.workplace import make_engine
+
+HELD_OUT = 256
+"""Windows on which the result is judged."""
+
+LOST = 1e9
+"""What a loss that is no number counts as: JSON has no infinity."""
+
+MODELS = ("bigram", "llama")
+"""A table of byte pairs with a hidden layer (33,024 parameters, 1.5 ms a step), and a Llama over bytes of one
+layer (21,600 parameters, 4 to 7 ms)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """One run, but for the attack."""
+
+    model: str = "bigram"
+    workers: int = 8
+    liars: int = 2
+    """They are the first ones, so that ties go their way."""
+    rounds: int = 40
+    inner_steps: int = 10
+    codec: str = "int8"
+    robustness: Robustness
+    seed: int = 0
+
+
+def manifest_of(setting: Setting) -> Manifest:
+    """As a swarm would have it."""
+    if setting.model == "bigram":
+        base, config, batch, rate = presets.make("numpy-test", name="bench"), {"hidden": 64}, 8, 1e-2
+    else:
+        base, batch, rate = presets.make("tiny", name="bench"), 4, 1e-2
+        small = {"hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 1}
+        config = base.model.config | small | {"num_attention_heads": 2, "num_key_value_heads": 2}
+    return replace(
+        base,
+        model=replace(base.model, config=config),
+        data=replace(base.data, sequence_length=32),
+        inner=replace(base.inner, batch_size=batch, learning_rate=rate, warmup_steps=20, seed=setting.seed),
+    )
+
+
+class Laboratory:
+    """Data and engines, for one run after the other."""
+
+    def __init__(self, *, threads: int = 1, max_bytes: int | None = None) -> None:
+        self.data = Data(max_bytes=max_bytes)
+        self._threads = threads
+        self._engines: dict[str, list[Engine]] = {}
+
+    def engines(self, setting: Setting, theta_P: torch.Tensor) -> list[Engine]:
+        """One a worker, with cold moments and these parameters."""
+        made = self._engines.setdefault(setting.model, [])
+        while len(made) < setting.workers:
+            made.append(make_engine(manifest_of(setting), device="cpu", threads=self._threads))
+        for engine in made:
+            engine.load(theta_P.numpy())
+            engine.reset()
+        return made[: setting.workers]
+
+
+class Training:
+    """One run."""
+
+    def __init__(self, laboratory: Laboratory, setting: Setting, attack: Attack | None) -> None:
+        self._setting, self._attack, self._data = setting, attack, laboratory.data
+        self._manifest = manifest_of(setting)
+        theta_P = torch.from_numpy(initial_weights(self._manifest).copy())
+        terms = Terms(
+            workers=setting.workers,
+            inner_steps=setting.inner_steps,
+            robustness=setting.robustness,
+            codec=setting.codec,
+            aggregate_codec=setting.codec,
+        )
+        self.exchange = Exchange(terms, theta_P)
+        self._engines = laboratory.engines(setting, theta_P)
+        self._first_NP: dict[int, torch.Tensor] = {}
+        self._noise = torch.Generator().manual_seed(setting.seed)
+        self._window = self._manifest.data.sequence_length + 1
+
+    def rounds(self) -> Iterator[Counted]:
+        """Train; what was counted, round by round."""
+        for round_ in range(self._setting.rounds):
+            yield self.exchange.round(self._contributions(round_))
+
+    def loss(self) -> float:
+        """On held-out data, nats a byte."""
+        windows = self._data.held_out(HELD_OUT, self._window)
+        with np.errstate(over="ignore", invalid="ignore"):
+            loss = self._engines[0].evaluate(self.exchange.theta_P.numpy(), windows)
+        return loss if isfinite(loss) else LOST
+
+    def _contributions(self, round_: int) -> list[Sent]:
+        liars = self._setting.liars if self._attack is not None else 0
+        honest = [self._train(worker, round_) for worker in range(liars, self._setting.workers)]
+        lies = [self._lie(worker, round_, honest) for worker in range(liars)]
+        return [*lies, *(self._sent(delta_P) for delta_P in honest)]
+
+    def _train(self, worker: int, round_: int) -> torch.Tensor:
+        """The pseudo-gradient of a worker's inner steps."""
+        setting, attack = self._setting, self._attack
+        lies = attack is not None and worker < setting.liars
+        spoil = attack.spoil if attack is not None and lies else None
+        source = 0 if attack is not None and lies and attack.shares_data else worker
+        engine, steps = self._engines[worker], setting.inner_steps
+        engine.load(self.exchange.theta_P.numpy())
+        for step in range(round_ * steps, (round_ + 1) * steps):
+            windows = self._data.training(
+                worker=source,
+                workers=setting.workers,
+                seed=setting.seed,
+                step=step,
+                shape=(self._manifest.inner.batch_size, self._window),
+            )
+            with np.errstate(over="ignore", invalid="ignore"):
+                engine.step(windows if spoil is None else spoil(windows), self._rate(step))
+        local = np.concatenate([np.array(chunk) for chunk in engine.chunks()])
+        return torch.sub(self.exchange.theta_P, torch.from_numpy(local))
+
+    def _rate(self, step: int) -> float:
+        return learning_rate(self._manifest, step, None)
+
+    def _lie(self, worker: int, round_: int, honest_NP: list[torch.Tensor]) -> Sent:
+        attack = self._attack
+        assert attack is not None
+        trained = round_ < attack.trains
+        own_P = self._train(worker, round_) if trained else torch.zeros_like(self.exchange.theta_P)
+        first_P = self._first_NP.setdefault(worker, own_P)
+        if round_ < attack.honest_rounds:
+            return self._sent(own_P)
+        view = View(
+            honest=honest_NP,
+            own=own_P,
+            first=first_P,
+            round=round_,
+            part=self.exchange.first_part,
+            noise=self._noise,
+        )
+        sent = self._sent(attack.send(view))
+        return replace(sent, tokens=attack.tokens or sent.tokens, forge=attack.forge)
+
+    def _sent(self, delta_P: torch.Tensor) -> Sent:
+        steps = self._setting.inner_steps
+        tokens = steps * self._manifest.inner.batch_size * (self._window - 1)
+        finite = torch.nan_to_num(delta_P, nan=0.0, posinf=0.0, neginf=0.0)
+        return Sent(delta=finite, steps=steps, tokens=tokens)

@@ -1,0 +1,145 @@
+"""The attack bench in small: the swarm's arithmetic, rows and errors as promised; and it can fail."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from bad_input_rig import refused
+from typer.testing import CliRunner
+
+from talkoot.averaging.robustness import Robustness
+from talkoot.cli.bench_attacks import table
+from talkoot.cli.main import app
+from talkoot.peer.attacks.bench import Plan, load, measure
+from talkoot.peer.attacks.catalogue import ATTACKS, NONE
+from talkoot.peer.attacks.exchange import Exchange, Sent, Terms
+from talkoot.peer.attacks.swarm import Laboratory, Setting, Training
+
+MEAN = Robustness(norm_cap="none")
+
+
+@pytest.fixture(scope="module")
+def laboratory() -> Laboratory:
+    return Laboratory(max_bytes=2**19)
+
+
+def small(robustness: Robustness = MEAN) -> Setting:
+    return Setting(workers=3, liars=1, rounds=2, inner_steps=1, robustness=robustness)
+
+
+def rounds_of(vectors: list[torch.Tensor], **changes: object) -> Exchange:
+    terms = Terms(workers=len(vectors), inner_steps=10, robustness=MEAN, codec="fp32", aggregate_codec="fp32")
+    exchange = Exchange(terms, torch.zeros(100))
+    for _ in range(2):
+        exchange.round([Sent(delta=row, steps=10, tokens=100) for row in vectors])
+    return exchange
+
+
+def test_rounds_are_the_mean_and_nesterov() -> None:
+    exchange = rounds_of([torch.ones(100), torch.full((100,), 3.0)])
+    assert torch.allclose(exchange.theta_P, torch.full((100,), -0.7 * (2 * 1.5 + 2 * (1.5 * 0.5 + 1))))
+
+
+def test_each_attack_runs_and_a_clean_run_is_repeated_bit_for_bit(laboratory: Laboratory) -> None:
+    states = {}
+    for name, attack in [(NONE, None), ("again", None), *ATTACKS.items()]:
+        training = Training(laboratory, small(), attack)
+        *_, last = training.rounds()
+        states[name] = training.exchange.theta_P
+        assert bool(torch.isfinite(last.aggregate).all())
+    assert torch.equal(states.pop("again"), states[NONE])
+    distinct = {state.numpy().tobytes() for state in states.values()}
+    assert len(distinct) == len(ATTACKS) - 2  # nan and inf count as zeros; alone, a Sybil is an honest peer
+
+
+def test_the_bench_can_fail(laboratory: Laboratory) -> None:
+    """A mean without bounds diverges under loud liars; a cap at the median norm does not."""
+    losses = {}
+    for name, robustness in {"mean": MEAN, "capped": Robustness()}.items():
+        setting = replace(small(robustness), rounds=8, liars=1, inner_steps=2)
+        training = Training(laboratory, setting, ATTACKS["sign-flip-10"])
+        for _ in training.rounds():
+            pass
+        losses[name] = training.loss()
+    assert losses["mean"] > 8  # guessing blindly costs ln 256 = 5.5
+    assert losses["capped"] < 5.6
+
+
+def test_rows_are_kept_and_not_run_again(laboratory: Laboratory, tmp_path: Path) -> None:
+    plan = Plan(
+        sizes=[(4, 1)], attacks=["zero"], rules=["default"], seeds=1, rounds=1, steps=1, model="bigram"
+    )
+    out = tmp_path / "rows.json"
+    rows = list(measure(plan, out, laboratory))
+    assert [(row["attack"], row["rule"]) for row in rows] == [(NONE, "mean"), ("zero", "default")]
+    assert load(out) == rows
+    assert rows[1]["loss_clean"] == rows[0]["loss"] == rows[0]["loss_clean"]
+    out.write_text(json.dumps([rows[0] | {"loss": 1.5, "loss_clean": 1.5}]))
+    again = list(measure(plan, out, laboratory))
+    assert [row["loss_clean"] for row in again] == [1.5, 1.5]
+    assert again[1]["loss"] == rows[1]["loss"]
+
+
+def test_the_command_prints_the_promised_fields(tmp_path: Path) -> None:
+    out = tmp_path / "rows.json"
+    key = {"attack": NONE, "n": 4, "f": 1, "rule": "mean", "seed": 0, "model": "bigram"}
+    row = key | {"rounds": 40, "steps": 10, "codec": "int8", "loss": 2.0, "loss_clean": 2.0}
+    row |= {"detected_after": None, "honest_suspected": 0, "honest_banned": None}
+    rows = [row, row | {"attack": "zero", "rule": "default", "loss": 1e9, "detected_after": 7}]
+    out.write_text(json.dumps(rows))
+    arguments = [
+        "--n",
+        "4",
+        "--f",
+        "1",
+        "--attack",
+        "zero",
+        "--rule",
+        "default",
+        "--seeds",
+        "1",
+        "--model",
+        "bigram",
+        "--out",
+    ]
+    result = CliRunner().invoke(app, ["bench", "attacks", *arguments, str(out), "--json"])
+    assert json.loads(result.stdout) == rows
+    assert "diverged" in table(rows)
+    assert max(map(len, table(rows).splitlines())) <= 110
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--n", "1"], "--n must be 2 to 64"),
+        (["--n", "4", "--f", "3"], "--f must be 0 to 2"),
+        (["--n", "4", "--n", "8", "--f", "1"], "in pairs"),
+        (["--attack", "nonsense"], "nonsense is unknown; known: none, sign-flip"),
+        (["--rule", "nonsense"], "neither default, mean nor"),
+        (["--rule", "clip_radius=x"], "clip_radius must be a number"),
+        (["--rule", "rule=nonsense"], "rule must be one of mean, coordinate_median"),
+        (["--rule", "hostile_share=2"], "hostile_share must be"),
+        (["--rule", "rule=krum", "--codec", "topk"], "is a vote for 0"),
+        (["--rounds", "0"], "--rounds must be"),
+        (["--model", "huge"], "--model must be"),
+        (["--codec", "zip"], "no codec"),
+    ],
+)
+def test_wrong_use_is_one_line(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = refused(capsys, "bench", "attacks", *arguments)
+    assert outcome.code == 2
+    assert words in outcome.line
+
+
+@pytest.mark.parametrize("content", ["{", "3", '[{"attack": 1}]'])
+def test_a_file_of_something_else_is_left_alone(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(content)
+    outcome = refused(capsys, "bench", "attacks", "--out", path)
+    assert outcome.code == 2
+    assert "give another file to --out" in outcome.line
+    assert path.read_text() == content
