@@ -42,6 +42,10 @@ class Context:
     """Whom a leader lets in, beside what the rules say; None: everybody."""
     pace: Pace = field(default_factory=Pace)
     """How long the phases of rounds before took."""
+    barred: frozenset[bytes] = frozenset()
+    """Who gets no part when we lead, where there are others: proven liars, and whom we do not trust."""
+    convicted: frozenset[bytes] = frozenset()
+    """Against whom there is a proof that all may be expected to know: they neither lead nor reduce."""
 
     @cached_property
     def order(self) -> list[bytes]:
@@ -206,6 +210,8 @@ class Context:
             raise MessageError("malformed", problem)
 
     def reducers(self, members: tuple[Join, ...]) -> set[bytes]:
-        """Members that may aggregate: voters that are no clients; all voters where there is none."""
+        """Members that may aggregate: voters that are no clients; all voters where there is none. There is no
+        proof against them, unless there is one against each."""
         voters = {join.key: join.role for join in members if join.key in self.ledger.voters}
-        return {key for key, role in voters.items() if role != "client"} or set(voters)
+        able = {key for key, role in voters.items() if role != "client"} or set(voters)
+        return able - self.convicted or able

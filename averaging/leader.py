@@ -167,6 +167,7 @@ class Leader:
         are left.
         """
         able = self._context.reducers(members)
+        able = able - self._context.barred or able
         training = able - {join.key for join in members if join.role == "observer"}
         trusted = training - self._suspects or able - self._suspects or training or able
         again = reassign(self._parts_before, trusted)

@@ -23,6 +23,7 @@ REASONS = {
     "too_far": "of an attempt far beyond ours",
     "too_few_steps": "a contribution of less work than counts",
     "unasked": "nobody asked for it",
+    "unproven": "a proof that proves nothing",
     "weak": "weak votes where only final ones will do",
     "wrong_anchor": "not the state that an invite vouches for",
     "wrong_branch": "of another branch",

@@ -261,7 +261,7 @@ class Round:
     def _start_attempt(self, attempt: int, now: float) -> None:
         """Enter the forming phase of an attempt, skipping leaders that cannot be reached."""
         self.attempt, self._running = attempt, None
-        able = self._reachable - self.suspects or self._reachable
+        able = self._reachable - self.suspects - self.context.convicted or self._reachable
         while (leader := self.context.leader(self.attempt)) != self.context.key:
             if leader in able:
                 break

@@ -52,6 +52,10 @@ def run(
         str,
         typer.Option(metavar="SIZE", help="State sent to joining peers a second, such as 2MB; 0: no limit."),
     ] = "0",
+    audit_parts: Annotated[
+        int,
+        typer.Option(metavar="N", help="Parts of other reducers to check after each round; 0: none."),
+    ] = 1,
     checkpoint_every: Annotated[
         int | None,
         typer.Option(metavar="N", help="Rounds between checkpoints; 0: none."),
@@ -95,6 +99,7 @@ def run(
             role="observer" if observe else role,  # type: ignore[arg-type]  # checked by RunOptions
             uplink=uplink * BYTES_PER_MBIT,
             serve_rate=float(parse_bytes(serve_rate)),
+            audit_parts=audit_parts,
             checkpoint_every=checkpoint_every,
             checkpoint_keep=checkpoint_keep,
             checkpoint_bytes=parse_bytes(checkpoint_max) if checkpoint_max is not None else None,

@@ -167,6 +167,12 @@ class Metrics:
         )
         self.round_group_size = self._gauge("round_group_size", "Contributions in the last round.")
         self.contributions_sent = self._counter("contributions_sent", "Own contributions sent.")
+        self.audits = self._labelled(
+            "audits",
+            "Parts of other reducers that were checked.",
+            "result",
+            ("right", "wrong", "unavailable"),
+        )
         self.contributions_rejected = self._labelled(
             "contributions_rejected",
             "Contributions left out of a round.",

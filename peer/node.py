@@ -17,12 +17,12 @@ from pathlib import Path
 from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.rules import Rules
 from talkoot.compression.arithmetic import self_test
-from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import Identity, key_of_peer_id
 from talkoot.dht.network import Network
 from talkoot.dht.records import MAX_TTL_S
 from talkoot.peer import clock, trust, uplink
 from talkoot.peer.announcement import record_of
+from talkoot.peer.auditing import begin_audits, proofs_of
 from talkoot.peer.checkpoints import Checkpoints, policy_of
 from talkoot.peer.conduct import Conduct
 from talkoot.peer.contributor import Contributor
@@ -39,7 +39,7 @@ from talkoot.peer.obtaining import FIRST_CONTACT_S, RETRY_PAUSE_S, obtain_state,
 from talkoot.peer.options import RunOptions
 from talkoot.peer.outbound import choose
 from talkoot.peer.recollection import recollect
-from talkoot.peer.requirements import require_admission, require_data
+from talkoot.peer.requirements import require_admission, require_own_data
 from talkoot.peer.rules_of import rules_of
 from talkoot.peer.runner import Runner
 from talkoot.peer.serving import Gate, serve_rate
@@ -135,6 +135,7 @@ class Node:
         self.runner.attach(self.links)
         self.gate = Gate(self._serve_rate)
         self.conduct = Conduct(network, paths.bans, metrics)
+        self.proofs = proofs_of(self)
         StateServer(
             network,
             membership.swarm,
@@ -221,6 +222,7 @@ class Node:
             names=lambda: tensor_names(manifest, self.paths.path),
         )
         self._head(holdings.head)
+        self.runner.auditor = begin_audits(self, rules, holdings, group)
         recollection = await self.disk.run(recollect, holdings, self.identity.key, first=obtained.first)
         self.swarming.recollection = recollection
         if self.identity.key in holdings.ledger.voters and recollection.memory != "whole":
@@ -342,7 +344,7 @@ class Node:
                 trust.require_recent_invite(self.manifest, self.membership.anchor, time.time())
         await self._obtain_tokenizer(self.manifest)
         if not self.options.observes:
-            self._check_data(self.manifest)
+            require_own_data(self.manifest, self.membership.data_base, self.options.data_paths)
         return self.manifest
 
     async def _obtain_tokenizer(self, manifest: Manifest) -> None:
@@ -355,14 +357,6 @@ class Node:
     def _tokenizer(self) -> bytes | None:
         path = self.paths.path / TOKENIZER_FILE
         return path.read_bytes() if path.exists() else None
-
-    def _check_data(self, manifest: Manifest) -> None:
-        """A manifest from others never makes us read files that we did not name ourselves."""
-        local = manifest.data.source in ("text", "jsonl", "tokens")
-        if local and not self.options.data_paths and self.membership.data_base is None:
-            raise ConfigError("this swarm trains on files of your own choice: name them with --data PATH")
-        if self.options.data_paths:
-            require_data(manifest, Path(), self.options.data_paths)
 
     # -- trainer -------------------------------------------------------------------------------------
 

@@ -15,6 +15,9 @@ ROLES: tuple[Role, ...] = ("full", "client", "observer")
 BYTES_PER_MBIT = 125_000
 """Bytes/s of 1 Mbit/s."""
 
+MAX_AUDIT_PARTS = 64
+"""All parts of a round."""
+
 MIN_UPLINK = 0.01 * BYTES_PER_MBIT
 MAX_UPLINK = 1e6 * BYTES_PER_MBIT
 """Slowest and fastest uplink, in bytes/s, that a volunteer may state."""
@@ -58,6 +61,8 @@ class RunOptions:
     serve_rate: float = 0.0
     """Bytes of state a second that leave for joining peers at most; 0: as fast as they take them. While a
     round is exchanged it is a quarter of the measured uplink in any case."""
+    audit_parts: int = 1
+    """Parts of other reducers that are fetched and computed again after each round; 0: none."""
     checkpoint_every: int | None = None
     """Rounds between two checkpoints, 0: none; None: as the manifest says. Likewise the next two."""
     checkpoint_keep: int | None = None
@@ -90,6 +95,8 @@ class RunOptions:
             raise ValueError("uplink must be 0.01 to 1000000 Mbit/s")
         if not self.serve_rate >= 0:
             raise ValueError("serve_rate must be 0 or more")
+        if not 0 <= self.audit_parts <= MAX_AUDIT_PARTS:
+            raise ValueError(f"audit_parts must be 0 to {MAX_AUDIT_PARTS}")
         for name, least in (("checkpoint_every", 0), ("checkpoint_keep", 1), ("checkpoint_bytes", 0)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise ValueError(f"{name} must be {least} or more")

@@ -54,6 +54,7 @@ PENALTIES: Mapping[tuple[Source, str], tuple[Penalty, str]] = {
     ("round", "repeated_vote"): ("mid", "the same"),
     ("round", "wrong_hash"): ("low", "memory fails, too: a chunk that is not what its sender signed"),
     ("round", "wrong_index"): ("low", "the same"),
+    ("round", "unproven"): ("high", "a proof is verified before it is passed on, and does not fade"),
     ("round", "not_finite"): ("low", "a training that diverged on a broken device"),
 }
 """By where it happened and for what reason, with why so. Everything else costs nothing: late and early
@@ -63,7 +64,10 @@ a restarted peer forgot, full queues, silence. `malformed` in a round contradict
 OPERATOR = "operator"
 """Whose ban it is if not our own score's; a label of the counter of bans."""
 
-REASONS = tuple(sorted({reason for _, reason in PENALTIES}))
+PROVEN = ("lied", "two_claims")
+"""What a proof may show (`talkoot.peer.proofs`); such a ban needs no points."""
+
+REASONS = tuple(sorted({*PROVEN, *(reason for _, reason in PENALTIES)}))
 """Labels of the counters of penalties and bans."""
 
 

@@ -44,6 +44,15 @@ def require_data(manifest: Manifest, base: Path, own_paths: Sequence[str]) -> No
         raise ConfigError(f"{name}: there is nothing in {files[0]}" + (" and the others" * (len(files) > 1)))
 
 
+def require_own_data(manifest: Manifest, base: Path | None, own_paths: Sequence[str]) -> None:
+    """A manifest from others (`base` is None) never makes us read files that we did not name ourselves."""
+    local = manifest.data.source in ("text", "jsonl", "tokens")
+    if local and not own_paths and base is None:
+        raise ConfigError("this swarm trains on files of your own choice: name them with --data PATH")
+    if own_paths:
+        require_data(manifest, Path(), own_paths)
+
+
 def _sizes(files: Iterable[Path]) -> Iterable[int]:
     for file in files:
         try:

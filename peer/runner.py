@@ -21,6 +21,7 @@ from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.messages import (
     BulkHeader,
     Call,
+    Committed,
     Fetching,
     Join,
     Leave,
@@ -28,6 +29,7 @@ from talkoot.averaging.messages import (
     MessageError,
     Ping,
     Pong,
+    Proposal,
 )
 from talkoot.averaging.parts import Part
 from talkoot.averaging.round import Round
@@ -36,6 +38,7 @@ from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import peer_id_of
 from talkoot.dht.network import Frame
 from talkoot.peer import clock
+from talkoot.peer.auditor import Auditor
 from talkoot.peer.links import Links
 from talkoot.peer.pulse import Pulse
 
@@ -103,6 +106,8 @@ class Runner:
         self._idle = asyncio.Event()
         self.pulse = Pulse(self._say, self.links_changed, self._reconnect)
         self._decoding: Counter[tuple[int, int]] = Counter()
+        self.auditor: Auditor | None = None
+        """Hears what reducers answer for."""
         self.round: Round | None = None
         self.encoded: Encoded | None = None
         """What the aggregate of the current round was decoded from."""
@@ -244,14 +249,21 @@ class Runner:
             case outputs.Persist(entry=entry):
                 await self._workshop.persist(entry)
             case outputs.Commit(certificate=certificate, ledger=ledger):
+                if self.auditor is not None:
+                    self.auditor.ending(machine, certificate.value)
                 await self._workshop.commit(certificate, ledger)
             case outputs.NeedState(certificate=certificate):
                 await self._workshop.need_state(certificate)
+            case outputs.Claimed(claim=claim):
+                if self.auditor is not None:
+                    self.auditor.claimed(claim)
             case outputs.Behind(sender=sender, round=number):
                 self._workshop.behind(sender, number)
             case outputs.AttemptOver() | outputs.GaveUp() | outputs.LeftOut() | outputs.Refused():
                 if isinstance(output, outputs.AttemptOver):
                     self._links.drop_bulk()
+                    if self.auditor is not None:
+                        self.auditor.attempt_over(output.reason)
                 self._workshop.note(output)
             case _:
                 self._group.create_task(self._job(machine, output))
@@ -360,6 +372,9 @@ class Runner:
             self._workshop.note(outputs.Refused(peer, "stale", f"round {message.round}"))
         else:
             self.feed(machine, machine.receive(peer, message, self._clock()))
+            if self.auditor is not None and isinstance(message, Proposal | Committed):
+                said = message.value if isinstance(message, Proposal) else message.certificate.value
+                self.auditor.heard(said)
 
     def _serve_past(self, peer: bytes, message: Message) -> bool:
         """Whether the message is one about blobs of the round before, which has taken it."""

@@ -210,6 +210,7 @@ class Swarming:
             memory=self.recollection.memory,
             door=door_rule(self.rules.swarm, self.rules.founders),
             pace=self.pace,
+            **(auditor.distrusts() if (auditor := self.runner.auditor) is not None else {}),
         )
         self.pace.round_trip_s = self.runner.pulse.round_trip_s()
         before = self.runner.round

@@ -1,0 +1,42 @@
+"""How a node audits: its proofs and its auditor, put together from what it has."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from talkoot.averaging.rules import Rules
+from talkoot.peer.auditor import Auditor
+from talkoot.peer.holdings import Holdings
+from talkoot.peer.proofs import Proofs
+
+if TYPE_CHECKING:
+    from talkoot.peer.node import Node
+
+
+def proofs_of(node: "Node") -> Proofs:
+    """What a node proves and is told. Registers the protocol; a proof is a ban."""
+    return Proofs(
+        node.network,
+        node.membership.swarm,
+        node.gate,
+        proven=node.conduct.proven,
+        connected=lambda: node.links.connected,
+    )
+
+
+def begin_audits(node: "Node", rules: Rules, holdings: Holdings, group: asyncio.TaskGroup) -> Auditor:
+    """Start both services."""
+    auditor = Auditor(
+        node.identity,
+        node.network,
+        rules,
+        holdings,
+        node.proofs,
+        parts=node.options.audit_parts,
+        busy=lambda: node.swarming is not None and node.swarming.exchanging,
+        connected=lambda: node.links.connected,
+        count=node.metrics.audits.inc,
+    )
+    node.proofs.begin(rules, holdings.ledger.round)
+    group.create_task(node.proofs.run())
+    group.create_task(auditor.run())
+    return auditor

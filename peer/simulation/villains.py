@@ -1,0 +1,137 @@
+"""Peers that lie, for tests and benchmarks of what the others do about it: each changes one running node.
+
+All of them know the protocol and sign with their own key. What they change is what an honest node would have
+sent; the rest of it goes on as before.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from talkoot.averaging import outputs
+from talkoot.averaging.aggregate import EncodedPart
+from talkoot.averaging.claims import Claim, sign_claim
+from talkoot.averaging.digest import content_hash, root
+from talkoot.averaging.messages import Aggregate
+from talkoot.averaging.proof import Basis, Lie, encode_proof
+from talkoot.averaging.round import Round
+from talkoot.averaging.wire import decode, encode
+from talkoot.dht.identity import Identity
+from talkoot.peer.node import Node
+
+Villainy = Callable[[Node], None]
+"""Makes a villain of a node that runs."""
+
+
+def lie(node: Node) -> None:
+    """As a reducer: one number of its part is another, and all are told the same."""
+    _change_aggregates(node, lambda _give, part: tampered(part), lambda _to: None)
+
+
+def equivocate(node: Node) -> None:
+    """As a reducer: every other peer is told something else."""
+
+    def other_for(to: bytes) -> Callable[[EncodedPart], EncodedPart] | None:
+        return tampered if to[0] % 2 else None
+
+    _change_aggregates(node, lambda _give, part: part, other_for)
+
+
+def withhold_slices(node: Node) -> None:
+    """As a reducer: it says of everything that it does not have it (any more)."""
+    node.proofs.held = lambda _request: None  # type: ignore[method-assign]
+
+
+def withhold_from(victim: bytes) -> Villainy:
+    """As a contributor: the victim gets no slices of it."""
+
+    def withhold(node: Node) -> None:
+        send = node.links.send_bulk
+
+        def send_bulk(peer: bytes, header: bytes, payload: bytes | memoryview) -> None:
+            if peer != victim or b"slice" not in header[:16]:
+                send(peer, header, payload)
+
+        node.links.send_bulk = send_bulk  # type: ignore[assignment, method-assign]
+
+    return withhold
+
+
+def accuse(victim: bytes) -> Villainy:
+    """It tells everybody of a proof against the victim, which proves nothing."""
+
+    def tell(node: Node) -> None:
+        claim = Claim(
+            swarm=node.membership.swarm,
+            round=0,
+            prior=bytes(32),
+            cut=bytes(32),
+            reducer=victim,
+            first_chunk=0,
+            num_chunks=1,
+            root=bytes(32),
+            signature=bytes(64),
+        )
+        bogus = Lie(claim=claim, basis=Basis(bytes(32), bytes(32), b""), slices=())
+        running = node.proofs.running
+        node.proofs.convictions.convict(victim, encode_proof(bogus), running)
+        node.proofs.since[victim] = running
+        node.proofs.remind()
+
+    return tell
+
+
+def tampered(part: EncodedPart) -> EncodedPart:
+    """The lowest bit of its last number is another: it decodes, with whatever codec."""
+    last = bytearray(part.chunks[-1])
+    last[-1] ^= 1
+    chunks = (*part.chunks[:-1], bytes(last))
+    return EncodedPart(chunks, tuple(content_hash(chunk) for chunk in chunks))
+
+
+def _change_aggregates(
+    node: Node,
+    mine: Callable[[Round, EncodedPart], EncodedPart],
+    other_for: Callable[[bytes], Callable[[EncodedPart], EncodedPart] | None],
+) -> None:
+    """Aggregate `mine` instead of the truth, and tell each peer what `other_for` it makes of that."""
+    set_round = node.runner.set_round
+
+    def change(machine: Round) -> None:
+        give = machine.aggregated
+
+        def aggregated(attempt: int, encoded: EncodedPart, now: float) -> list[outputs.Output]:
+            said = mine(machine, encoded)
+            outs = give(attempt, said, now)
+            return [_to_each(out, said, other_for, node.identity) for out in outs]
+
+        machine.aggregated = aggregated  # type: ignore[method-assign]
+
+    def set_changed(machine: Round | None) -> None:
+        if machine is not None:
+            change(machine)
+        set_round(machine)
+
+    if node.runner.round is not None:
+        change(node.runner.round)
+    node.runner.set_round = set_changed  # type: ignore[method-assign]
+
+
+def _to_each(
+    out: outputs.Output,
+    said: EncodedPart,
+    other_for: Callable[[bytes], Callable[[EncodedPart], EncodedPart] | None],
+    identity: Identity,
+) -> outputs.Output:
+    make = other_for(out.to) if isinstance(out, outputs.SendBulk) else None
+    if make is None or not isinstance(out, outputs.SendBulk):
+        return out
+    other = make(said)
+    if out.header.kind == "statement":
+        statement = decode(bytes(out.payload))
+        assert isinstance(statement, Aggregate)
+        claim = msgspec.structs.replace(statement.claim, root=root(other.hashes), signature=b"")
+        changed = msgspec.structs.replace(statement, hashes=other.hashes, claim=sign_claim(claim, identity))
+        return outputs.SendBulk(out.to, out.header, encode(changed))
+    place = said.chunks.index(bytes(out.payload))
+    return outputs.SendBulk(out.to, out.header, other.chunks[place])
