@@ -39,7 +39,7 @@ RESERVED_CHANNELS = 192
 """Of them, those that no stranger gets: three for each of the largest group."""
 CHANNELS_PER_PROTOCOL = 256
 """Accepted channels of one protocol, so that requests for state cannot shut out rounds."""
-CHANNELS_PER_PEER = 10
+CHANNELS_PER_PEER = 12
 """Accepted channels of one peer in all protocols: as many as its protocols allow one by one."""
 CHANNELS_PER_CONNECTION = 3
 """So many times CONNECTIONS_PER_PREFIX are the channels of strangers of one prefix: three protocols."""

@@ -39,7 +39,7 @@ def equivocate(node: Node) -> None:
 
 def withhold_slices(node: Node) -> None:
     """As a reducer: it says of everything that it does not have it (any more)."""
-    node.proofs.held = lambda _request: None  # type: ignore[method-assign]
+    node.proofs.held = lambda _request: None  # type: ignore[method-assign, assignment]
 
 
 def withhold_from(victim: bytes) -> Villainy:
