@@ -2,8 +2,7 @@
 
 from collections import OrderedDict
 
-_MAX_DIALLED = 256
-# Peers dialled lately that count as chosen: some may not be wanted for rounds yet.
+from talkoot.dht.limits import MAX_DIALLED
 
 
 class Company:
@@ -22,10 +21,17 @@ class Company:
         """We opened a channel to it."""
         self._dialled[peer] = None
         self._dialled.move_to_end(peer)
-        if len(self._dialled) > _MAX_DIALLED:
+        if len(self._dialled) > MAX_DIALLED:
             self._dialled.popitem(last=False)
 
+    def is_wanted(self, peer: bytes) -> bool:
+        """Whether rounds need it: its channels and messages have places that no stranger gets."""
+        return peer in self.wanted and peer not in self.banned and peer not in self.distrusted
+
     def is_chosen(self, peer: bytes) -> bool:
-        """Whether it uses places that are kept free of strangers."""
+        """Whether rounds need it or we dialled it lately: its connection is not closed for others'.
+
+        Anybody can announce itself and be dialled, so being dialled gives no more than that.
+        """
         refused = peer in self.banned or peer in self.distrusted
         return (peer in self.wanted or peer in self._dialled) and not refused

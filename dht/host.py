@@ -290,7 +290,7 @@ class P2PNetwork(Network):
     ) -> StreamChannel:
         """Turn the socket of a stream into a channel, which owns it from here on."""
         loop = asyncio.get_running_loop()
-        budget = None if self.company.is_chosen(peer) else self._budget
+        budget = self._budget if accepted and not self.company.is_wanted(peer) else None
         channel = StreamChannel(peer, spec, self.traffic, accepted=accepted, budget=budget)
         try:
             await loop.create_unix_connection(lambda: channel, sock=connection)
@@ -356,7 +356,7 @@ class P2PNetwork(Network):
         return None
 
     async def _serve_stream(self, connection: socket.socket, visitor: Visitor, service: Service) -> None:
-        visitor = replace(visitor, chosen=self.company.is_chosen(visitor.peer))
+        visitor = replace(visitor, chosen=self.company.is_wanted(visitor.peer))
         verdict = self._limits.enter(visitor, service.spec, asyncio.get_running_loop().time())
         if verdict != "ok":
             self.events.reject(verdict, visitor.peer)

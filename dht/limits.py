@@ -1,7 +1,7 @@
 """Every limit on what other peers may take of this node before a byte of theirs is parsed, and why it is so.
 
 docs/limits.md has them in one table (a test compares). Limits of what is inside a message stand beside its
-parser. A *stranger* is a peer that we did not choose: neither dialled by us nor wanted for rounds.
+parser. A *stranger* is a peer that rounds do not need, by this node's own choice (`talkoot.peer.outbound`).
 """
 
 MAX_CONNECTIONS = 512
@@ -19,6 +19,9 @@ CONNECTIONS_PER_PEER = 8
 OUTBOUND_PER_PREFIX = 2
 """Peers without a vote, of one public prefix, that a node stays connected to by its own choice: with 80 keys
 on 8 prefixes an attacker gets 16 of its places. Voters are chosen wherever they are."""
+MAX_DIALLED = 32
+"""Peers dialled last whose connections are not closed in favour of others, though rounds do not need them:
+sources of a download, and those that are asked for their state."""
 CONNECTION_GRACE_S = 10.0
 """How long p2pd leaves a new connection alone: a handshake and the first stream need a second or two."""
 GUARD_S = 2.0

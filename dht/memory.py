@@ -340,7 +340,7 @@ class MemoryNetwork(Network):
             self.events.reject("banned")
             channel.cut()
             return
-        visitor = Visitor(channel.peer, chosen=self.company.is_chosen(channel.peer))
+        visitor = Visitor(channel.peer, chosen=self.company.is_wanted(channel.peer))
         verdict = self._limits.enter(visitor, service.spec, self.hub.clock.time())
         if verdict != "ok":
             self.events.reject(verdict, channel.peer)

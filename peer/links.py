@@ -279,7 +279,7 @@ class Links:
         """Hold a peer to its rate: what it sends beyond it waits in its channel, and so does the peer."""
         flow, now = self._flows[name], clock.now()
         cost = 1 + len(frame.header) // limits.FRAME_UNIT_BYTES
-        stranger = not self._network.company.is_chosen(peer)
+        stranger = not self._network.company.is_wanted(peer)
         wait_s = flow.wait_s(peer, cost, now, stranger=stranger)
         if flow.at_fault and now - self._told.get(peer, -TOLD_S) >= TOLD_S:
             self._told = {key: at for key, at in self._told.items() if now - at < TOLD_S} | {peer: now}

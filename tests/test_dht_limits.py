@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from talkoot.dht import limits, stream
 from talkoot.dht.channel_limits import ChannelLimits, Visitor
+from talkoot.dht.company import Company
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.framing import DATA, encode_prefix
 from talkoot.dht.guard import Connection, ConnectionGuard
@@ -270,3 +271,22 @@ def test_a_request_has_no_payload_where_only_answers_have() -> None:
         await channel.close()
 
     Rig("asyncio").run(main())
+
+
+# -- whom we chose -------------------------------------------------------------------------------------
+
+
+def test_being_dialled_keeps_a_connection_and_gives_no_place() -> None:
+    company = Company()
+    company.wanted = frozenset({b"w"})
+    for number in range(limits.MAX_DIALLED + 1):
+        company.dialled(bytes([number]))
+    assert company.is_wanted(b"w")
+    assert company.is_chosen(b"w")
+    assert company.is_chosen(bytes([limits.MAX_DIALLED]))
+    assert not company.is_wanted(bytes([limits.MAX_DIALLED]))
+    assert not company.is_chosen(bytes([0]))  # so long ago
+    for field in ("banned", "distrusted"):
+        setattr(company, field, frozenset({b"w"}))
+        assert not company.is_wanted(b"w")
+        assert not company.is_chosen(b"w")
