@@ -6,10 +6,11 @@ from math import isclose
 import torch
 
 from talkoot.averaging.group import PIECE, Updates, Weights, group_of, require_finite
-from talkoot.averaging.sorting import sort_, sort_with_
+from talkoot.averaging.sorting import sort_, sort_ranked_
 
-WEIGHT_UNITS = 2**40
-"""The median counts weights in units of the largest one over this: whole numbers, added exactly."""
+WEIGHT_UNITS = 2**17
+"""The median counts weights in units of the largest one over this: whole numbers, added exactly in float32
+for 64 peers. Half of the weight is half to within half a unit for each."""
 
 Piece = Callable[[list[torch.Tensor], Sequence[float]], torch.Tensor]
 
@@ -91,16 +92,14 @@ def _median(rows: list[torch.Tensor], units: Sequence[int]) -> torch.Tensor:
 
 def _weighted_median(rows: list[torch.Tensor], units: Sequence[int]) -> torch.Tensor:
     """From the top down, the sum of the units up to each value, exactly: total minus what lies above."""
-    carried = _filled(rows[0], units)
-    sort_with_(rows, carried)
-    total, rounding = float(sum(units)), float(len(units))
+    carried = _sort_with(rows, units, torch.float32)
+    half, rounding = sum(units) / 2, len(units) / 2
     low, high = rows[-1], rows[-1]
-    up_to = torch.full_like(carried[0], total)
+    up_to = torch.full_like(carried[0], float(sum(units)))
     for row, above in zip(rows[-2::-1], carried[:0:-1], strict=True):
         torch.sub(up_to, above, out=up_to)
-        twice = torch.mul(up_to, 2.0)
-        low = torch.where(twice >= total - rounding, row, low)
-        high = torch.where(twice > total + rounding, row, high)
+        low = torch.where(up_to >= half - rounding, row, low)
+        high = torch.where(up_to > half + rounding, row, high)
     return torch.where(low == high, low, _middle(low, high))
 
 
@@ -114,8 +113,7 @@ def _trimmed(rows: list[torch.Tensor], weights_N: Sequence[float], trim: int) ->
 
 
 def _weighted_trimmed(rows: list[torch.Tensor], weights_N: Sequence[float], trim: int) -> torch.Tensor:
-    carried = _filled(rows[0], weights_N)
-    sort_with_(rows, carried)
+    carried = _sort_with(rows, weights_N, torch.float64)
     total = torch.zeros(rows[0].numel(), dtype=torch.float64)
     weight = torch.zeros_like(total)
     for row, share in list(zip(rows, carried, strict=True))[trim : len(rows) - trim]:
@@ -124,6 +122,9 @@ def _weighted_trimmed(rows: list[torch.Tensor], weights_N: Sequence[float], trim
     return torch.div(total, weight).float()
 
 
-def _filled(like: torch.Tensor, numbers: Sequence[float]) -> list[torch.Tensor]:
-    """A float64 vector for each number."""
-    return [torch.full((like.numel(),), float(number), dtype=torch.float64) for number in numbers]
+def _sort_with(rows: list[torch.Tensor], numbers: Sequence[float], dtype: torch.dtype) -> list[torch.Tensor]:
+    """Sort each coordinate; returns the number of the peer from whom each value is."""
+    order = sorted(range(len(numbers)), key=lambda i: numbers[i])
+    table = torch.tensor([numbers[i] for i in order], dtype=dtype)
+    ranks = {i: rank for rank, i in enumerate(order)}
+    return [table[rank] for rank in sort_ranked_(rows, [ranks[i] for i in range(len(rows))])]

@@ -7,69 +7,84 @@ updates are read twice: for the products, and to be added up.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 from math import fsum
 from typing import TypeAlias
 
 import torch
 
 from talkoot.averaging.group import Group
-from talkoot.compression.arithmetic import SUM_BLOCK, add_products_, fold_
+from talkoot.compression.arithmetic import add_products_, fold_
 
 Matrix: TypeAlias = list[list[float]]
 """Rows of float64."""
 
-LANES = 2**12
-"""Sums beside each other for each pair of up to 16 updates: what the cache holds."""
+LANES = (2**10, 2**13)
+"""Fewest and most sums beside each other for each pair of updates."""
 
-MANY_LANES = 2**10
-"""The same for more updates."""
-
-MANY = 16
+MAX_SUMS = 2**20
+"""Sums of all pairs together, 8 MiB, until there are `LANES[0]` for each."""
 
 
 class Gram:
     """Collects the products of N vectors slice by slice.
 
-    Slices of whole `SUM_BLOCK`s give the same bits however the vectors are cut. Products of float32 are
-    exact in float64; they are added in lanes, each block's lanes are folded as a tree, and `math.fsum` adds
-    the blocks.
+    Slices of whole multiples of `LANES[1]` give the same bits however the vectors are cut. Products of
+    float32 are exact in float64; element e goes into lane e mod `lanes_of`, in order, and the lanes are
+    folded as a tree in the end.
     """
 
-    def __init__(self, num_vectors: int) -> None:
+    def __init__(self, num_vectors: int, num_known: int = 0) -> None:
+        """The squares of the first `num_known` vectors are known already: they are given to `matrix`."""
         self._num = num_vectors
-        lanes = LANES if num_vectors <= MANY else MANY_LANES
+        self._firsts = [i + 1 if i < num_known else i for i in range(num_vectors)]
+        lanes = lanes_of(num_vectors)
         self._wide = torch.zeros(num_vectors, lanes, dtype=torch.float64)
-        self._sums = torch.zeros(num_vectors * (num_vectors + 1) // 2, lanes, dtype=torch.float64)
-        ends = [number * num_vectors - number * (number - 1) // 2 for number in range(num_vectors + 1)]
-        self._rows = [  # products of vector i with i, i + 1, ...: views into the same memory
-            (self._sums[ends[i] : ends[i + 1]], self._wide[i : i + 1], self._wide[i:])
-            for i in range(num_vectors)
+        self._sums = torch.zeros(self._ends[-1], lanes, dtype=torch.float64)
+        self._rows = [  # products of each vector with itself, unless known, and those after it: views
+            (self._sums[begin:end], self._wide[i : i + 1], self._wide[first:])
+            for i, (first, begin, end) in enumerate(
+                zip(self._firsts, self._ends, self._ends[1:], strict=False)
+            )
+            if end > begin
         ]
-        self._blocks: list[list[float]] = []
 
-    def add(self, slices_N: Sequence[torch.Tensor]) -> None:
+    @property
+    def _ends(self) -> list[int]:
+        """Where the products of each vector end, with a 0 before."""
+        return [0, *accumulate(self._num - first for first in self._firsts)]
+
+    def add(self, slices_NB: Sequence[torch.Tensor] | torch.Tensor) -> None:
         """The next elements of each vector, float32 on the CPU."""
-        lanes, numel = self._wide.shape[1], slices_N[0].numel()
-        for block in range(0, numel, SUM_BLOCK):
-            self._sums.zero_()
-            for start in range(block, min(block + SUM_BLOCK, numel), lanes):
-                stop = min(start + lanes, numel)
-                if stop - start < lanes:
-                    self._wide.zero_()
-                for wide, values in zip(self._wide, slices_N, strict=True):
+        lanes, numel = self._wide.shape[1], slices_NB[0].numel()
+        for start in range(0, numel, lanes):
+            stop = min(start + lanes, numel)
+            if stop - start < lanes:
+                self._wide.zero_()
+            if isinstance(slices_NB, torch.Tensor):
+                self._wide[:, : stop - start].copy_(slices_NB[:, start:stop])
+            else:
+                for wide, values in zip(self._wide, slices_NB, strict=True):
                     wide[: stop - start].copy_(values[start:stop])
-                for sums, one, others in self._rows:
-                    add_products_(sums, one, others)
-            self._blocks.append(fold_(self._sums))
+            for sums, one, others in self._rows:
+                add_products_(sums, one, others)
 
-    def matrix(self) -> Matrix:
-        """G: N rows of N."""
-        found = iter([fsum(terms) for terms in zip(*self._blocks, strict=True)])
+    def matrix(self, squares: Sequence[float] = ()) -> Matrix:
+        """G: N rows of N; `squares` has those that were known."""
+        found = iter(fold_(self._sums.clone()))
         gram = [[0.0] * self._num for _ in range(self._num)]
-        for i in range(self._num if self._blocks else 0):
-            for j in range(i, self._num):
+        for i, square in enumerate(squares):
+            gram[i][i] = square
+        for i, first in enumerate(self._firsts):
+            for j in range(first, self._num):
                 gram[i][j] = gram[j][i] = next(found)
         return gram
+
+
+def lanes_of(num_vectors: int) -> int:
+    """Sums beside each other for each pair: a power of two, part of the arithmetic."""
+    fits = MAX_SUMS // max(1, num_vectors * (num_vectors + 1) // 2)
+    return min(LANES[1], max(LANES[0], 1 << max(0, fits.bit_length() - 1)))
 
 
 def gram_of(group: Group, *more: torch.Tensor) -> Matrix:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import torch
 
-PIECE = 2**14
+PIECE = 2**16
 """Elements combined at a time: few enough to stay in the cache."""
 
 Updates: TypeAlias = Sequence[torch.Tensor] | torch.Tensor

@@ -17,7 +17,7 @@ def mean(updates_NP: Updates, weights_N: Weights) -> torch.Tensor:
     are 0. Raises ValueError for what is no group (`group_of`) and for values that are not finite.
     """
     group = group_of(updates_NP, weights_N)
-    aggregate_P = _add_up(group.rows, group.weights, group.zeros)
+    aggregate_P = add_up_(group.rows, group.weights, group.zeros)
     require_finite(aggregate_P)
     return aggregate_P
 
@@ -41,13 +41,16 @@ def norm_capped_mean(updates_NP: Updates, weights_N: Weights) -> torch.Tensor:
         weight if norm <= cap else weight * (cap / norm)
         for weight, norm in zip(group.weights, norms_N, strict=True)
     ]
-    return _add_up(group.rows, shares, group.zeros)
+    return add_up_(group.rows, shares, group.zeros)
 
 
-def _add_up(rows_NP: Sequence[torch.Tensor], shares_N: Sequence[float], out_P: torch.Tensor) -> torch.Tensor:
-    """Add share times row, for all of them, to `out_P`."""
+def add_up_(rows_NP: Sequence[torch.Tensor], shares_N: Sequence[float], out_P: torch.Tensor) -> torch.Tensor:
+    """Add share times row, for all of them in order, to `out_P`, in float32; rows with share 0 are not looked
+    at."""
     scratch = torch.empty_like(out_P)
     for row, share in zip(rows_NP, shares_N, strict=True):
+        if share == 0:
+            continue
         torch.mul(row, share, out=scratch)
         torch.add(out_P, scratch, out=out_P)
     return out_P

@@ -2,8 +2,9 @@
 
 Every such rule but the coordinate-wise ones comes to a weighted sum of the contributions, whose weights
 follow from their inner products over the part. So the part is read twice: each chunk of all contributions is
-decoded for the products, and decoded again to be added up. In memory are one chunk of each contribution, a
-chunk for the centre, and one more of each where they are mixed before a coordinate-wise rule; never a part.
+decoded for the products, and decoded again to be added up. In memory are one chunk of each contribution, one
+more of each where they are mixed before a coordinate-wise rule, and the centre, the only one as long as the
+part.
 
 Anybody who holds the signed bytes of the cut can repeat it: nothing else goes in but the digest of the state
 before the round, from which buckets are drawn.
@@ -20,6 +21,7 @@ from talkoot.averaging.geometric_median import weiszfeld
 from talkoot.averaging.gram import Gram, Matrix, transformed
 from talkoot.averaging.group import combine_
 from talkoot.averaging.krum import selected
+from talkoot.averaging.means import add_up_
 from talkoot.averaging.mixing import bucket_mixes, neighbour_mixes
 from talkoot.averaging.robustness import Robustness
 from talkoot.averaging.source import Caps, Source, decode_checked
@@ -43,8 +45,10 @@ class RobustPart:
         total = fsum(source.weight for source in self._sources)
         self._weights = [source.weight / total for source in self._sources]
         self._hostile = int(robustness.hostile_share * num)
-        self._rows = torch.empty(num, max(numels))
-        self._center = torch.empty(max(numels)) if self._has_center else None
+        self._rows = torch.empty(num + self._has_center, max(numels))
+        """A chunk of each contribution, then of the centre."""
+        self._centers: list[torch.Tensor] = []
+        """The centre, chunk by chunk, where there is one."""
         self._sound: dict[int, list[bool]] = {}
         """For each chunk that was decoded, of whom it is what was signed."""
         self._mixes: Matrix | None = None
@@ -79,16 +83,29 @@ class RobustPart:
 
     def _products(self) -> Matrix:
         """Inner products of the contributions' parts, and of the centre where there is one: last."""
-        gram = Gram(len(self._sources) + self._has_center)
-        for offset in range(len(self._numels)):
+        num = len(self._sources)
+        gram = Gram(num + self._has_center, num_known=num)
+        for offset, numel in enumerate(self._numels):
             rows = self._decode(offset)
-            gram.add([*rows, *self._center_of(rows)])
-        return gram.matrix()
+            if self._has_center:  # of the contributions as they came, not mixed
+                median_(self._rows[num, :numel], rows, self._weights)
+                self._centers.append(self._rows[num, :numel].clone())
+            gram.add(self._rows[:, :numel])
+        return gram.matrix([self._square(i) for i in range(num)])
+
+    def _square(self, i: int) -> float:
+        """Squared norm of a contribution's part after all caps, from the norms that were signed and checked."""
+        entries = self._sources[i].entries
+        return fsum(
+            self._caps.at(offset)[i] ** 2 * entries[offset].norm2
+            for offset, sound in self._sound.items()
+            if sound[i]
+        )
 
     def _decode(self, offset: int, wanted: Sequence[float] | None = None) -> list[torch.Tensor]:
         """A chunk of each contribution, capped; zeros for what is not what was signed. Where `wanted` has a 0
         the row is not to be looked at."""
-        rows = [row[: self._numels[offset]] for row in self._rows]
+        rows = [row[: self._numels[offset]] for row in self._rows[: len(self._sources)]]
         known = self._sound.get(offset)
         if known is None:
             known = [
@@ -105,12 +122,6 @@ class RobustPart:
             elif cap != 1:
                 torch.mul(row, cap, out=row)
         return rows
-
-    def _center_of(self, rows: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The centre for this chunk, if there is one: the median of the contributions as they came."""
-        if self._center is None:
-            return []
-        return [median_(self._center[: rows[0].numel()], rows, self._weights)]
 
     def _shares_of(self, gram: Matrix) -> list[float]:
         """Shares of what is compared, which may be mixed, and of the centre, in the aggregate."""
@@ -149,11 +160,9 @@ class RobustPart:
             out.zero_()
             return
         if self._is_sum:
-            center = self._shares[len(self._sources) :]
-            # the centre is made of all rows, so all are needed where it has a share
-            rows = self._decode(offset, None if any(center) else self._shares)
-            middle = self._center_of(rows) if any(center) else []
-            combine_(out, self._shares[: len(rows) + len(middle)], [*rows, *middle])
+            rows = self._decode(offset, self._shares)
+            center = [self._centers[offset]] if self._has_center else []
+            add_up_([*rows, *center], self._shares, out.zero_())
             return
         rows = self._decode(offset)
         if self._mixes is not None:

@@ -5,6 +5,7 @@ which are the same on every machine and, for the few peers of a round, many time
 of millions of short columns.
 """
 
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -37,11 +38,27 @@ def sort_(rows_NP: list[torch.Tensor]) -> None:
         rows_NP[low], scratch = scratch, rows_NP[low]
 
 
-def sort_with_(rows_NP: list[torch.Tensor], carried_NP: list[torch.Tensor]) -> None:
-    """The same with a number that goes along with each value; equal values are ordered by theirs, so that
-    the result does not depend on the order of the rows."""
-    for low, high in comparators(len(rows_NP)):
-        a, b, one, other = rows_NP[low], rows_NP[high], carried_NP[low], carried_NP[high]
-        swap = (a > b).logical_or_((a == b).logical_and_(one > other))
-        rows_NP[low], rows_NP[high] = torch.where(swap, b, a), torch.where(swap, a, b)
-        carried_NP[low], carried_NP[high] = torch.where(swap, other, one), torch.where(swap, one, other)
+RANK_BITS = 6
+"""Room for the ranks of 64 peers in a packed key."""
+
+
+def sort_ranked_(rows_NP: list[torch.Tensor], ranks_N: Sequence[int]) -> list[torch.Tensor]:
+    """Sort each coordinate over the rows; returns the rank that came with each value now in `rows_NP`.
+
+    Equal values are ordered by rank (0 to 63), so that the result does not depend on the order of the rows.
+    Value and rank are packed into one integer: for float32 without -0.0 the order of the bits, those of
+    negative numbers turned over, is that of the values.
+    """
+    keys = []
+    for row, rank in zip(rows_NP, ranks_N, strict=True):
+        bits = torch.add(row, 0.0).view(torch.int32)
+        bits = torch.bitwise_xor(bits, torch.bitwise_and(bits >> 31, 0x7FFF_FFFF))
+        keys.append((bits.to(torch.int64) << RANK_BITS) | rank)
+    sort_(keys)
+    ranks = []
+    for i, key in enumerate(keys):
+        bits = (key >> RANK_BITS).to(torch.int32)
+        bits = torch.bitwise_xor(bits, torch.bitwise_and(bits >> 31, 0x7FFF_FFFF))
+        rows_NP[i] = bits.view(torch.float32)
+        ranks.append(torch.bitwise_and(key, (1 << RANK_BITS) - 1))
+    return ranks

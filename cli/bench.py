@@ -46,6 +46,23 @@ def bench_round(
     )
 
 
+@app.command("aggregate")
+def bench_aggregate(
+    peers: Annotated[int, typer.Option(help="Contributions, 1 to 64.")] = 8,
+    numel: Annotated[int, typer.Option(help="Elements of the parameter vector.")] = 25_000_000,
+    codec: Annotated[str, typer.Option(help="Codec of contributions.")] = "int8",
+    rule: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this rule and the mean; may be repeated.")
+    ] = None,
+    repetitions: Annotated[int, typer.Option(help="Runs of each rule.")] = 3,
+    json: JsonOption = False,
+) -> None:
+    """Measure robust rules on one core: time and peak of memory beside the plain mean's."""
+    from talkoot.cli.bench_aggregate import run
+
+    run(peers=peers, numel=numel, codec=codec, chosen=rule or [], repetitions=repetitions, json=json)
+
+
 @app.command("codec")
 def bench_codec(
     numel: Annotated[int, typer.Option(help="Elements of the vectors.")] = 2**24,

@@ -171,8 +171,8 @@ def memory_rows(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         it = subject(name, values_P)
         it.encode()
         it.decode()
-        encode = _peak_bytes(it.encode) - it.new_bytes
-        decode = _peak_bytes(it.decode)
+        encode = peak_bytes(it.encode) - it.new_bytes
+        decode = peak_bytes(it.decode)
         yield {
             "codec": name,
             "encode_peak_extra": round(max(0, encode) / values_P.nbytes, 4),
@@ -180,7 +180,7 @@ def memory_rows(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _peak_bytes(work: Callable[[], None]) -> int:
+def peak_bytes(work: Callable[[], None]) -> int:
     """How far resident memory rose above what it was. Linux only."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak is what is resident now
     before = _status_bytes("VmRSS")
