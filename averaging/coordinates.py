@@ -9,10 +9,8 @@ from talkoot.averaging.group import PIECE, Updates, Weights, group_of, require_f
 from talkoot.averaging.sorting import sort_, sort_ranked_
 
 WEIGHT_UNITS = 2**17
-"""The median counts weights in units of the largest one over this: whole numbers, added exactly in float32
-for 64 peers. Half of the weight is half to within half a unit for each."""
-
-Piece = Callable[[list[torch.Tensor], Sequence[float]], torch.Tensor]
+"""The median counts weights in units of the largest one over this: whole numbers, added exactly (in float32
+for the peers of one group). Half of the weight is half to within half a unit for each."""
 
 
 def coordinate_median(updates_NP: Updates, weights_N: Weights) -> torch.Tensor:
@@ -92,7 +90,7 @@ def _median(rows: list[torch.Tensor], units: Sequence[int]) -> torch.Tensor:
 
 def _weighted_median(rows: list[torch.Tensor], units: Sequence[int]) -> torch.Tensor:
     """From the top down, the sum of the units up to each value, exactly: total minus what lies above."""
-    carried = _sort_with(rows, units, torch.float32)
+    carried = _sort_with(rows, units, torch.float32 if sum(units) < 2**24 else torch.float64)
     half, rounding = sum(units) / 2, len(units) / 2
     low, high = rows[-1], rows[-1]
     up_to = torch.full_like(carried[0], float(sum(units)))

@@ -7,7 +7,7 @@ updates are read twice: for the products, and to be added up.
 """
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import fsum
 from typing import TypeAlias
 
@@ -43,9 +43,7 @@ class Gram:
         self._sums = torch.zeros(self._ends[-1], lanes, dtype=torch.float64)
         self._rows = [  # products of each vector with itself, unless known, and those after it: views
             (self._sums[begin:end], self._wide[i : i + 1], self._wide[first:])
-            for i, (first, begin, end) in enumerate(
-                zip(self._firsts, self._ends, self._ends[1:], strict=False)
-            )
+            for i, (first, (begin, end)) in enumerate(zip(self._firsts, pairwise(self._ends), strict=True))
             if end > begin
         ]
 

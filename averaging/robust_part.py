@@ -94,7 +94,7 @@ class RobustPart:
         return gram.matrix([self._square(i) for i in range(num)])
 
     def _square(self, i: int) -> float:
-        """Squared norm of a contribution's part after all caps, from the norms that were signed and checked."""
+        """Squared norm of a contribution's part after all caps, from norms that were signed and checked."""
         entries = self._sources[i].entries
         return fsum(
             self._caps.at(offset)[i] ** 2 * entries[offset].norm2

@@ -38,16 +38,16 @@ def sort_(rows_NP: list[torch.Tensor]) -> None:
         rows_NP[low], scratch = scratch, rows_NP[low]
 
 
-RANK_BITS = 6
-"""Room for the ranks of 64 peers in a packed key."""
+RANK_BITS = 16
+"""Room for ranks in a packed key."""
 
 
 def sort_ranked_(rows_NP: list[torch.Tensor], ranks_N: Sequence[int]) -> list[torch.Tensor]:
     """Sort each coordinate over the rows; returns the rank that came with each value now in `rows_NP`.
 
-    Equal values are ordered by rank (0 to 63), so that the result does not depend on the order of the rows.
-    Value and rank are packed into one integer: for float32 without -0.0 the order of the bits, those of
-    negative numbers turned over, is that of the values.
+    Equal values are ordered by rank (0 to 2**16 - 1), so that the order of the rows does not matter. Value
+    and rank are packed into one integer: for float32 without -0.0 the order of the bits, those of negative
+    numbers turned over, is that of the values.
     """
     keys = []
     for row, rank in zip(rows_NP, ranks_N, strict=True):

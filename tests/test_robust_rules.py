@@ -152,6 +152,14 @@ def test_settings_out_of_bounds_are_refused() -> None:
             call()
 
 
+def test_more_vectors_than_a_group_has_peers() -> None:
+    rows, weights = vectors(150, 20, 4), [0.5 + 1.5 * (i % 7) / 6 for i in range(150)]
+    x, w = exact(rows), np.array(weights)
+    assert close(aggregate.coordinate_median(rows, weights), reference.coordinate_median(x, w))
+    assert close(aggregate.trimmed_mean(rows, weights, trim=37), reference.trimmed_mean(x, w, 37))
+    assert close(aggregate.centered_clip(rows, weights), reference.centered_clip(x, w, None, 3, 0 * x[0]))
+
+
 @examples(40)
 @given(st.sampled_from(NAMES), st.integers(2, 9), st.integers(0, 1000), st.randoms(use_true_random=False))
 def test_the_order_of_peers_does_not_matter(name: str, num: int, seed: int, random: Any) -> None:
