@@ -1,7 +1,7 @@
 """A newcomer downloads the state of a swarm that runs rounds meanwhile, and then joins it.
 
     python benchmarks/join_running.py [--hidden 1536] [--steps 2] [--step-ms 6000] [--rounds 4] [--cycles 2]
-        [--mbit 400] [--nice 10] [--snapshot-rounds N] [--log-bytes N] [--dir DIR] [--json FILE]
+        [--joins 1] [--mbit 400] [--nice 10] [--snapshot-rounds N] [--log-bytes N] [--dir DIR] [--json FILE]
 
 Four daemons with a p2pd and a numpy trainer each, in network namespaces of their own (root, iproute2);
 8192 (2 HIDDEN + 1) parameters. Phases of ROUNDS rounds with and without downloads alternate, half of one
@@ -9,8 +9,8 @@ without comes first and last, so that drift cancels: in the one kind a newcomer 
 downloads the state, verified and installed, over and over; in the other it is idle. It runs with NICE above
 the others, as it would have a machine of its own. Prints the median round, the downloads, which state each
 chose and how far behind it was at its end, and what peer 0 gave while a round was exchanged and otherwise. At
-last a whole daemon joins through the same link: the round that closes next should count it. Broken off
-(Ctrl-C), it prints what it has.
+last JOINS whole daemons join through the same link, one after the other: the round that closes next after the
+download should count each. CYCLES 0: only they do. Broken off (Ctrl-C), it prints what it has.
 """
 
 import argparse
@@ -121,11 +121,13 @@ class Swarm:
         self.served = Served()
         self.rounds: dict[int, Json] = {}
         """Records of peer 0 by round."""
+        self._zero_s = math.inf
+        """Of the clock of these records, on ours."""
 
-    def start(self, number: int, *arguments: str) -> DemoNode:
+    def start(self, number: int, *arguments: str, name: str = "") -> DemoNode:
         """One daemon in its namespace."""
         place = self._cables.place(number)
-        node = DemoNode(f"peer-{number}", self.folder, TALKOOT, place)
+        node = DemoNode(name or f"peer-{number}", self.folder, TALKOOT, place)
         node.start([*arguments, *place.arguments, "--device", "cpu", "--threads", "1"])
         self.nodes.append(node)
         return node
@@ -172,7 +174,15 @@ class Swarm:
             self.served.look(status)
             if status["round"] and status["round"] - 1 not in self.rounds:
                 self.rounds |= {entry["round"]: entry for entry in self.nodes[0].rounds()}
+                self._zero_s = min(
+                    self._zero_s, time.monotonic() - self.rounds[max(self.rounds)]["ended_at_s"]
+                )
         return max(self.rounds, default=-1)
+
+    def closed_s(self, number: int) -> float:
+        """When a round closed at peer 0, on our clock; at most some tenths of a second late."""
+        entry = self.rounds[number]
+        return float(self._zero_s + entry["ended_at_s"] - (entry["seconds"] or 0.0))
 
     def next_commit(self, meanwhile: Callable[[], None] = lambda: None) -> int:
         """Wait for the next round."""
@@ -271,40 +281,46 @@ def tell(swarm: Swarm, number: int, loaded: bool) -> None:
     )
 
 
-def join(swarm: Swarm) -> Json:
+def join(swarm: Swarm, number: int) -> Json:
     """A whole daemon, until it is counted."""
-    node = swarm.start(NEWCOMER, "--join", swarm.invite())
+    swarm.next_commit()
+    node = swarm.start(NEWCOMER, "--join", swarm.invite(), name=f"new-{number}")
     began = time.monotonic()
     times: dict[str, float] = {}
-    at_round: dict[str, int] = {}
     name: list[str] = []
 
-    def seen(event: str) -> None:
-        if event not in times:
-            times[event], at_round[event] = time.monotonic() - began, max(swarm.rounds) + 1
+    def seen(event: str, happened: object) -> None:
+        if happened and event not in times:
+            times[event] = time.monotonic() - began
 
     def counted() -> bool:
         last, status = swarm.look(), node.poll()
         if status is not None:
             name[:] = [status["peer_id"]]
-            if status["sync"] is not None:
-                seen("download")
-            if status["round"] is not None:
-                seen("state")
-            if status["state"] == "training":
-                seen("training")
-        if name and name[0] in swarm.rounds[last]["counted"]:
-            seen("counted")
+            seen("download", status["sync"] is not None)
+            seen("trainer ready", status["trainer"] in ("ready", "training"))
+            seen("state", status["round"] is not None)
+            seen("first step", status["steps_total"])
+            seen("training", status["state"] == "training")
+        seen("counted", name and name[0] in swarm.rounds[last]["counted"])
         return "counted" in times
 
     swarm.until(counted, "round that counts the newcomer")
-    first = next(number for number in sorted(swarm.rounds) if name[0] in swarm.rounds[number]["counted"])
-    return {"seconds": times, "running_round": at_round, "first_counted": first}
+    here_s = began + times["state"]
+    first = min(number for number, entry in swarm.rounds.items() if name[0] in entry["counted"])
+    missed = [number for number in swarm.rounds if number < first and swarm.closed_s(number) > here_s]
+    node.interrupt()
+    node.wait(LIMIT_S)
+    swarm.nodes.remove(node)
+    closed = [swarm.closed_s(number) - began for number in sorted([*missed, first])]
+    return {"seconds": times, "closed": closed, "missed": len(missed)}
 
 
 def figures(swarm: Swarm, downloads: Downloads, rounds: dict[bool, list[int]]) -> Json:
     """All that was measured."""
     result: Json = {}
+    if not all(rounds.values()):
+        return result
     for loaded, name in ((False, "without"), (True, "with")):
         numbers = rounds[loaded]
         intervals = [swarm.interval_s(number) for number in numbers]
@@ -329,6 +345,18 @@ def figures(swarm: Swarm, downloads: Downloads, rounds: dict[bool, list[int]]) -
 
 def report(found: Json) -> None:
     """Print it."""
+    if "slower" in found:
+        report_rounds(found)
+    for joined in found["joined"]:
+        times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in joined["seconds"].items())
+        closed = ", ".join(f"{seconds:.1f}" for seconds in joined["closed"])
+        print(f"a daemon that joins: {times}; rounds closed after {closed} s, {joined['missed']} without it")
+    missed = [joined["missed"] for joined in found["joined"]]
+    print(f"{missed.count(0)} of {len(missed)} daemons were counted in the next round that closed")
+
+
+def report_rounds(found: Json) -> None:
+    """How rounds and downloads went beside each other."""
     for name in ("without", "with"):
         told = found[name]
         print(
@@ -349,16 +377,6 @@ def report(found: Json) -> None:
     for name, rate in found["served_per_s"].items():
         if rate is not None:
             print(f"peer 0 gave {rate / 1e6:.1f} MB/s ({name})")
-    joined = found["joined"]
-    if joined is None:
-        print("broken off before a daemon had joined")
-        return
-    times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in joined["seconds"].items())
-    print(f"a daemon that joins: {times}")
-    print(
-        f"its state was complete in round {joined['running_round']['state']}, it was counted first in round "
-        f"{joined['first_counted']}"
-    )
 
 
 def measure(folder: Path, options: argparse.Namespace) -> Json:
@@ -375,13 +393,14 @@ def measure(folder: Path, options: argparse.Namespace) -> Json:
         downloads = Downloads(swarm, Desk(prefix, cables.address(NEWCOMER)))
         stack.callback(downloads.end)
         rounds: dict[bool, list[int]] = {False: [], True: []}
-        joined: Json | None = None
+        joined: list[Json] = []
         try:
-            phases(swarm, downloads, options, rounds)
+            if options.cycles:
+                phases(swarm, downloads, options, rounds)
             downloads.end()
-            joined = join(swarm)
+            joined.extend(join(swarm, number) for number in range(options.joins))  # keeps those before Ctrl-C
         except KeyboardInterrupt:
-            if not all(rounds.values()):
+            if not all(rounds.values()) and not joined:
                 raise
         found = figures(swarm, downloads, rounds)
         found |= {"joined": joined, "numel": (swarm.nodes[0].status or {}).get("numel")}
@@ -403,6 +422,7 @@ def main() -> None:
     parser.add_argument("--step-ms", type=float, default=6000.0)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--cycles", type=int, default=2)
+    parser.add_argument("--joins", type=int, default=1)
     parser.add_argument("--mbit", type=float, default=400.0)
     parser.add_argument("--nice", type=int, default=10)
     parser.add_argument("--snapshot-rounds", type=int, default=None)

@@ -11,6 +11,13 @@ from talkoot.dht.errors import ConfigError
 BAR_WIDTH = 24
 """Characters of a progress bar."""
 
+TRAINER_WORDS = {
+    "loading": "loads the model and data meanwhile",
+    "ready": "loaded, begins as soon as the state is here",
+    "training": "at work, while the rounds since are replayed",
+}
+"""What the trainer does before the state is complete."""
+
 
 def status(state_dir: StateDirOption = None, json: JsonOption = False) -> None:
     """Show what the daemon is doing and why."""
@@ -145,6 +152,8 @@ def status_text(status: dict[str, Any]) -> str:
     sync = value("sync")
     if sync:
         rows.insert(3, ("sync", _sync_words(sync)))
+    if value("state") == "syncing" and value("trainer") in TRAINER_WORDS:
+        rows.insert(4 if sync else 3, ("trainer", TRAINER_WORDS[str(value("trainer"))]))
     lines = [f"{name:9} {words}" for name, words in rows]
     peers = value("peers") or []
     lines.append(f"{'peers':9} {len(peers)} known")

@@ -64,22 +64,28 @@ class Contributor:
         self.trainer: Trainer | None = None
         self.progress: Progress | None = None
         self.ready: Ready | None = None
+        self.begun = False
+        """Whether this process of the trainer was given an outer state to start from."""
         self.eval_loss: float | None = None
         self.last_snapshot: Snapshot | None = None
         self.codec_error: float | None = None
         """Of the last contribution that was encoded."""
         self._settled = asyncio.Event()
         self._settled.set()
+        self._following = asyncio.Lock()  # the trainer moves in the order of the states
+        self._taken_up = False
 
     async def take_up(self) -> None:
         """Go on with the residual that the last process saved."""
         await self._disk.run(self.residual.take_up)
+        self._taken_up = True
         await self._disk.run(self.residual.follow, self._holdings.head, self._holdings.certificate_of)
 
     async def save(self) -> None:
         """Orderly stop: keep the residual for the next start. Raises OSError."""
         async with self._books:
-            await asyncio.to_thread(self.residual.save)
+            if self._taken_up:  # else what the stop before has kept stays as it is
+                await asyncio.to_thread(self.residual.save)
 
     @property
     def pending(self) -> bool:
@@ -191,27 +197,48 @@ class Contributor:
             await self._disk.run(self.residual.follow, holdings.head, holdings.certificate_of)
         return made.counted if made is not None else None
 
+    def trainer_ended(self) -> None:
+        """Its process is gone; the next one says when it is ready."""
+        self.ready = self.progress = None
+        self.begun = False
+
     async def follow(self, mode: Mode, evaluate: int) -> Adopted | None:
-        """Let the trainer work from the current outer state; None when there is no trainer now."""
+        """Let the trainer work from the current outer state; None when there is no trainer now.
+
+        `start` begins a process's work; before that there is nothing to be moved by the other modes.
+        """
         try:
-            if self.trainer is None or not self.training:
-                return None
-            adopt = partial(
-                self.trainer.adopt,
-                self._holdings.theta_path,
-                round=self._holdings.ledger.round,
-                digest=self._holdings.digest.hex(),
-                global_step=self._holdings.ledger.global_step,
-                mode=mode,
-                evaluate=evaluate,
-            )
+            async with self._following:
+                return await self._move_trainer(mode, evaluate)
+        finally:
+            if mode != "start":
+                self._settled.set()
+
+    async def _move_trainer(self, mode: Mode, evaluate: int) -> Adopted | None:
+        if not self.training or not (self.begun or mode == "start"):
+            return None
+        try:
+            adopt = partial(self._adopt, mode, evaluate)
             adopted = await self._disk.until_done(partial(_asked, adopt))
         except (TrainerGone, TrainerRefused) as error:
             log.warning("trainer did not take up round %d: %s", self._holdings.ledger.round, error)
             return None
         finally:
-            self._settled.set()
+            self.begun = self.ready is not None
         self.eval_loss = adopted.eval_loss if adopted.eval_loss is not None else self.eval_loss
         if self.progress is not None:
             self.progress = msgspec.structs.replace(self.progress, steps=adopted.steps)
         return adopted
+
+    async def _adopt(self, mode: Mode, evaluate: int) -> Adopted:
+        """Ask for it once, from the state of now: a disk may have refused the one before."""
+        assert self.trainer is not None
+        ledger = self._holdings.ledger
+        return await self.trainer.adopt(
+            self._holdings.theta_path,
+            round=ledger.round,
+            digest=self._holdings.digest.hex(),
+            global_step=ledger.global_step,
+            mode=mode,
+            evaluate=evaluate,
+        )

@@ -251,7 +251,7 @@ async def _serve(
 def _children(node: Node) -> dict[str, int | None]:
     """Process ids of those that run."""
     p2pd = node.network.p2pd_pid if isinstance(node.network, P2PNetwork) else None
-    return {"trainer": node.trainer.pid if node.trainer else None, "p2pd": p2pd}
+    return {"trainer": node.training.pid, "p2pd": p2pd}
 
 
 def _handle_signals(lives: Lives) -> None:

@@ -15,6 +15,7 @@ from talkoot.dht.network import Network
 from talkoot.peer import clock, unfinished
 from talkoot.peer.catchup import WRONG_RECORDS, CatchUp
 from talkoot.peer.choice import Choice
+from talkoot.peer.contributor import Contributor
 from talkoot.peer.disk import Disk
 from talkoot.peer.downloading import Downloader, Job, fetch_tree
 from talkoot.peer.fetching import Incomplete
@@ -387,17 +388,28 @@ class Joiner:
 
 
 async def catch_up_at_start(
-    joiner: Joiner, peers: Iterable[bytes], holdings: Holdings, caught_up: Callable[[Choice], None]
+    joiner: Joiner,
+    peers: Iterable[bytes],
+    holdings: Holdings,
+    contributor: Contributor,
+    caught_up: Callable[[Choice], None],
 ) -> None:
     """Catch up, and then with what was committed while a snapshot came.
 
-    Only where no trainer works from our state: it would have to follow in between, as the second change
-    overwrites the generation that it started from.
+    A trainer that works from our state already follows in between: the second change overwrites what it has
+    started from.
     """
-    for _ in range(2):
-        installed = await joiner.update(peers, holdings, holdings.rules.founders)
-        if installed is None:
-            break
-        caught_up(installed.choice)
-        if installed.choice.way == "replay":
-            break
+    asked, founders = list(peers), holdings.rules.founders
+    try:
+        for _ in range(2):
+            installed = await joiner.update(
+                asked, holdings, founders, before_download=contributor.begin_change
+            )
+            if installed is None:
+                break
+            caught_up(installed.choice)
+            await contributor.follow(installed.mode, 0)
+            if installed.choice.way == "replay":
+                break
+    finally:
+        contributor.end_change()

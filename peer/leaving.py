@@ -36,8 +36,7 @@ async def leave(node: "Node") -> None:
                 await swarming.hand_in()
         await node.runner.say_goodbye()
         node.runner.set_round(None)
-    if node.trainer is not None:
-        await node.trainer.stop(save=True, timeout_s=STOP_S)
+    await node.training.stop(timeout_s=STOP_S)
     if contributor is not None:
         await _save(node, contributor)
     with suppress(TimeoutError):

@@ -1,7 +1,7 @@
 """One peer of a swarm, from its start to its end: network, state, rounds, trainer, announcements.
 
-Order of a start: network, manifest, outer state, trainer, rounds. Everything runs under one TaskGroup and
-ends with it.
+Order of a start: network, manifest, trainer, outer state, rounds; the trainer loads while the state comes.
+Everything runs under one TaskGroup and ends with it.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from talkoot.peer.auditing import begin_audits, proofs_of
 from talkoot.peer.checkpoints import Checkpoints, policy_of
 from talkoot.peer.conduct import Conduct
 from talkoot.peer.contributor import Contributor
-from talkoot.peer.disk import KINDS, WORDS, Disk
+from talkoot.peer.disk import WORDS, Disk
 from talkoot.peer.founding import TOKENIZER_FILE
 from talkoot.peer.holdings import Holdings
 from talkoot.peer.invite import Anchor
@@ -35,10 +35,17 @@ from talkoot.peer.leaving import leave
 from talkoot.peer.links import Links
 from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest
 from talkoot.peer.metrics import Metrics
-from talkoot.peer.obtaining import FIRST_CONTACT_S, RETRY_PAUSE_S, obtain_state, obtain_tokenizer
+from talkoot.peer.obtaining import (
+    FIRST_CONTACT_S,
+    RETRY_PAUSE_S,
+    bring_up_to_date,
+    obtain_state,
+    obtain_tokenizer,
+    require_place,
+)
 from talkoot.peer.options import RunOptions
 from talkoot.peer.outbound import choose
-from talkoot.peer.recollection import recollect
+from talkoot.peer.recollection import Recollection, recollect
 from talkoot.peer.requirements import require_admission, require_own_data
 from talkoot.peer.rules_of import rules_of
 from talkoot.peer.runner import Runner
@@ -47,10 +54,10 @@ from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
 from talkoot.peer.swarming import NodeFailed, Swarming
 from talkoot.peer.tensor_names import tensor_names
-from talkoot.peer.trainer.handle import MakeTrainer, Trainer
+from talkoot.peer.trainer.handle import MakeTrainer
 from talkoot.peer.trainer.process import TrainerProcess
-from talkoot.peer.trainer.protocol import Crashed, Failed, Progress, Ready, TrainerEvent
 from talkoot.peer.trainer_spec import trainer_spec
+from talkoot.peer.training import Training
 from talkoot.peer.transfer import StateServer
 from talkoot.peer.uplink import UploadMeter
 
@@ -101,7 +108,6 @@ class Node:
         self.membership = membership
         self.metrics = metrics
         self.manifest = membership.manifest
-        self._make_trainer = make_trainer
         self._make_rules = make_rules
         self._on_head = on_head
         self.state, self.reason = "starting", ""
@@ -112,16 +118,16 @@ class Node:
         self.started_s = clock.now()
         self.swarming: Swarming | None = None
         self.contributor: Contributor | None = None
-        self.trainer: Trainer | None = None
         self.holdings: Holdings | None = None
         self.checkpoints: Checkpoints | None = None
         self.disk = Disk(paths.path, self._disk_changed)
+        self.training = Training(make_trainer, metrics, self.disk, self._enter, self._may_train)
         self.joiner = Joiner(network, membership.swarm, paths, membership.anchor, disk=self.disk)
         self.joiner.tell(metrics.follow_download)
-        self.steps_before = self.tokens_before = 0
         self.stopping = asyncio.Event()
         self._news = asyncio.Event()  # the others' announcements were read, or there is a new outer state
         self._announce_now = asyncio.Event()
+        self._stranger = asyncio.Event()  # somebody has connected whose announcement was not read
         self.runner = Runner()
         self.links = Links(
             network,
@@ -165,7 +171,7 @@ class Node:
             self._group = None
 
     async def _begin(self, group: asyncio.TaskGroup) -> None:
-        """Obtain what is missing, then start training and rounds."""
+        """Obtain what is missing while the trainer loads, then take part in rounds."""
         self.conduct.begin(await self.disk.run(self.conduct.load))
         group.create_task(self.conduct.run())
         await self._meet(self.membership.bootstrap)
@@ -176,29 +182,12 @@ class Node:
             await asyncio.to_thread(_self_test_once)
         except ArithmeticError as error:
             raise NodeFailed(f"this machine computes differently, it cannot take part: {error}") from error
-        obtained = await obtain_state(
-            self.paths,
-            rules,
-            manifest,
-            self.joiner,
-            anchor=self.membership.anchor,
-            candidates=self._candidates,
-            key=self.identity.key,
-            expects_others=bool(self.membership.bootstrap),
-            disk=self.disk,
-            caught_up=self.metrics.caught_up,
-        )
-        self.holdings = holdings = obtained.holdings
-        self.contributor = await self.disk.run(
-            Contributor,
-            self.paths,
-            holdings,
-            self.identity,
-            self.membership.admission,
-            self.links.upload,
-            self.disk,
-        )
-        await self.contributor.take_up()
+        require_place(self.paths, rules)
+        if not self.options.observes:
+            make_spec = partial(trainer_spec, data_base=self.membership.data_base)
+            spec = await self.disk.run(make_spec, manifest, self.options, self.paths, self.identity.key)
+            self.training.begin(spec, group)
+        holdings, contributor, recollection = await self._obtain_state(manifest, rules)
         self.swarming = Swarming(
             manifest,
             rules,
@@ -208,12 +197,13 @@ class Node:
             runner=self.runner,
             joiner=self.joiner,
             holdings=holdings,
-            contributor=self.contributor,
+            contributor=contributor,
             metrics=self.metrics,
             disk=self.disk,
             role=self.options.role,
             on_head=self._head,
         )
+        self.swarming.recollection = recollection
         self.checkpoints = Checkpoints(
             self.paths.checkpoints,
             manifest,
@@ -223,28 +213,60 @@ class Node:
         )
         self._head(holdings.head)
         self.runner.auditor = begin_audits(self, rules, holdings, group)
-        recollection = await self.disk.run(recollect, holdings, self.identity.key, first=obtained.first)
-        self.swarming.recollection = recollection
-        if self.identity.key in holdings.ledger.voters and recollection.memory != "whole":
-            log.warning("what this peer signed before is lost: it votes again after the next final round")
         self.runner.work_for(self.swarming)
         if self.options.observes:
             self._enter("observing", "")
             self.metrics.build(backend="none", protocol=PROTOCOL_VERSION)
-        else:
-            self._begin_training(manifest, group)
+        self.training.take_part()
         group.create_task(self.links.run())
         group.create_task(self._announce())
+        group.create_task(self._meet_strangers())
         group.create_task(self.checkpoints.run())
         group.create_task(self.swarming.run())
 
-    def _begin_training(self, manifest: Manifest, group: asyncio.TaskGroup) -> None:
-        assert self.contributor is not None
-        self._enter("starting", "loading the model and data")
-        spec = trainer_spec(manifest, self.options, self.paths, self.identity.key, self.membership.data_base)
-        self.contributor.trainer = self.trainer = self._make_trainer(spec, self._trainer_event)
-        self.trainer.hold(self.disk.fault is not None)
-        group.create_task(self.trainer.run())
+    async def _obtain_state(
+        self, manifest: Manifest, rules: Rules
+    ) -> tuple[Holdings, Contributor, Recollection]:
+        """The outer state of now. The trainer works from one that was fetched as soon as it is here."""
+        expects_others = bool(self.membership.bootstrap)
+        obtained = await obtain_state(
+            self.paths,
+            rules,
+            manifest,
+            self.joiner,
+            anchor=self.membership.anchor,
+            candidates=self._candidates,
+            key=self.identity.key,
+            expects_others=expects_others,
+            disk=self.disk,
+        )
+        self.holdings = holdings = obtained.holdings
+        self.contributor = contributor = await self.disk.run(
+            Contributor,
+            self.paths,
+            holdings,
+            self.identity,
+            self.membership.admission,
+            self.links.upload,
+            self.disk,
+        )
+        if obtained.fetched:
+            self.training.attach(contributor, manifest.round.eval_windows)
+        await bring_up_to_date(
+            obtained,
+            contributor,
+            self.joiner,
+            candidates=self._candidates,
+            key=self.identity.key,
+            expects_others=expects_others,
+            caught_up=self.metrics.caught_up,
+        )
+        await contributor.take_up()
+        self.training.attach(contributor, manifest.round.eval_windows)
+        recollection = await self.disk.run(recollect, holdings, self.identity.key, first=obtained.first)
+        if self.identity.key in holdings.ledger.voters and recollection.memory != "whole":
+            log.warning("what this peer signed before is lost: it votes again after the next final round")
+        return holdings, contributor, recollection
 
     async def _until_stopped(self) -> None:
         await self.stopping.wait()
@@ -253,6 +275,8 @@ class Node:
         raise _Finished
 
     def _enter(self, state: str, reason: str) -> None:
+        if self._meant[0] == "draining":
+            return  # until the end
         self._meant = state, reason
         if self.disk.fault is not None and state != "draining":
             state, reason = "paused", "disk"
@@ -260,6 +284,8 @@ class Node:
             self.state, self.reason = state, reason
             self.metrics.state(state)
             log.info("%s%s", state, f": {reason}" if reason else "")
+            if state == "training":
+                self._announce_now.set()  # a round waits for the steps of those who say that they train
 
     def _disk_changed(self, kind: str | None) -> None:
         """The disk refuses what cannot wait (see `talkoot.peer.disk`), or takes it again."""
@@ -276,21 +302,20 @@ class Node:
         self._enter(*self._meant)
         if self._group is None:
             return
-        if self.trainer is not None:
-            self.trainer.hold(kind is not None)
+        self.training.hold(kind is not None)
         if self.swarming is not None:
             self.swarming.hold(kind is not None)
         self._announce_now.set()
 
     def pause(self, kind: str, why: Exception) -> None:
         """Show that the disk has ended this life, which is over."""
-        self._end_of_trainer_life()
+        self.training.ended()
         self.disk.refused(self, kind, why)
 
     def go_on_from(self, before: "Node") -> None:
         """Count on from where a node that ran in the same process has ended."""
         self.started_s = before.started_s
-        self.steps_before, self.tokens_before = before.steps_before, before.tokens_before
+        self.training.go_on_from(before.training)
 
     @property
     def state_now(self) -> str:
@@ -310,6 +335,8 @@ class Node:
 
     def _links_changed(self, peers: frozenset[bytes]) -> None:
         self.metrics.peers_connected.set(len(peers))
+        if self.swarming is not None and peers - self.swarming.view.others.keys():
+            self._stranger.set()
         self.runner.links_changed(peers)
 
     # -- manifest and state --------------------------------------------------------------------------
@@ -358,80 +385,19 @@ class Node:
         path = self.paths.path / TOKENIZER_FILE
         return path.read_bytes() if path.exists() else None
 
-    # -- trainer -------------------------------------------------------------------------------------
-
-    def _trainer_event(self, event: TrainerEvent) -> None:
-        assert self.contributor is not None
-        assert self._group is not None
-        match event:
-            case Ready():
-                log.info(
-                    "trainer ready on %s, micro-batch %d, %d training tokens",
-                    event.device,
-                    event.micro_batch,
-                    event.train_tokens,
-                )
-                if event.notice:
-                    log.info("%s", event.notice)
-                self.contributor.ready = event
-                self.disk.accepted("trainer")
-                self.metrics.build(backend=event.device, protocol=PROTOCOL_VERSION)
-                self._group.create_task(self._start_training())
-            case Progress():
-                self._count(event)
-            case Crashed(reason=reason, errno=code):
-                self._end_of_trainer_life()
-                self.metrics.restarts.inc("trainer")
-                self._enter("starting", "trainer restarts")
-                if code in KINDS:
-                    self.disk.refused("trainer", KINDS[code], reason)
-                else:
-                    self.disk.accepted("trainer")
-                    log.warning("trainer crashed: %s", reason)
-            case Failed(reason=reason):
-                assert self.swarming is not None
-                self.swarming.fail(reason)
-
-    def _end_of_trainer_life(self) -> None:
-        if self.contributor is None:
-            return
-        last = self.contributor.progress
-        if last is not None:
-            self.steps_before += last.steps_total
-            self.tokens_before += last.tokens_total
-        self.contributor.ready = self.contributor.progress = None
-
-    def _count(self, event: Progress) -> None:
-        assert self.contributor is not None
-        before = self.contributor.progress
-        steps, tokens = (before.steps_total, before.tokens_total) if before else (0, 0)
-        self.metrics.inner_steps.inc(max(0, event.steps_total - steps))
-        self.metrics.trained_tokens.inc(max(0, event.tokens_total - tokens))
-        if event.loss is not None:
-            self.metrics.training_loss.set(event.loss)
-        if event.grad_norm is not None:
-            self.metrics.gradient_norm.set(event.grad_norm)
-        self.metrics.learning_rate.set(event.lr)
-        if event.total_seconds > 0:
-            self.metrics.inner_time.set(event.inner_seconds / event.total_seconds)
-        self.contributor.progress = event
-
-    async def _start_training(self) -> None:
-        """Let a fresh trainer begin, once the swarm is complete enough to begin at all."""
-        assert self.swarming is not None
-        assert self.contributor is not None
+    async def _may_train(self) -> None:
+        """Wait until the swarm is complete enough to begin at all."""
         assert self.manifest is not None
+        assert self.holdings is not None
         needed = self.manifest.swarm.start_peers
-        while self.swarming.ledger.round == 0:
+        while self.holdings.ledger.round == 0:
             self._news.clear()
-            present = 1 + self.swarming.view.ready(self.swarming.holdings.digest)
-            if present >= needed:
-                break
-            self._enter("paused", "nothing_to_do")
+            if self.swarming is not None:
+                present = 1 + self.swarming.view.ready(self.swarming.holdings.digest)
+                if present >= needed:
+                    break
+                self._enter("paused", "nothing_to_do")
             await self._news.wait()
-        await self.contributor.followed.wait()
-        await self.contributor.follow("start", self.manifest.round.eval_windows)
-        self._enter("training", "")
 
     # -- announcements -------------------------------------------------------------------------------
 
@@ -439,17 +405,14 @@ class Node:
         """Say how far we are, and hear how far the others are."""
         assert self.swarming is not None
         assert self.manifest is not None
-        pause_s = self.manifest.round.announce_s
+        pause_s, first = self.manifest.round.announce_s, True
         while True:
             await self.publish()
-            records = await self.network.directory.peers()
+            await self._hear()
             view = self.swarming.view
-            view.update(records)
-            self._news.set()
-            self.links.keep(self._partners())
-            if not self.swarming.joins_rounds and view.ahead_of(self.swarming.ledger.round):
+            if (first or not self.swarming.joins_rounds) and view.ahead_of(self.swarming.ledger.round):
                 self.swarming.want_update(set(), at_once=True)
-            self.runner.links_changed()
+            first = False
             self.metrics.state(self.state_now)
             self.metrics.peers_known.set(len(view.others))
             self.metrics.round_frontier.set(max(view.frontier(0), self.swarming.ledger.round))
@@ -461,6 +424,23 @@ class Node:
                 async with asyncio.timeout(pause_s):
                     await self._announce_now.wait()
             self._announce_now.clear()
+
+    async def _hear(self) -> None:
+        """Read what the others announce, and stay connected to those who matter."""
+        assert self.swarming is not None
+        self.swarming.view.update(await self.network.directory.peers())
+        self._news.set()
+        self.links.keep(self._partners())
+        self.runner.links_changed()
+
+    async def _meet_strangers(self) -> None:
+        """Whoever connects has announced itself: hear of it before the running round closes without it."""
+        assert self.manifest is not None
+        while True:
+            await self._stranger.wait()
+            self._stranger.clear()
+            await self._hear()
+            await asyncio.sleep(self.manifest.round.announce_s / 4)
 
     def _partners(self) -> frozenset[bytes]:
         """Peers to stay connected to: those that take part in rounds, if we do. Others ask for states."""

@@ -13,6 +13,7 @@ from talkoot.dht.errors import ConfigError
 from talkoot.peer import clock, trust
 from talkoot.peer.certlog import LogCorruptError
 from talkoot.peer.choice import Choice
+from talkoot.peer.contributor import Contributor
 from talkoot.peer.disk import Disk
 from talkoot.peer.files import atomic_write
 from talkoot.peer.formats import require_formats
@@ -44,11 +45,20 @@ Candidates = Callable[[], Awaitable[list[bytes]]]
 
 @dataclass(frozen=True, slots=True)
 class Obtained:
-    """What a node begins with."""
+    """What a node begins with; `bring_up_to_date` is next."""
 
     holdings: Holdings
     first: bool
     """This peer has never held a state of the swarm."""
+    fetched: bool
+    """It has just come from the others, and is hardly behind theirs."""
+
+
+def require_place(paths: StateDir, rules: Rules) -> None:
+    """Refuse a state directory that cannot be used, before anything in it is touched. Raises ConfigError."""
+    require_formats(paths)
+    if not OuterStore.exists(paths.outer):
+        paths.require_free(OuterStore.unallocated_bytes(paths.outer, rules.numel) + 4 * rules.numel)
 
 
 async def obtain_state(
@@ -62,20 +72,15 @@ async def obtain_state(
     key: bytes,
     expects_others: bool,
     disk: Disk,
-    caught_up: Callable[[Choice], None],
 ) -> Obtained:
-    """`anchor` is the invite's, `key` ours; `expects_others`: we were told of peers.
+    """`anchor` is the invite's, `key` ours; `expects_others`: we were told of peers. After `require_place`.
 
     Raises ConfigError, NodeFailed, OSError.
     """
-    require_formats(paths)
     joiner.keep, joiner.replays = manifest.state, replayable_rounds(manifest)
     if not OuterStore.exists(paths.outer):
-        paths.require_free(OuterStore.unallocated_bytes(paths.outer, rules.numel) + 4 * rules.numel)
-        first = await _first(joiner, rules, candidates, disk)
-        await _keep_up(joiner, first, manifest, candidates, caught_up)
-        await disk.run(first.journal.begin)
-        return Obtained(first, first=True)
+        holdings = await _first(joiner, rules, candidates, disk)
+        return await _recorded(Obtained(holdings, first=True, fetched=True), manifest)
     try:
         holdings = await disk.run(open_holdings, paths, rules, manifest.state)
     except OSError as error:
@@ -89,13 +94,46 @@ async def obtain_state(
                 f"the state in {paths.path} cannot be used: {error}; move {paths.outer} and "
                 f"{paths.round_log.name} away to fetch it from other peers again"
             ) from error
-        await _keep_up(joiner, repaired, manifest, candidates, caught_up)
-        return Obtained(repaired, first=False)
+        return await _recorded(Obtained(repaired, first=False, fetched=True), manifest)
     trust.require_recent_state(manifest, holdings, paths.outer, anchor, key, time.time())
-    await asyncio.to_thread(holdings.keep_records, limits_of(manifest))
+    return await _recorded(Obtained(holdings, first=False, fetched=False), manifest)
+
+
+async def _recorded(obtained: Obtained, manifest: Manifest) -> Obtained:
+    """Keep records of rounds from now on."""
+    await asyncio.to_thread(obtained.holdings.keep_records, limits_of(manifest))
+    return obtained
+
+
+async def bring_up_to_date(
+    obtained: Obtained,
+    contributor: Contributor,
+    joiner: Joiner,
+    *,
+    candidates: Candidates,
+    key: bytes,
+    expects_others: bool,
+    caught_up: Callable[[Choice], None],
+) -> None:
+    """Replay what was committed while a state came. A peer whose own lay on its disk asks around, and goes on
+    with what it holds if it is alone.
+    """
+    holdings = obtained.holdings
+    if obtained.fetched:
+        await catch_up_at_start(joiner, await candidates(), holdings, contributor, caught_up)
+        return
     looks = expects_others or holdings.journal.read(FORGOT) is not None  # others may know of later rounds
-    await _catch_up(joiner, holdings, candidates, caught_up, key=key, expects_others=looks)
-    return Obtained(holdings, first=False)
+    deadline = clock.now() + RETURN_S
+    while clock.now() < deadline:
+        others = [peer for peer in await candidates() if peer != key]
+        if others:
+            await catch_up_at_start(joiner, others, holdings, contributor, caught_up)
+            break
+        if not looks:
+            break
+        await asyncio.sleep(RETRY_PAUSE_S)
+    if not joiner.heard and (holdings.ledger.round or looks):
+        log.info("nobody else can be reached: going on alone from round %d", holdings.ledger.round)
 
 
 async def obtain_tokenizer(path: Path, expected: str, joiner: Joiner, *, candidates: Candidates) -> None:
@@ -144,38 +182,3 @@ async def _repair(
             return repaired
         await asyncio.sleep(RETRY_PAUSE_S)
     return None
-
-
-async def _keep_up(
-    joiner: Joiner,
-    holdings: Holdings,
-    manifest: Manifest,
-    candidates: Candidates,
-    caught_up: Callable[[Choice], None],
-) -> None:
-    """After a download: keep records from now on, and replay what was committed meanwhile."""
-    await asyncio.to_thread(holdings.keep_records, limits_of(manifest))
-    await catch_up_at_start(joiner, await candidates(), holdings, caught_up)
-
-
-async def _catch_up(
-    joiner: Joiner,
-    holdings: Holdings,
-    candidates: Candidates,
-    caught_up: Callable[[Choice], None],
-    *,
-    key: bytes,
-    expects_others: bool,
-) -> None:
-    """A returning peer asks around before it goes on; alone it goes on with what it holds."""
-    deadline = clock.now() + RETURN_S
-    while clock.now() < deadline:
-        others = [peer for peer in await candidates() if peer != key]
-        if others:
-            await catch_up_at_start(joiner, others, holdings, caught_up)
-            break
-        if not expects_others:
-            break
-        await asyncio.sleep(RETRY_PAUSE_S)
-    if not joiner.heard and (holdings.ledger.round or expects_others):
-        log.info("nobody else can be reached: going on alone from round %d", holdings.ledger.round)

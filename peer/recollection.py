@@ -65,4 +65,6 @@ def recollect(holdings: Holdings, key: bytes, *, first: bool) -> Recollection:
         journal.discard(FORGOT)
     elif journal.lost and holdings.ledger.round > 0 and key in voters:
         note(journal, "restored" if first else "lost")
+    elif first:
+        journal.begin()
     return Recollection(journal)

@@ -81,13 +81,13 @@ def _round(node: Node) -> dict[str, Any]:
 def _training(node: Node) -> dict[str, Any]:
     contributor = node.contributor
     progress = contributor.progress if contributor else None
-    ready = contributor.ready if contributor else None
+    ready = node.training.ready
     share = None
     if progress is not None and progress.total_seconds > 0:
         share = round(progress.inner_seconds / progress.total_seconds, 4)
     return {
-        "steps_total": node.steps_before + (progress.steps_total if progress else 0),
-        "tokens_total": node.tokens_before + (progress.tokens_total if progress else 0),
+        "steps_total": node.training.steps_before + (progress.steps_total if progress else 0),
+        "tokens_total": node.training.tokens_before + (progress.tokens_total if progress else 0),
         "steps_per_second": _number(progress.steps_per_second if progress else 0.0),
         "round_steps": progress.steps if progress else 0,
         "loss": _number(progress.loss if progress else None),
@@ -96,7 +96,8 @@ def _training(node: Node) -> dict[str, Any]:
         "device": ready.device if ready else None,
         "micro_batch": progress.micro_batch if progress else ready.micro_batch if ready else None,
         "trainer_memory_bytes": progress.memory_bytes if progress else None,
-        "trainer_pid": node.trainer.pid if node.trainer else None,
+        "trainer": node.training.phase,
+        "trainer_pid": node.training.pid,
     }
 
 

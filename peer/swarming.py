@@ -116,7 +116,6 @@ class Swarming:
         )
         self.pace = Pace()
         self.recollection = Recollection(holdings.journal)
-        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._aggregate = torch.empty(rules.numel)  # a round writes all of it; zeros take long
         self._recorder = Recorder(holdings)
         self._applying = asyncio.Lock()
@@ -142,12 +141,6 @@ class Swarming:
             group.create_task(self._follow_frontier())
             group.create_task(self._come_back())
             self.begin_round()
-            await self.failure
-
-    def fail(self, reason: str) -> None:
-        """End the node for a reason that it cannot repair."""
-        if not self.failure.done():
-            self.failure.set_exception(NodeFailed(reason))
 
     @property
     def ledger(self) -> Ledger:

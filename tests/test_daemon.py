@@ -2,6 +2,7 @@
 requests. After each: nothing is left behind, and what was committed is still there."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -189,6 +190,16 @@ def test_nobody_else_is_there_any_more(swarm: Daemons, temporary: Path) -> None:
     assert [end(node, children) for node, children in stopped] == [0, 0]
     joiner = swarm.peers[1]
     committed = rounds_on_disk(joiner)
+    outer = joiner.state_dir / "outer"
+    kept = outer.rename(swarm.folder / "outer")
+    joiner.start()  # in vain: nobody gives it the state
+    until(lambda: any("once the outer state is here" in line for line in lines(joiner)), "trainer", [joiner])
+    shown, children = swarm.status(joiner), family(joiner)
+    assert (shown["state"], shown["trainer"], shown["round"]) == ("syncing", "ready", None)
+    os.kill(pid_of(joiner), signal.SIGTERM)
+    assert end(joiner, children) == 0
+    shutil.rmtree(outer, ignore_errors=True)
+    kept.rename(outer)
     joiner.start()
     until(lambda: (joiner.poll() or {}).get("state") == "training", "training alone", [joiner])
     assert any(f"going on alone from round {committed}" in line for line in lines(joiner))

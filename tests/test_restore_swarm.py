@@ -136,6 +136,22 @@ def test_the_note_outlives_a_restart(tmp_path: Path) -> None:
     play(tmp_path, script)
 
 
+def test_one_that_lost_its_disk_and_fetched_the_state_does_not_know_what_it_signed(tmp_path: Path) -> None:
+    async def script(archive: Archive) -> None:
+        founders = [archive.start(identity) for identity in FOUNDERS]
+        await archive.together(*founders, since=2)
+        await archive.kill(founders[0])
+        archive.lose(FOUNDERS[0])
+        back = archive.start(FOUNDERS[0])
+        await archive.until(lambda: back.node.swarming is not None)
+        assert back.node.swarming is not None
+        assert back.node.swarming.recollection.memory == "restored"
+        await archive.until(lambda: back.node.swarming.recollection.memory == "whole")  # type: ignore[union-attr]
+        await archive.together(back, *founders[1:], since=back.round + 1)
+
+    play(tmp_path, script)
+
+
 def test_founders_without_disks_go_on_from_what_an_archivist_kept(tmp_path: Path) -> None:
     """Without a file: an empty state directory and the old key vouch for what the archivist has."""
 

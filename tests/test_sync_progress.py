@@ -66,7 +66,8 @@ def test_a_bar_for_the_terminal() -> None:
         "left_s": 30.0,
         "sources": ["a", "b", "c"],
     }
-    lines = status_text({"state": "syncing", "sync": sync}).splitlines()
+    lines = status_text({"state": "syncing", "sync": sync, "trainer": "ready"}).splitlines()
+    assert "trainer   loaded, begins as soon as the state is here" in lines
     line = next(line for line in lines if line.startswith("sync"))
     assert "[######..................] 250.0 MB of 1000.0 MB, 25.0 MB/s" in line or "######......" in line
     assert line.endswith("3 sources")

@@ -159,6 +159,29 @@ def test_stopping_a_wedged_trainer_is_bounded(tmp_path: Path) -> None:
     _with_trainer(tmp_path, test, limits=Limits(kill_s=0.1))
 
 
+def test_one_that_has_not_begun_is_not_waited_for(tmp_path: Path) -> None:
+    """It may load for minutes, and has nothing to save."""
+    loading = (
+        sys.executable,
+        "-c",
+        "print('loads', file=__import__('sys').stderr); __import__('time').sleep(600)",
+    )
+
+    async def main() -> None:
+        began = asyncio.Event()
+        trainer = TrainerProcess(
+            spec, lambda _event: None, on_line=lambda _line: began.set(), command=loading
+        )
+        async with asyncio.TaskGroup() as group, asyncio.timeout(60):
+            group.create_task(trainer.run())
+            await began.wait()
+            await trainer.stop(save=True, timeout_s=600)
+        assert trainer.pid is None
+
+    spec = make_spec(make_manifest(), tmp_path)
+    asyncio.run(main())
+
+
 def test_a_trainer_without_data_fails_for_good(tmp_path: Path) -> None:
     async def test(trainer: TrainerProcess, events: Events, outer: Path) -> None:
         failed = await events.next(Failed)

@@ -227,13 +227,16 @@ class TrainerProcess:
     async def stop(self, *, save: bool, timeout_s: float) -> None:
         """End it and wait until it is gone: politely for `timeout_s`, then SIGTERM, then SIGKILL.
 
-        `save`: keep local work for the next start. Nothing happens when it does not run.
+        `save`: keep local work for the next start; one that has taken up no state has none, and is ended at
+        once, in the middle of its loading. Nothing happens when it does not run.
         """
         self._stopping = True
         life = self._life
         if life is None:
             self._ended.set()  # out of the backoff
             return
+        if not life.training:
+            timeout_s = 0.0
         with suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(timeout_s):
                 life.writer.write(protocol.encode(protocol.StopRequest(save=save)))

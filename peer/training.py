@@ -1,0 +1,195 @@
+"""A node's trainer: loading while the outer state is on its way, at work as soon as there is one.
+
+What it reports comes in here and goes to those who show it and count with it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+from talkoot.peer.contributor import Contributor
+from talkoot.peer.disk import KINDS, Disk
+from talkoot.peer.manifest import PROTOCOL_VERSION
+from talkoot.peer.metrics import Metrics
+from talkoot.peer.swarming import NodeFailed
+from talkoot.peer.trainer.handle import MakeTrainer, Trainer
+from talkoot.peer.trainer.protocol import Crashed, Failed, Progress, Ready, TrainerEvent, TrainerSpec
+
+log = logging.getLogger("talkoot.node")
+
+Phase = Literal["loading", "ready", "training"]
+"""Of a trainer: `ready` means loaded, and waiting for a state, or for the swarm to begin."""
+
+
+class Training:
+    """The trainer of one node, if it has one. `begin`, then `attach`, then `take_part`."""
+
+    def __init__(
+        self,
+        make: MakeTrainer,
+        metrics: Metrics,
+        disk: Disk,
+        enter: Callable[[str, str], None],
+        may_begin: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`enter` shows a state with its reason; `may_begin` returns once training can begin at all."""
+        self._make = make
+        self._metrics = metrics
+        self._disk = disk
+        self._enter = enter
+        self._may_begin = may_begin
+        self.trainer: Trainer | None = None
+        self.ready: Ready | None = None
+        self.steps_before = self.tokens_before = 0
+        """Of trainers that have ended."""
+        self._contributor: Contributor | None = None
+        self._eval_windows = 0
+        self._takes_part = False
+        self._why = "loading the model and data"
+        self._failed = ""
+        self._group: asyncio.TaskGroup | None = None
+        self._starting: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the trainer's process while it runs."""
+        return self.trainer.pid if self.trainer is not None else None
+
+    @property
+    def phase(self) -> Phase | None:
+        """How far the trainer is; None where there is none."""
+        if self.trainer is None:
+            return None
+        if self.ready is None:
+            return "loading"
+        return "training" if self._contributor is not None and self._contributor.begun else "ready"
+
+    # -- its life ------------------------------------------------------------------------------------
+
+    def begin(self, spec: TrainerSpec, group: asyncio.TaskGroup) -> None:
+        """Let it load what `spec` names, in a task of `group`, which ends with NodeFailed if it cannot."""
+        self._group = group
+        self.trainer = self._make(spec, self._heard)
+        self.trainer.hold(self._disk.fault is not None)
+        group.create_task(self._run(self.trainer))
+
+    async def _run(self, trainer: Trainer) -> None:
+        await trainer.run()
+        if self._failed:
+            raise NodeFailed(self._failed)
+
+    def attach(self, contributor: Contributor, eval_windows: int) -> None:
+        """There is an outer state: work from it, now or once all is loaded. Again: nothing changes."""
+        if self.trainer is None or self._contributor is not None:
+            return
+        self._contributor, self._eval_windows = contributor, eval_windows
+        contributor.trainer, contributor.ready = self.trainer, self.ready
+        if self.ready is not None:
+            self._start()
+
+    def take_part(self) -> None:
+        """The node follows rounds from here on: its state shows how far the trainer is."""
+        self._takes_part = True
+        if self.trainer is not None:
+            self._show()
+
+    def hold(self, on: bool) -> None:
+        """Make no steps for now, or go on with them."""
+        if self.trainer is not None:
+            self.trainer.hold(on)
+
+    async def stop(self, *, timeout_s: float) -> None:
+        """End it in order; what it has worked is saved."""
+        if self.trainer is not None:
+            await self.trainer.stop(save=True, timeout_s=timeout_s)
+
+    def go_on_from(self, before: "Training") -> None:
+        """Count on from where the training of a node that ran in the same process has ended."""
+        self.steps_before, self.tokens_before = before.steps_before, before.tokens_before
+
+    def ended(self) -> None:
+        """The process is gone: what it counted stays."""
+        self.ready = None
+        if self._starting is not None:
+            self._starting.cancel()
+        if self._contributor is None:
+            return
+        last = self._contributor.progress
+        if last is not None:
+            self.steps_before += last.steps_total
+            self.tokens_before += last.tokens_total
+        self._contributor.trainer_ended()
+
+    def _show(self) -> None:
+        if self._takes_part:
+            training = self.phase == "training"
+            self._enter(*(("training", "") if training else ("starting", self._why)))
+
+    # -- what it reports -----------------------------------------------------------------------------
+
+    def _heard(self, event: TrainerEvent) -> None:
+        match event:
+            case Ready():
+                self._loaded(event)
+            case Progress():
+                self._count(event)
+            case Crashed():
+                self._crashed(event)
+            case Failed(reason=reason):
+                self._failed = reason
+
+    def _loaded(self, event: Ready) -> None:
+        log.info(
+            "trainer ready on %s, micro-batch %d, %d training tokens%s",
+            event.device,
+            event.micro_batch,
+            event.train_tokens,
+            "; it begins once the outer state is here" if self._contributor is None else "",
+        )
+        if event.notice:
+            log.info("%s", event.notice)
+        self.ready = event
+        self._disk.accepted("trainer")
+        self._metrics.build(backend=event.device, protocol=PROTOCOL_VERSION)
+        if self._contributor is not None:
+            self._contributor.ready = event
+            self._start()
+
+    def _crashed(self, event: Crashed) -> None:
+        self.ended()
+        self._metrics.restarts.inc("trainer")
+        self._why = "trainer restarts"
+        self._show()
+        if event.errno in KINDS:
+            self._disk.refused("trainer", KINDS[event.errno], event.reason)
+        else:
+            self._disk.accepted("trainer")
+            log.warning("trainer crashed: %s", event.reason)
+
+    def _count(self, event: Progress) -> None:
+        assert self._contributor is not None
+        before = self._contributor.progress
+        steps, tokens = (before.steps_total, before.tokens_total) if before else (0, 0)
+        self._metrics.inner_steps.inc(max(0, event.steps_total - steps))
+        self._metrics.trained_tokens.inc(max(0, event.tokens_total - tokens))
+        if event.loss is not None:
+            self._metrics.training_loss.set(event.loss)
+        if event.grad_norm is not None:
+            self._metrics.gradient_norm.set(event.grad_norm)
+        self._metrics.learning_rate.set(event.lr)
+        if event.total_seconds > 0:
+            self._metrics.inner_time.set(event.inner_seconds / event.total_seconds)
+        self._contributor.progress = event
+
+    def _start(self) -> None:
+        assert self._group is not None
+        self._starting = self._group.create_task(self._start_training())
+
+    async def _start_training(self) -> None:
+        """Let a fresh trainer work from the state that we hold, once the swarm has begun."""
+        assert self._contributor is not None
+        await self._may_begin()
+        await self._contributor.followed.wait()
+        await self._contributor.follow("start", self._eval_windows)
+        self._show()
