@@ -173,8 +173,8 @@ class _View:
         return peers.listed(self.node)
 
     async def ban(self, order: BanOrder) -> dict[str, Any]:
-        await self.node.conduct.ban(key_of_peer_id(order.peer), order.reason, order.seconds)
-        return next(entry for entry in self.peers() if entry["peer_id"] == order.peer)
+        ban = await self.node.conduct.ban(key_of_peer_id(order.peer), order.reason, order.seconds)
+        return next(entry for entry in self.peers() if entry["peer_id"] == ban.peer)
 
     async def unban(self, peer: str) -> bool:
         return await self.node.conduct.unban(key_of_peer_id(peer))

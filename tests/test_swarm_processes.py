@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from swarm_help import Daemons, daemons, small_manifest, until
@@ -93,6 +94,25 @@ def test_slow_links_choose_codecs_of_few_bits(swarm: Daemons) -> None:
 
     until(lambda: "lloyd2" in chosen(), "round in lloyd2", swarm.peers)
     swarm.counted(*swarm.peers, since=swarm.round_of(swarm.peers[0]))
+
+
+def test_a_banned_peer_is_cut_off_until_the_ban_is_lifted(swarm: Daemons) -> None:
+    one, other = swarm.peers[1], swarm.peers[2]
+    name, where = swarm.status(other)["peer_id"], ("--state-dir", str(one.state_dir))
+
+    def shown() -> dict[str, Any]:
+        answer = json.loads(talkoot("peers", "--json", *where).stdout)
+        assert answer["running"] is True
+        return next(entry for entry in answer["peers"] if entry["peer_id"] == name)
+
+    assert shown()["ban"] is None
+    assert talkoot("ban", name[-10:], "--reason", "a test", "--for", "1h", *where).returncode == 0
+    until(lambda: shown()["state"] == "banned" and not shown()["connected"], "end of the link", swarm.peers)
+    assert shown()["ban"]["reason"] == "a test"
+    assert swarm.status(other)["state"] in ("training", "exchanging")
+    assert talkoot("unban", name, *where).returncode == 0
+    swarm.counted(*swarm.peers, since=swarm.round_of(one))
+    assert talkoot("unban", name, *where).returncode == 1
 
 
 @pytest.mark.parametrize("name", ["trainer", "p2pd"])
