@@ -60,7 +60,6 @@ class _Lane:
         self.channels: list[Channel] = []
         self.queue: deque[tuple[bytes, Buffer]] = deque()
         self.wake = asyncio.Event()  # set when a channel is gone
-        self.dial_after = 0.0  # nobody is dialled more often than that
         self.sending = False
 
 
@@ -101,6 +100,8 @@ class Links:
             ),
         }
         self._told: dict[bytes, float] = {}
+        self._dial_after: dict[tuple[bytes, str], float] = {}
+        """When a lane may be dialled again; outlives the lane, so that no peer takes us for a flood."""
         for name, spec in self._specs.items():
             network.serve(spec, lambda channel, name=name: self._serve(name, channel))  # type: ignore[misc]
 
@@ -215,11 +216,14 @@ class Links:
 
     async def _channel(self, lane: _Lane) -> Channel | None:
         """An open channel of the lane, dialled if need be; None when the peer cannot be reached."""
-        if not lane.channels and (pause_s := lane.dial_after - clock.now()) > 0:
+        place, now = (lane.peer, lane.spec.name), clock.now()
+        if not lane.channels and (pause_s := self._dial_after.get(place, now) - now) > 0:
             await asyncio.sleep(pause_s)
         if lane.channels:
             return lane.channels[0]
-        lane.dial_after = clock.now() + REDIAL_S[0]
+        now = clock.now()
+        self._dial_after = {key: at for key, at in self._dial_after.items() if at > now}
+        self._dial_after[place] = now + REDIAL_S[0]
         try:
             channel = await self._network.dial(lane.peer, lane.spec, timeout_s=DIAL_TIMEOUT_S)
         except (RemoteError, TimeoutError):

@@ -10,7 +10,7 @@ from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import Identity
 from talkoot.dht.memory import Link, MemoryHub, MemoryNetwork
 from talkoot.dht.memory_channel import MemoryChannel
-from talkoot.dht.network import Buffer, Frame
+from talkoot.dht.network import Buffer, Channel, Frame
 from talkoot.peer.links import MAX_QUEUED, Links, protocols
 from talkoot.peer.simulation.virtual_time import run_virtual
 
@@ -355,5 +355,26 @@ def test_the_upload_is_measured() -> None:
         await two.until(lambda: len(two.bulk) == 8)
         await asyncio.sleep(1)
         assert one.links.upload.rate == pytest.approx(1e6, rel=0.05)
+
+    run(main)
+
+
+def test_a_peer_that_closes_at_once_is_not_dialled_all_the_time() -> None:
+    """More than a few openings a second would be a flood to it."""
+
+    async def main(world: World) -> None:
+        one = await world.start(1)
+        other = world.hub.node(Identity.from_seed(bytes([2]) * 32), swarm=SWARM)
+        opened: list[bytes] = []
+
+        async def close_at_once(channel: Channel) -> None:
+            opened.append(channel.peer)
+
+        other.serve(protocols(SWARM)["control"], close_at_once)
+        await world.start_network(other)
+        for _ in range(100):
+            one.links.send(other.key, b"hello")
+            await asyncio.sleep(0.03)
+        assert 2 <= len(opened) <= 3 * 4 + 1
 
     run(main)
