@@ -26,6 +26,7 @@ from talkoot.peer.checkpoint_file import CheckpointFile
 from talkoot.peer.files import atomic_write
 from talkoot.peer.generation import map_file
 from talkoot.peer.manifest import Manifest
+from talkoot.peer.residual import DISK_BYTES_PER_ELEMENT
 from talkoot.peer.restoring import parameters
 from talkoot.peer.rules_of import first_codecs
 from talkoot.peer.statedir import StateDir
@@ -115,7 +116,8 @@ def _found(
         atomic_write(paths.path / TOKENIZER_FILE, (base / draft.data.tokenizer).read_bytes())
     founders = (identity.key,)
     ledger = first_ledger(sealed, founders)
-    paths.require_free(OuterStore.needed_bytes(numel) + 8 * numel)
+    initial = 4 * numel  # the drawn parameters, until they are in the store
+    paths.require_free(OuterStore.needed_bytes(numel) + DISK_BYTES_PER_ELEMENT * numel + initial)
     theta = map_file(weights, numel) if checkpoint is None else parameters(checkpoint)
     digest = state_tree(theta, torch.zeros(numel), ledger.encode()).digest
     certificate = genesis(sealed.swarm_id, digest, founders, identity)

@@ -23,6 +23,7 @@ from talkoot.peer.invite import Anchor
 from talkoot.peer.joining import Joiner, catch_up_at_start
 from talkoot.peer.manifest import Manifest
 from talkoot.peer.recollection import FORGOT
+from talkoot.peer.residual import DISK_BYTES_PER_ELEMENT
 from talkoot.peer.roundlog import limits_of, replayable_rounds
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
@@ -58,7 +59,8 @@ def require_place(paths: StateDir, rules: Rules) -> None:
     """Refuse a state directory that cannot be used, before anything in it is touched. Raises ConfigError."""
     require_formats(paths)
     if not OuterStore.exists(paths.outer):
-        paths.require_free(OuterStore.unallocated_bytes(paths.outer, rules.numel) + 4 * rules.numel)
+        outer = OuterStore.unallocated_bytes(paths.outer, rules.numel)
+        paths.require_free(outer + DISK_BYTES_PER_ELEMENT * rules.numel)
 
 
 async def obtain_state(

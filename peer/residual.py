@@ -53,6 +53,10 @@ WORKING_COPY = "residual.f32"
 """The file under `Residual.carry_P`: without meaning once its process has ended."""
 
 
+DISK_BYTES_PER_ELEMENT = 16
+"""Of the disk: the working copy, what is kept and what is about to replace it, and a contribution of fp32."""
+
+
 class Residual:
     """The books of one peer. See the module."""
 

@@ -26,6 +26,7 @@ from talkoot.peer.head import StoreCorruptError, read_head
 from talkoot.peer.holdings import number_of
 from talkoot.peer.invite import Anchor
 from talkoot.peer.log_reading import LogReader
+from talkoot.peer.residual import DISK_BYTES_PER_ELEMENT
 from talkoot.peer.rules_of import founder_keys
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
@@ -120,7 +121,7 @@ def last_known(file: CheckpointFile, paths: StateDir) -> int:
 def require_room(file: CheckpointFile, paths: StateDir) -> None:
     """Raise ConfigError with both figures where the disk is too small."""
     numel = file.contents.numel
-    paths.require_free(OuterStore.unallocated_bytes(paths.outer, numel) + 4 * numel)
+    paths.require_free(OuterStore.unallocated_bytes(paths.outer, numel) + DISK_BYTES_PER_ELEMENT * numel)
 
 
 def require_whole(file: CheckpointFile) -> None:
