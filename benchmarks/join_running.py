@@ -1,11 +1,12 @@
 """A newcomer downloads the state of a swarm that runs rounds meanwhile, and then joins it.
 
-    python benchmarks/join_running.py [--hidden 1536] [--steps 2] [--step-ms 6000] [--rounds 4] [--cycles 2]
-        [--joins 1] [--mbit 400] [--nice 10] [--snapshot-rounds N] [--log-bytes N] [--dir DIR] [--json FILE]
+    python benchmarks/join_running.py [--hidden 1536] [--vocabulary 8192] [--steps 2] [--step-ms 6000]
+        [--rounds 4] [--cycles 2] [--joins 1] [--mbit 400] [--nice 10] [--snapshot-rounds N] [--log-bytes N]
+        [--dir DIR] [--json FILE]
 
 Four daemons with a p2pd and a numpy trainer each, in network namespaces of their own (root, iproute2);
-8192 (2 HIDDEN + 1) parameters. Phases of ROUNDS rounds with and without downloads alternate, half of one
-without comes first and last, so that drift cancels: in the one kind a newcomer behind a link of MBIT
+VOCABULARY (2 HIDDEN + 1) parameters. Phases of ROUNDS rounds with and without downloads alternate, half of
+one without comes first and last, so that drift cancels: in the one kind a newcomer behind a link of MBIT
 downloads the state, verified and installed, over and over; in the other it is idle. It runs with NICE above
 the others, as it would have a machine of its own. Prints the median round, the downloads, which state each
 chose and how far behind it was at its end, and what peer 0 gave while a round was exchanged and otherwise. At
@@ -43,7 +44,6 @@ PEERS = 4
 NEWCOMER = PEERS
 """Number of the newcomer's namespace."""
 
-VOCABULARY = 8192
 LIMIT_S = 240.0
 """Longest wait for any one event."""
 
@@ -62,7 +62,7 @@ def manifest_of(options: argparse.Namespace) -> Manifest:
         state = replace(state, snapshot_rounds=options.snapshot_rounds)
     if options.log_bytes is not None:
         state = replace(state, log_bytes=options.log_bytes)
-    shape = {"vocab_size": VOCABULARY, "hidden": options.hidden, "step_ms": options.step_ms}
+    shape = {"vocab_size": options.vocabulary, "hidden": options.hidden, "step_ms": options.step_ms}
     return replace(
         draft,
         swarm=replace(draft.swarm, start_peers=PEERS),
@@ -174,9 +174,9 @@ class Swarm:
             self.served.look(status)
             if status["round"] and status["round"] - 1 not in self.rounds:
                 self.rounds |= {entry["round"]: entry for entry in self.nodes[0].rounds()}
-                self._zero_s = min(
-                    self._zero_s, time.monotonic() - self.rounds[max(self.rounds)]["ended_at_s"]
-                )
+                if self.rounds:  # it may have been too busy to answer
+                    last = self.rounds[max(self.rounds)]
+                    self._zero_s = min(self._zero_s, time.monotonic() - last["ended_at_s"])
         return max(self.rounds, default=-1)
 
     def closed_s(self, number: int) -> float:
@@ -418,6 +418,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--hidden", type=int, default=1536)
+    parser.add_argument("--vocabulary", type=int, default=8192)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--step-ms", type=float, default=6000.0)
     parser.add_argument("--rounds", type=int, default=4)
