@@ -36,7 +36,7 @@ def begin_audits(node: "Node", rules: Rules, holdings: Holdings, group: asyncio.
         connected=lambda: node.links.connected,
         count=node.metrics.audits.inc,
     )
-    node.proofs.begin(rules, holdings.ledger.round)
+    node.proofs.begin(rules, holdings.ledger.round, lambda key: key in holdings.ledger.voters)
     group.create_task(node.proofs.run())
     group.create_task(auditor.run())
     return auditor

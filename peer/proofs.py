@@ -40,8 +40,11 @@ from talkoot.peer.serving import Gate
 
 log = logging.getLogger("talkoot.audit")
 
-MAX_FETCHES = 2
-"""Proofs that are fetched or verified at a time."""
+MAX_FETCHES = 4
+"""Proofs that are fetched and verified at a time, one from each peer."""
+
+STRANGERS_FETCHES = 1
+"""Of them from peers that do not vote: keys are free, and a proof may be long and come slowly."""
 
 FETCH_S = 600.0
 """How long a proof may take to come."""
@@ -75,7 +78,11 @@ class Proofs:
         self._connected = connected
         self._rules: Rules | None = None
         self._group: asyncio.TaskGroup | None = None
+        self._votes: Callable[[bytes], bool] = lambda _key: False
         self._fetching: set[bytes] = set()
+        """From whom."""
+        self._judging: set[bytes] = set()
+        """Against whom something was found here that is being verified."""
         self._tells = 0
         self._told: dict[bytes, set[bytes]] = {}
         """By offender: who knows."""
@@ -88,9 +95,10 @@ class Proofs:
         self.convictions = Convictions()
         AuditServer(network, swarm, self, gate)
 
-    def begin(self, rules: Rules, running: int) -> None:
-        """From now on proofs can be verified."""
-        self._rules, self.running = rules, running
+    def begin(self, rules: Rules, running: int, votes: Callable[[bytes], bool]) -> None:
+        """From now on proofs can be verified. `votes` says who may reduce at all: about others there is
+        nothing to prove, however many keys somebody has that lie about themselves."""
+        self._rules, self.running, self._votes = rules, running, votes
 
     async def run(self) -> None:
         """Own what is under way until cancelled."""
@@ -127,13 +135,19 @@ class Proofs:
                     self.found(Equivocation(first=pair[0], second=pair[1]))
             return True
         if request.offender in self.convictions:
-            self._told.setdefault(request.offender, set()).add(peer)
+            if peer in self._connected():
+                self._told.setdefault(request.offender, set()).add(peer)
             return True
-        if request.offender in self._fetching or len(self._fetching) >= MAX_FETCHES:
+        if not self._votes(request.offender) or not self._may_fetch(peer):
             return False
-        self._fetching.add(request.offender)
+        self._fetching.add(peer)
         self._group.create_task(self._fetch(peer, request))
         return True
+
+    def _may_fetch(self, peer: bytes) -> bool:
+        strangers = sum(not self._votes(other) for other in self._fetching)
+        room = len(self._fetching) < MAX_FETCHES and (self._votes(peer) or strangers < STRANGERS_FETCHES)
+        return room and peer not in self._fetching
 
     async def _fetch(self, peer: bytes, said: TellProof) -> None:
         try:
@@ -153,7 +167,7 @@ class Proofs:
         except (RemoteError, TimeoutError, Busy) as error:
             log.debug("no proof from %s: %s", peer_id_of(peer), error)
         finally:
-            self._fetching.discard(said.offender)
+            self._fetching.discard(peer)
 
     async def _pull(self, peer: bytes, said: TellProof) -> bytes | None:
         client = await AuditClient.connect(self._network, peer, self._swarm)
@@ -173,8 +187,8 @@ class Proofs:
     def found(self, proof: Proof) -> None:
         """Something that should be a proof."""
         offender = offender_of(proof)
-        if self._group is not None and offender not in self.convictions and offender not in self._fetching:
-            self._fetching.add(offender)
+        if self._group is not None and offender not in self.convictions and offender not in self._judging:
+            self._judging.add(offender)
             self._group.create_task(self._found(proof))
 
     async def _found(self, proof: Proof) -> None:
@@ -183,7 +197,7 @@ class Proofs:
         except ProofError as error:
             log.error("what was found against %s is no proof: %s", peer_id_of(offender_of(proof)), error)
         finally:
-            self._fetching.discard(offender_of(proof))
+            self._judging.discard(offender_of(proof))
 
     async def _verify(self, proof: Proof, data: bytes) -> None:
         """Verify as if a stranger had said it, then act. Raises ProofError."""

@@ -184,3 +184,39 @@ def test_slices_that_are_not_what_was_signed_are_not_taken() -> None:
     ]
     for answers in bad:
         assert ask(answers) is None
+
+
+def test_a_proof_is_fetched_once_from_each_and_only_about_who_may_reduce() -> None:
+    network = SimpleNamespace(key=KEY, serve=lambda *_: None)
+    voters = [bytes([number]) * 32 for number in range(8)]
+    proofs = Proofs(
+        cast(Any, network), KEY, Gate(), proven=lambda *_: None, connected=lambda: frozenset(voters)
+    )
+    assert not proofs.told(voters[0], TellProof(voters[1], 9))  # not begun
+    swarm = Swarm(1, numel=1000, chunk_size=256)
+    proofs.begin(swarm.rules, 3, lambda key: key in voters)
+    begun: list[Any] = []
+    proofs._group = cast(Any, SimpleNamespace(create_task=begun.append))
+    strangers = [b"x" * 32, b"y" * 32]
+    answers = [
+        (strangers[0], strangers[0], False),  # lies about itself: who cares
+        (strangers[0], voters[1], True),
+        (strangers[1], voters[1], False),
+        (voters[2], voters[1], True),  # no stranger holds the place of who votes
+        (voters[2], voters[3], False),
+        (voters[3], voters[1], True),
+        (voters[4], voters[1], True),
+        (voters[5], voters[1], False),
+    ]
+    for teller, offender, taken in answers:
+        assert proofs.told(teller, TellProof(offender, 9)) == taken
+    assert len(begun) == 4
+    proofs.convictions.convict(voters[1], b"proof", 3)
+    assert proofs.told(voters[6], TellProof(voters[1], 9))
+    assert len(begun) == 4
+    for task in begun:
+        task.close()
+    assert proofs.held(AskProof(voters[1], 2)) == b"oof"
+    assert proofs.held(AskProof(voters[1], 5)) is None
+    assert proofs.held(AskProof(voters[1], -1)) is None
+    assert proofs.held(AskProof(voters[2], 0)) is None
