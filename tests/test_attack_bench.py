@@ -9,6 +9,7 @@ import torch
 from bad_input_rig import refused
 from typer.testing import CliRunner
 
+from talkoot.averaging.certificate import MAX_CLAIM
 from talkoot.averaging.robustness import Robustness
 from talkoot.cli.bench_attacks import table
 from talkoot.cli.main import app
@@ -29,17 +30,37 @@ def small(robustness: Robustness = MEAN) -> Setting:
     return Setting(workers=3, liars=1, rounds=2, inner_steps=1, robustness=robustness)
 
 
-def rounds_of(vectors: list[torch.Tensor], **changes: object) -> Exchange:
-    terms = Terms(workers=len(vectors), inner_steps=10, robustness=MEAN, codec="fp32", aggregate_codec="fp32")
-    exchange = Exchange(terms, torch.zeros(100))
-    for _ in range(2):
-        exchange.round([Sent(delta=row, steps=10, tokens=100) for row in vectors])
-    return exchange
+def exchange_of(workers: int) -> Exchange:
+    terms = Terms(workers=workers, inner_steps=10, robustness=MEAN, codec="fp32", aggregate_codec="fp32")
+    return Exchange(terms, torch.zeros(100))
 
 
 def test_rounds_are_the_mean_and_nesterov() -> None:
-    exchange = rounds_of([torch.ones(100), torch.full((100,), 3.0)])
+    exchange = exchange_of(2)
+    for _ in range(2):
+        exchange.round([Sent(delta=torch.full((100,), value), steps=10, tokens=100) for value in (1.0, 3.0)])
     assert torch.allclose(exchange.theta_P, torch.full((100,), -0.7 * (2 * 1.5 + 2 * (1.5 * 0.5 + 1))))
+
+
+def test_claims_buy_no_more_than_twice_the_median() -> None:
+    rows = [torch.ones(100), torch.full((100,), 3.0), torch.full((100,), -2.0)]
+    states = []
+    for claim in (200, 10**6, MAX_CLAIM):
+        exchange = exchange_of(len(rows))
+        sent = [Sent(delta=row, steps=10, tokens=100) for row in rows]
+        exchange.round([replace(sent[0], tokens=claim), *sent[1:]])
+        states.append(exchange.theta_P)
+    assert torch.equal(states[0], states[1])
+    assert torch.equal(states[0], states[2])
+
+
+def test_work_is_compared_by_the_step() -> None:
+    """Twice the steps at the same pace push no further: who runs them is faster, not more right."""
+    once, twice = exchange_of(2), exchange_of(2)
+    row, other = torch.ones(100), torch.full((100,), 3.0)
+    once.round([Sent(delta=row, steps=10, tokens=100), Sent(delta=other, steps=10, tokens=100)])
+    twice.round([Sent(delta=row * 2, steps=20, tokens=100), Sent(delta=other, steps=10, tokens=100)])
+    assert torch.equal(once.theta_P, twice.theta_P)
 
 
 def test_each_attack_runs_and_a_clean_run_is_repeated_bit_for_bit(laboratory: Laboratory) -> None:

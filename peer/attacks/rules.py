@@ -4,12 +4,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from talkoot.averaging.robustness import Robustness
 from talkoot.dht.errors import ConfigError
+from talkoot.peer import presets
 
 NAMED: dict[str, Robustness] = {
-    "default": Robustness(),
+    "default": presets.PUBLIC,
     "mean": Robustness(norm_cap="none"),
 }
-"""What a manifest says that says nothing, and the mean without any bound."""
+"""What the preset for public swarms says, and the mean without any bound."""
 
 
 def parse_rule(words: str) -> Robustness:
