@@ -15,6 +15,7 @@ from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.record import RecordError
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import peer_id_of
+from talkoot.peer import clock
 from talkoot.peer.assembly import NotFinite
 from talkoot.peer.choice import Choice
 from talkoot.peer.generation import Generation
@@ -35,6 +36,10 @@ TRIES = 3
 """How often a record is asked for in all: that of a round that has only just ended may not be written yet."""
 
 PAUSE_S = 1.0
+
+PROMPT_S = 0.5
+"""A piece that takes longer was held back, as during an exchange, or the line is slow. From then on sources
+take turns: each lets a piece go at once after a pause, so that several give several times as much."""
 
 MAX_BUSY = 60
 """How often a source may put us off, a second each time."""
@@ -80,6 +85,7 @@ class CatchUp:
         self._connect = connect
         self._blame = blame
         self._steps: list[Step] = []
+        self._in_turn = False
         self._lied = False
         self._opened = AsyncExitStack()
         self.choice: Choice
@@ -179,6 +185,7 @@ class CatchUp:
         while (source := await self._source_of(step)) is not None:
             assert source.client is not None
             progress.sources = (peer_id_of(source.peer),)
+            began = clock.now()
             try:
                 data = await _fetch(source.client, step.value_hash, *under_way.wanted(MAX_RECORD_PIECE))
                 await asyncio.to_thread(_take, under_way, data, source.peer)
@@ -189,6 +196,9 @@ class CatchUp:
             except (RemoteError, TimeoutError) as error:
                 self._drop(source, error)
             else:
+                self._in_turn = self._in_turn or clock.now() - began > PROMPT_S
+                if self._in_turn:
+                    self._sources.sort(key=lambda other: other is source)
                 return True
         return False
 
