@@ -316,7 +316,7 @@ def join(swarm: Swarm, number: int) -> Json:
     return {"seconds": times, "closed": closed, "missed": len(missed)}
 
 
-def figures(swarm: Swarm, downloads: Downloads, rounds: dict[bool, list[int]]) -> Json:
+def figures(swarm: Swarm, downloads: list[Json], rounds: dict[bool, list[int]]) -> Json:
     """All that was measured."""
     result: Json = {}
     if not all(rounds.values()):
@@ -335,7 +335,7 @@ def figures(swarm: Swarm, downloads: Downloads, rounds: dict[bool, list[int]]) -
     quiet, busy = result["without"], result["with"]
     result["slower"] = busy["interval_s"] / quiet["interval_s"] - 1
     result["exchange_slower"] = busy["since_closed_s"] / quiet["since_closed_s"] - 1
-    result["downloads"] = downloads.done
+    result["downloads"] = downloads
     result["served_per_s"] = {
         "exchanging": swarm.served.rate(True),
         "otherwise": swarm.served.rate(False),
@@ -390,19 +390,21 @@ def measure(folder: Path, options: argparse.Namespace) -> Json:
         stack.callback(lambda: stop_all(swarm.nodes, polite_s=20.0, firm_s=5.0))
         swarm.found()
         prefix = ("nice", "-n", str(options.nice), "ip", "netns", "exec", cables.names[NEWCOMER])
-        downloads = Downloads(swarm, Desk(prefix, cables.address(NEWCOMER)))
-        stack.callback(downloads.end)
+        done: list[Json] = []
         rounds: dict[bool, list[int]] = {False: [], True: []}
         joined: list[Json] = []
         try:
             if options.cycles:
+                downloads = Downloads(swarm, Desk(prefix, cables.address(NEWCOMER)))
+                stack.callback(downloads.end)
+                done = downloads.done
                 phases(swarm, downloads, options, rounds)
-            downloads.end()
+                downloads.end()
             joined.extend(join(swarm, number) for number in range(options.joins))  # keeps those before Ctrl-C
         except KeyboardInterrupt:
             if not all(rounds.values()) and not joined:
                 raise
-        found = figures(swarm, downloads, rounds)
+        found = figures(swarm, done, rounds)
         found |= {"joined": joined, "numel": (swarm.nodes[0].status or {}).get("numel")}
     return found
 
