@@ -49,6 +49,7 @@ def ban(
     seconds = parse_duration(lasts) if lasts else None
     entries, running = _entries(path)
     name = _resolved(peer, entries)
+    _check(path, name, reason, seconds)
     if running:
         from talkoot.cli.local_api import LocalApi
 
@@ -109,19 +110,31 @@ def _changing(path: Path) -> Iterator["BanList"]:
         bans.save()
 
 
-def _ban_on_disk(path: Path, name: str, reason: str, seconds: float | None) -> Entry:
+def _check(path: Path, name: str, reason: str, seconds: float | None) -> None:
+    """Whether a ban can be. Raises ConfigError."""
     from talkoot.dht.identity import Identity, key_of_peer_id
-    from talkoot.peer.bans import banned_as_json
+    from talkoot.peer.bans import BanList
     from talkoot.peer.penalties import OPERATOR
     from talkoot.peer.statedir import StateDir
 
-    if Identity.load_or_create(StateDir(path).key_file).peer_id == name:
+    if Identity.load_or_create(_existing(StateDir(path)).key_file).peer_id == name:
         raise ConfigError("that is this peer itself")
+    try:
+        BanList(path).add(key_of_peer_id(name), reason=reason, by=OPERATOR, for_s=seconds, now=time.time())
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _ban_on_disk(path: Path, name: str, reason: str, seconds: float | None) -> Entry:
+    from talkoot.dht.identity import key_of_peer_id
+    from talkoot.peer.bans import banned_as_json
+    from talkoot.peer.penalties import OPERATOR
+
     with _changing(path) as bans:
         now = time.time()
         try:
             bans.add(key_of_peer_id(name), reason=reason, by=OPERATOR, for_s=seconds, now=now)
-        except ValueError as error:
+        except ValueError as error:  # the list is full
             raise ConfigError(str(error)) from error
         return next(entry for entry in banned_as_json(bans, now) if entry["peer_id"] == name)
 

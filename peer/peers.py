@@ -24,7 +24,7 @@ def listed(node: Node) -> list[dict[str, Any]]:
                 "round": record.round if record is not None else None,
                 "connected": key in connected,
                 "voter": node.holdings is not None and key in node.holdings.ledger.voters,
-                "score": round(-standing.points, 1),
+                "score": round(-standing.points, 1) + 0.0,  # never -0.0
                 "score_reason": standing.reason,
                 "ban": None if standing.ban is None else as_json(standing.ban),
             }
