@@ -250,22 +250,6 @@ def test_records_come_from_whoever_has_them(tmp_path: Path) -> None:
     assert {late.asked(AskRecord, 0) > 0, late.asked(AskRecord, 1) > 0} == {True}
 
 
-@pytest.mark.parametrize(("prompt_s", "shares"), [(60.0, (1.0, 0.0)), (-1.0, (0.5, 0.5))])
-def test_sources_take_turns_once_one_is_slow(
-    prompt_s: float, shares: tuple[float, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("talkoot.peer.catchup.MAX_RECORD_PIECE", 100_000)
-    monkeypatch.setattr("talkoot.peer.catchup.PROMPT_S", prompt_s)
-    late, theirs = pair(tmp_path)
-    other = opened(tmp_path / "other")
-    for _ in range(4):
-        play(other)
-    assert late.update(theirs, other) is not None
-    assert same_state(late.ours, theirs)
-    asked = [late.asked(AskRecord, server) for server in range(2)]
-    assert [count / sum(asked) for count in asked] == pytest.approx(shares, abs=0.15)
-
-
 def test_a_source_that_dies_in_the_middle_of_a_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
