@@ -29,7 +29,7 @@ def record_of(node: "Node") -> PeerRecord | None:
         role=node.options.role,
         round=swarming.ledger.round,
         digest=swarming.holdings.digest,
-        steps=progress.steps if progress is not None else 0,
+        steps=contributor.steps,
         tokens=progress.tokens if progress is not None else 0,
         speed=progress.steps_per_second if progress is not None else 0.0,
         upload=node.links.upload.rate,

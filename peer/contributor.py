@@ -99,8 +99,8 @@ class Contributor:
 
     @property
     def steps(self) -> int:
-        """Inner steps since the last snapshot, as last reported."""
-        return self.progress.steps if self.progress else 0
+        """Inner steps since the last snapshot, as last reported; 0 until the trainer follows a new state."""
+        return self.progress.steps if self.progress and self._settled.is_set() else 0
 
     # -- contributing --------------------------------------------------------------------------------
 

@@ -89,7 +89,7 @@ def _training(node: Node) -> dict[str, Any]:
         "steps_total": node.training.steps_before + (progress.steps_total if progress else 0),
         "tokens_total": node.training.tokens_before + (progress.tokens_total if progress else 0),
         "steps_per_second": _number(progress.steps_per_second if progress else 0.0),
-        "round_steps": progress.steps if progress else 0,
+        "round_steps": contributor.steps if contributor else 0,
         "loss": _number(progress.loss if progress else None),
         "eval_loss": _number(contributor.eval_loss if contributor else None),
         "inner_share": share,

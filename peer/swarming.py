@@ -248,7 +248,8 @@ class Swarming:
         progress = self.contributor.progress
         if progress is None or not self.contributor.training:
             return None
-        return Report(progress.steps, 0.0, 0.0, steps_count(self.identity.key, self.ledger, self.rules))
+        counts = steps_count(self.identity.key, self.ledger, self.rules)
+        return Report(self.contributor.steps, 0.0, 0.0, counts)
 
     def _note_closing(self) -> None:
         if self.history.running.closed_at_s is None:

@@ -12,6 +12,7 @@ from archive_rig import FOUNDERS, VOLUNTEERS, Archive, Peer, play
 
 from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import Identity
+from talkoot.peer.announcement import record_of
 from talkoot.peer.disk import causes
 from talkoot.peer.node import Node
 from talkoot.peer.serving import Gate
@@ -146,6 +147,26 @@ def test_a_newcomer_is_counted_in_the_next_round_that_closes(tmp_path: Path, slo
         assert later[0][1] == here
         await archive.until(lambda: new.round > here)
         assert counts(new, here + 1, NEW)
+
+    swarm(tmp_path, script)
+
+
+def test_steps_of_one_round_are_not_told_of_the_next(tmp_path: Path) -> None:
+    """From the commit until the trainer has followed, its last report is about the round before."""
+
+    async def script(archive: Archive, founders: list[Peer]) -> None:
+        node = founders[0].node
+        contributor, swarming = node.contributor, node.swarming
+        assert contributor is not None
+        assert swarming is not None
+        await archive.until(lambda: contributor.steps > 0)
+        await contributor.begin_change()
+        record, report = record_of(node), swarming.own_report()
+        assert record is not None
+        assert report is not None
+        assert (record.steps, report.steps, status(node, 0)["round_steps"]) == (0, 0, 0)
+        contributor.end_change()
+        assert contributor.steps > 0
 
     swarm(tmp_path, script)
 
