@@ -39,18 +39,25 @@ async def choose_port(config: NetworkConfig, file: Path | None) -> int:
 
 
 async def _becomes_free(config: NetworkConfig, port: int) -> bool:
-    with contextlib.suppress(TimeoutError):
+    with contextlib.suppress(OSError):  # a TimeoutError is one, too
         async with asyncio.timeout(_RELEASE_S):
             while True:
-                try:
-                    for host in config.listen:
-                        _probe(host, port)
-                except OSError as error:
-                    if error.errno != errno.EADDRINUSE:
-                        return False
-                else:
+                if not _is_taken(config, port):
                     return True
                 await asyncio.sleep(_LOOK_S)  # nobody tells when a socket of another process is closed
+    return False
+
+
+def _is_taken(config: NetworkConfig, port: int) -> bool:
+    """Raises OSError where we could not listen for another reason; IPv6 may be missing."""
+    for host in config.listen:
+        try:
+            _probe(host, port)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return True
+            if ":" not in host:
+                raise
     return False
 
 

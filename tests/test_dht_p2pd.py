@@ -197,6 +197,16 @@ def test_a_port_file_of_no_use_is_no_port(tmp_path: Path, content: bytes | None)
     assert chosen == (0 if content is None else 4001)
 
 
+def test_a_node_has_its_port_again_where_there_is_no_ipv6(tmp_path: Path) -> None:
+    file = tmp_path / port.FILE
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = probe.getsockname()[1]
+    port.remember_port(file, free)
+    config = NetworkConfig.test(listen=("127.0.0.1", "2001:db8::1"))  # not an address of this machine
+    assert asyncio.run(port.choose_port(config, file)) == free
+
+
 def test_hostile_stores_are_refused() -> None:
     async def main() -> None:
         async with RIG.swarm(2) as nodes:
