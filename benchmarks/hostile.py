@@ -135,12 +135,12 @@ def attack(victim: Victim, kind: str, count: int, seconds: float, seed: int, hon
         if not first and (ban := victim.first_ban()) is not None:
             held = {name: n - before[name] for name, n in victim.counters().items() if "penalties" in name}
             first = {"ban_reason": ban["reason"], "offences_until_ban": sum(held.values())}
-            time.sleep(SHUT_S)
+            time.sleep(SHUT_S)  # the ban holds for so long: that is what is looked at
         bans += len(victim.lift_all(honest))
         peak = tuple(map(max, peak, victim.memory()))
         if time.monotonic() - began > seconds + GRACE_S:
             process.kill()
-        time.sleep(LIFT_S)
+        time.sleep(LIFT_S)  # between two looks at a daemon, which is a process of its own
     told = finished(process)
     if not first and (ban := victim.first_ban()) is not None:
         first = {"ban_reason": ban["reason"]}

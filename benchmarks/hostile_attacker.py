@@ -132,7 +132,7 @@ class Attacker:
             found = [(owner, table.envelope_of(owner)) for owner in table.owners]
             if found:
                 return [(owner, envelope) for owner, envelope in found if envelope is not None]
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # others announce themselves in their own time
         return []
 
     async def certificates(self) -> list[Certificate]:
