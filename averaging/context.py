@@ -1,8 +1,10 @@
 """What all parts of one round share: the state before it, the rules, and our own key."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+
+from msgspec import UNSET
 
 from talkoot.averaging.certificate import (
     Certificate,
@@ -22,6 +24,7 @@ from talkoot.averaging.quorum import leader_of, leader_order, quorum
 from talkoot.averaging.rotation import codec_of
 from talkoot.averaging.rules import Door, Rules, Timing
 from talkoot.averaging.signing import Signer, Verify
+from talkoot.averaging.verdicts import Verdict, check
 from talkoot.compression.codec import Codec
 
 
@@ -46,6 +49,9 @@ class Context:
     """Who gets no part when we lead, where there are others: proven liars, and whom we do not trust."""
     convicted: frozenset[bytes] = frozenset()
     """Against whom there is a proof that all may be expected to know: they neither lead nor reduce."""
+    verdict: Callable[[], Verdict | None] = lambda: None
+    """Our verdict on the contribution that we have to audit, signed, once there is one; asked before each of
+    our joins. None: nothing is waited for."""
 
     @cached_property
     def order(self) -> list[bytes]:
@@ -98,6 +104,7 @@ class Context:
         holds: tuple[Held, ...],
     ) -> Join:
         """Our signed join for an attempt."""
+        verdict = self.verdict()
         join = Join(
             round=self.ledger.round,
             attempt=attempt,
@@ -110,6 +117,7 @@ class Context:
             holds=holds,
             expects_s=self.pace.all_expected_s,
             memory=self.memory,
+            verdict=UNSET if verdict is None else verdict,
         )
         return sign(join, self.signer)
 
@@ -154,6 +162,15 @@ class Context:
             self._check_contribution(join.contribution, join.key)
         if join.lock is not None:
             self.check_lock(join.lock)
+        if join.verdict is not UNSET:
+            self._check_verdict(join.verdict, join.key)
+
+    def _check_verdict(self, verdict: Verdict, key: bytes) -> None:
+        if self.rules.audits is None or verdict.auditor != key or key not in self.ledger.voters:
+            raise MessageError("unasked", "a verdict of a peer that audits nobody")
+        swarm, number = self.rules.swarm, self.ledger.round
+        if not check(verdict, swarm=swarm, round_number=number, prior=self.prior, verify=self.verify):
+            raise MessageError("signature", "a verdict not signed by its auditor, or out of bounds")
 
     def refusal(self, join: Join) -> str | None:
         """Why a leader keeps a sound join out of the roster, or None.

@@ -7,6 +7,7 @@ may serve as a proof is signed. How bytes become these values: `talkoot.averagin
 from typing import Literal, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from talkoot.averaging.certificate import Certificate, Contribution, Prepared, Value
 from talkoot.averaging.claims import Claim
@@ -14,6 +15,7 @@ from talkoot.averaging.digest import content_hash
 from talkoot.averaging.memory import Memory
 from talkoot.averaging.parts import Part
 from talkoot.averaging.signing import Signer, Verify
+from talkoot.averaging.verdicts import Verdict
 
 MAX_CONTROL_BYTES = 512 * 1024
 """Longest control message that is accepted."""
@@ -113,6 +115,8 @@ class Join(_Message, frozen=True, tag="join"):
     """How long it expects each phase to take (`deadlines.PHASES`), 0 when it does not know."""
     memory: Memory
     """Whether it knows what it signed before in this round."""
+    verdict: Verdict | UnsetType = UNSET
+    """What the voter says of the contribution that it had to audit after the round before."""
     signature: bytes = b""
 
     def unsigned(self) -> bytes:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from talkoot.averaging.audits import Audits
 from talkoot.averaging.robustness import Robustness
 
 Admit = Callable[[bytes, bytes], bytes | None]
@@ -82,6 +83,9 @@ class Rules:
     robustness: Robustness = field(default_factory=Robustness)
     """How contributions are aggregated; rules that a sparse exchange cannot follow are refused in the
     manifest."""
+
+    audits: Audits | None = None
+    """What audits of trainers earn; None: there are none."""
 
     piece_bytes: int = PIECE_BYTES
     """A piece of a sparse exchange has as many chunks as fit into this, and at least one."""

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypedDict
 
 from blake3 import blake3
 
@@ -58,6 +59,13 @@ class _Ended:
     drawn: tuple[Claim, ...]
 
 
+class Distrust(TypedDict, total=False):
+    """Fields of a round's context that follow from proofs."""
+
+    barred: frozenset[bytes]
+    convicted: frozenset[bytes]
+
+
 class Auditor:
     """One for a node. `run` is a service; the round's driver tells it what happens."""
 
@@ -93,7 +101,7 @@ class Auditor:
         """Whom we hold proofs against, and whom we do not trust for a while."""
         return self._proofs.convictions
 
-    def distrusts(self) -> dict[str, frozenset[bytes]]:
+    def distrusts(self) -> Distrust:
         """For the context of the running round: who gets no part from us, and whose parts we do not take."""
         running = self._holdings.ledger.round
         return {

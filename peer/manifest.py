@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 from blake3 import blake3
 
+from talkoot.averaging.audits import Audits
 from talkoot.averaging.robustness import Robustness, sparse_problem
 
 PROTOCOL_VERSION = 1
@@ -363,6 +364,8 @@ class Manifest:
     """When rounds close and how long their phases may take."""
     robustness: Robustness = field(default_factory=Robustness)
     """How contributions become one aggregate, some of which may lie."""
+    audits: Audits = field(default_factory=Audits)
+    """Whether trainers are audited."""
     state: State = field(default_factory=State)
     """What peers keep on their disks for those who join or come back."""
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
@@ -384,16 +387,17 @@ class Manifest:
     def canonical(self) -> bytes:
         """The one byte string that stands for this manifest: msgpack with sorted keys.
 
-        Section [robustness] is in it only where it differs from the default, so that swarms from before there
-        was one keep their ids.
+        Sections [robustness] and [audits] are in it only where they differ from the default, so that swarms
+        from before there were any keep their ids.
         """
         values = asdict(self)
         for section in fields(self):
             for item in fields(getattr(self, section.name)) if section.name != "protocol" else ():
                 if item.type is float:  # 1 and 1.0 are the same setting, so they must be the same bytes
                     values[section.name][item.name] = float(values[section.name][item.name])
-        if self.robustness == Robustness():
-            del values["robustness"]
+        for name, default in (("robustness", Robustness()), ("audits", Audits())):
+            if getattr(self, name) == default:
+                del values[name]
         return msgspec.msgpack.encode(values, order="deterministic")
 
     @property

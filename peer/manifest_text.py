@@ -14,6 +14,7 @@ from textwrap import wrap
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from talkoot.averaging import audits as audits_module
 from talkoot.averaging import robustness as robustness_module
 from talkoot.peer import manifest as manifest_module
 from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest
@@ -37,7 +38,7 @@ Relative paths are taken from the folder of the file."""
 def field_docs() -> dict[tuple[str, str], str]:
     """{(class name, field name): its string} for every field of the manifest's classes."""
     found: dict[tuple[str, str], str] = {}
-    sources = [inspect.getsource(owner) for owner in (manifest_module, robustness_module)]
+    sources = [inspect.getsource(owner) for owner in (manifest_module, robustness_module, audits_module)]
     for node in ast.parse("\n".join(sources)).body:
         if isinstance(node, ast.ClassDef):
             for statement, after in zip(node.body, node.body[1:], strict=False):

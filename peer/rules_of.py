@@ -37,6 +37,7 @@ def rules_of(manifest: Manifest) -> Rules:
         max_absent_rounds=manifest.round.max_absent_rounds,
         exchange=manifest.round.exchange,
         robustness=manifest.robustness,
+        audits=manifest.audits if manifest.audits.trainers else None,
     )
 
 

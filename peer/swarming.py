@@ -27,6 +27,7 @@ from talkoot.dht.identity import Identity, peer_id_of, verify
 from talkoot.dht.network import Network
 from talkoot.peer import clock
 from talkoot.peer.admission import door_rule
+from talkoot.peer.auditor import Distrust
 from talkoot.peer.choice import Choice
 from talkoot.peer.contributor import Contributor
 from talkoot.peer.disk import Disk, DiskLost
@@ -203,7 +204,7 @@ class Swarming:
             memory=self.recollection.memory,
             door=door_rule(self.rules.swarm, self.rules.founders),
             pace=self.pace,
-            **(auditor.distrusts() if (auditor := self.runner.auditor) is not None else {}),
+            **(auditor.distrusts() if (auditor := self.runner.auditor) is not None else Distrust()),
         )
         self.pace.round_trip_s = self.runner.pulse.round_trip_s()
         before = self.runner.round

@@ -1,11 +1,14 @@
 """The canonical form: one byte string for one manifest, and nothing else is accepted from the network."""
 
+from typing import Any
+
 import msgspec
 import pytest
 from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
+from talkoot.averaging.audits import Audits
 from talkoot.averaging.robustness import Robustness
 from talkoot.peer import presets
 from talkoot.peer.manifest import (
@@ -49,6 +52,30 @@ def test_swarms_without_a_robust_rule_have_the_ids_of_before_there_were_any() ->
     refused["round"]["exchange"] = "sparse"
     with pytest.raises(ValueError, match=r"robustness\.rule must be"):
         from_canonical(msgspec.msgpack.encode(refused, order="deterministic"))
+
+
+def test_swarms_without_audits_have_the_ids_of_before_there_were_any() -> None:
+    assert "audits" not in msgspec.msgpack.decode(tiny().canonical())
+    changed = tiny(audits=Audits(trainers=True))
+    assert changed.swarm_id != tiny().swarm_id
+    assert from_canonical(changed.canonical()) == changed
+    values = msgspec.msgpack.decode(tiny().canonical())
+    for wrong in ({}, {"trainers": False}, {"trainers": 1}, {"share": 0.6}, {"more": 1}):
+        with pytest.raises(ValueError, match=r"\w"):
+            from_canonical(msgspec.msgpack.encode(values | {"audits": wrong}, order="deterministic"))
+
+
+@pytest.mark.parametrize(
+    ("change", "bound"),
+    [
+        ({"share": 0.0}, "share must be above 0"), ({"probation_audits": 0}, "probation_audits must be 1"),
+        ({"vote_audits": 2}, "vote_audits must be audits.probation_audits to 100"),
+        ({"epoch_rounds": 0}, "epoch_rounds must be 1"), ({"ban_rounds": 10**6 + 1}, "ban_rounds must be 1"),
+    ],
+)  # fmt: skip
+def test_audits_have_bounds(change: dict[str, Any], bound: str) -> None:
+    with pytest.raises(ValueError, match=bound):
+        Audits(**change)
 
 
 def test_sealed_means_founders_layout_and_size() -> None:
