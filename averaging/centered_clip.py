@@ -69,21 +69,19 @@ def clipped(
     tau: float | None = None,
     iterations: int = ITERATIONS,
     radius: float = 1.0,
-    allowances_N: Sequence[float] | None = None,
 ) -> list[float]:
     """Shares of the N updates, and of the centre if the products have a row more, in what clipping comes to.
 
-    `radius` multiplies the median distance where `tau` is None; an allowance multiplies either for one peer.
+    `radius` multiplies the median distance where `tau` is None.
     """
     num = len(weights_N)
-    allowances = allowances_N or [1.0] * num
     shares = [0.0] * num + [1.0] * (len(gram) - num)
     for _ in range(iterations):
         distances = [sqrt(distance2) for distance2 in squared_distances(gram, shares)[:num]]
         bound = radius * median_low(distances) if tau is None else tau
         pulls = [
-            weight if distance <= bound * allowance else weight * (bound * allowance / distance)
-            for weight, distance, allowance in zip(weights_N, distances, allowances, strict=True)
+            weight if distance <= bound else weight * (bound / distance)
+            for weight, distance in zip(weights_N, distances, strict=True)
         ]
         stays = 1.0 - fsum(pulls)
         shares = [stays * share for share in shares]

@@ -50,30 +50,49 @@ def median_(out_P: torch.Tensor, rows_NP: Sequence[torch.Tensor], weights_N: Seq
     largest = max(weights_N)
     units = [round(weight / largest * WEIGHT_UNITS) for weight in weights_N]
     middle = _median if len(set(units)) == 1 else _weighted_median
-    return _by_pieces(out_P, rows_NP, lambda pieces: middle(pieces, units))
+    return _by_pieces(out_P, rows_NP, lambda pieces, _where: middle(pieces, units))
 
 
 def trimmed_(
-    out_P: torch.Tensor, rows_NP: Sequence[torch.Tensor], weights_N: Sequence[float], trim: int
+    out_P: torch.Tensor,
+    rows_NP: Sequence[torch.Tensor],
+    weights_N: Sequence[float],
+    trim: int,
+    late: Sequence[tuple[float, torch.Tensor]] = (),
 ) -> torch.Tensor:
-    """Write the weighted trimmed mean of finite rows, weights above 0, into `out_P` and return it."""
+    """Write the weighted trimmed mean of finite rows, weights above 0, into `out_P` and return it.
+
+    With `late`, shares and rows: plus share times row for each, in every coordinate held to the range of the
+    values that are not trimmed.
+    """
     if not rows_NP:
         return out_P.zero_()
     equal = all(isclose(weight, weights_N[0], rel_tol=1e-12) for weight in weights_N)
     average = _trimmed if equal else _weighted_trimmed
-    return _by_pieces(out_P, rows_NP, lambda pieces: average(pieces, weights_N, trim))
+
+    def rule(pieces: list[torch.Tensor], where: slice) -> torch.Tensor:
+        result = average(pieces, weights_N, trim)  # sorts them
+        low, high = pieces[trim], pieces[len(pieces) - 1 - trim]
+        for share, row in late:
+            held = torch.minimum(torch.maximum(row[where], low), high)
+            torch.mul(held, share, out=held)
+            torch.add(result, held, out=result)
+        return result
+
+    return _by_pieces(out_P, rows_NP, rule)
 
 
 def _by_pieces(
     out_P: torch.Tensor,
     rows_NP: Sequence[torch.Tensor],
-    rule: Callable[[list[torch.Tensor]], torch.Tensor],
+    rule: Callable[[list[torch.Tensor], slice], torch.Tensor],
 ) -> torch.Tensor:
     """Apply a rule that uses up its rows to copies of a few elements at a time; -0.0 becomes 0.0."""
     for start in range(0, out_P.numel(), PIECE):
-        result = rule([row[start : start + PIECE].clone() for row in rows_NP])
+        where = slice(start, start + PIECE)
+        result = rule([row[where].clone() for row in rows_NP], where)
         torch.add(result, 0.0, out=result)
-        out_P[start : start + PIECE].copy_(result)
+        out_P[where].copy_(result)
     return out_P
 
 

@@ -6,6 +6,10 @@ decoded for the products, and decoded again to be added up. In memory are one ch
 more of each where they are mixed before a coordinate-wise rule, and the centre, the only one as long as the
 part.
 
+What carries earlier rounds' work may be twice as long as others, and rules would take it for an outlier. So
+each contribution is compared as one round's worth: divided by its allowance. What it has above that counts by
+its weight at most, and only as far as the rule lets it count at all (`_late`, `coordinates.trimmed_`).
+
 Anybody who holds the signed bytes of the cut can repeat it: nothing else goes in but the digest of the state
 before the round, from which buckets are drawn.
 """
@@ -44,6 +48,7 @@ class RobustPart:
         num = len(self._sources)
         total = fsum(source.weight for source in self._sources)
         self._weights = [source.weight / total for source in self._sources]
+        self._allowances = [source.allowance for source in self._sources]
         self._hostile = int(robustness.hostile_share * num)
         self._rows = torch.empty(num + self._has_center, max(numels))
         """A chunk of each contribution, then of the centre."""
@@ -79,7 +84,7 @@ class RobustPart:
             among = [row[:num] for row in gram[:num]]
             self._mixes = neighbour_mixes(among, self._weights, min(self._hostile, (num - 1) // 2))
         if self._is_sum:
-            self._shares = self._unmixed(self._shares_of(gram))
+            self._shares = self._late(self._unmixed(self._shares_of(gram)))
 
     def _products(self) -> Matrix:
         """Inner products of the contributions' parts, and of the centre where there is one: last."""
@@ -94,17 +99,23 @@ class RobustPart:
         return gram.matrix([self._square(i) for i in range(num)])
 
     def _square(self, i: int) -> float:
-        """Squared norm of a contribution's part after all caps, from norms that were signed and checked."""
+        """Squared norm of what is compared of a contribution's part, from norms that were signed, and checked
+        by decoding."""
         entries = self._sources[i].entries
         return fsum(
-            self._caps.at(offset)[i] ** 2 * entries[offset].norm2
+            self._factors(offset)[i] ** 2 * entries[offset].norm2
             for offset, sound in self._sound.items()
             if sound[i]
         )
 
+    def _factors(self, offset: int) -> list[float]:
+        """Of each contribution in chunk number `offset`: its norm cap, shared among the rounds it carries."""
+        caps = self._caps.at(offset)
+        return [cap / allowance for cap, allowance in zip(caps, self._allowances, strict=True)]
+
     def _decode(self, offset: int, wanted: Sequence[float] | None = None) -> list[torch.Tensor]:
-        """A chunk of each contribution, capped; zeros for what is not what was signed. Where `wanted` has a 0
-        the row is not to be looked at."""
+        """One round's worth of a chunk of each contribution, capped; zeros for what is not what was signed.
+        Where `wanted` has a 0 the row is not to be looked at."""
         rows = [row[: self._numels[offset]] for row in self._rows[: len(self._sources)]]
         known = self._sound.get(offset)
         if known is None:
@@ -116,11 +127,11 @@ class RobustPart:
             for i, source in enumerate(self._sources):
                 if known[i] and (wanted is None or wanted[i] != 0):
                     source.codec.decode_into(source.chunks[offset], rows[i])
-        for row, sound, cap in zip(rows, known, self._caps.at(offset), strict=True):
+        for row, sound, factor in zip(rows, known, self._factors(offset), strict=True):
             if not sound:
                 row.zero_()
-            elif cap != 1:
-                torch.mul(row, cap, out=row)
+            elif factor != 1:
+                torch.mul(row, factor, out=row)
         return rows
 
     def _shares_of(self, gram: Matrix) -> list[float]:
@@ -138,13 +149,7 @@ class RobustPart:
         if robustness.rule == "krum":
             hostile = min(self._hostile, max(0, (len(gram) - 3) // 2))
             return selected(gram, weights_K, num_byzantine=hostile, num_selected=len(gram) - hostile)
-        return clipped(
-            gram,
-            weights_K,
-            iterations=robustness.clip_iterations,
-            radius=robustness.clip_radius,
-            allowances_N=None if self._mixes else [source.allowance for source in self._sources],
-        )
+        return clipped(gram, weights_K, iterations=robustness.clip_iterations, radius=robustness.clip_radius)
 
     def _unmixed(self, shares_K: list[float]) -> list[float]:
         """Shares of the contributions themselves, then of the centre."""
@@ -153,6 +158,19 @@ class RobustPart:
         num = len(self._sources)
         mixed = [fsum(s * mix[i] for s, mix in zip(shares_K, self._mixes, strict=False)) for i in range(num)]
         return mixed + shares_K[len(self._mixes) :]
+
+    def _late(self, shares: list[float]) -> list[float]:
+        """With what late contributions have above one round's worth: by their share, at most by their weight.
+
+        So liars who say that they are late add no more than their weight times one capped norm, even where a
+        rule would follow one of them alone.
+        """
+        more = [
+            min(share, weight) * (allowance - 1.0)
+            for share, weight, allowance in zip(shares, self._weights, self._allowances, strict=False)
+        ]
+        late = [share + extra for share, extra in zip(shares, more, strict=False)]
+        return late + shares[len(more) :]
 
     def chunk(self, offset: int, out: torch.Tensor) -> None:
         """Aggregate chunk number `offset` into `out`."""
@@ -165,9 +183,13 @@ class RobustPart:
             add_up_([*rows, *center], self._shares, out.zero_())
             return
         rows = self._decode(offset)
+        more = [weight * (a - 1.0) for weight, a in zip(self._weights, self._allowances, strict=True)]
+        late = [(extra, row) for extra, row in zip(more, rows, strict=True) if extra]
         if self._mixes is not None:
             rows = [combine_(torch.empty_like(out), mix, rows) for mix in self._mixes]
-        if self._robustness.rule == "coordinate_median":
-            median_(out, rows, self._mixed_weights)
-        else:
-            trimmed_(out, rows, self._mixed_weights, min(self._hostile, (len(rows) - 1) // 2))
+        if self._robustness.rule == "trimmed_mean":
+            trimmed_(out, rows, self._mixed_weights, min(self._hostile, (len(rows) - 1) // 2), late)
+            return
+        median_(out, rows, self._mixed_weights)
+        if late:  # held to the range of what the median leaves: to the median itself
+            torch.mul(out, 1.0 + fsum(more), out=out)

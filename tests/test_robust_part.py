@@ -14,10 +14,7 @@ from state_rig import MANIFEST
 
 from talkoot.averaging import aggregate
 from talkoot.averaging.aggregate import Source, aggregate_part, decode_part
-from talkoot.averaging.centered_clip import clipped
 from talkoot.averaging.contribution import Chunks, Entry, Index, encode_delta
-from talkoot.averaging.gram import gram_of
-from talkoot.averaging.group import group_of
 from talkoot.averaging.parts import Part
 from talkoot.averaging.robustness import Before, Robustness, Rule, sparse_problem
 from talkoot.compression import codec as codecs
@@ -146,16 +143,6 @@ def test_chunk_caps_do_not_depend_on_the_parts() -> None:
     whole = result(sources(), Robustness(norm_cap="chunk"))
     for part, at in ((Part(b"a" * 32, 0, 1), slice(0, CHUNK)), (Part(b"b" * 32, 1, 1), slice(CHUNK, NUMEL))):
         assert torch.equal(result(sources(part=part), Robustness(norm_cap="chunk"), part)[at], whole[at])
-
-
-def test_a_late_peer_may_pull_twice_as_far() -> None:
-    rows = vectors(5, 1000, 1)
-    late = [3 * rows[0], *rows[1:]]
-    gram = gram_of(group_of(late, [0.2] * 5))
-    strict, kind = (
-        clipped(gram, [0.2] * 5, iterations=1, allowances_N=[allowance, 1, 1, 1, 1]) for allowance in (1, 2)
-    )
-    assert kind[0] == pytest.approx(2 * strict[0])
 
 
 # -- rounds ------------------------------------------------------------------------------------------------
