@@ -22,7 +22,7 @@ from talkoot.dht.network import Network
 from talkoot.dht.records import MAX_TTL_S
 from talkoot.peer import clock, trust, uplink
 from talkoot.peer.announcement import record_of
-from talkoot.peer.auditing import begin_audits, proofs_of
+from talkoot.peer.audits.services import begin_audits, proofs_of
 from talkoot.peer.checkpoints import Checkpoints, policy_of
 from talkoot.peer.conduct import Conduct
 from talkoot.peer.contributor import Contributor

@@ -65,7 +65,7 @@ OPERATOR = "operator"
 """Whose ban it is if not our own score's; a label of the counter of bans."""
 
 PROVEN = ("lied", "two_claims")
-"""What a proof may show (`talkoot.peer.proofs`); such a ban needs no points."""
+"""What a proof may show (`talkoot.peer.audits.proofs`); such a ban needs no points."""
 
 REASONS = tuple(sorted({*PROVEN, *(reason for _, reason in PENALTIES)}))
 """Labels of the counters of penalties and bans."""

@@ -38,7 +38,7 @@ from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import peer_id_of
 from talkoot.dht.network import Frame
 from talkoot.peer import clock
-from talkoot.peer.auditor import Auditor
+from talkoot.peer.audits.auditor import Auditor
 from talkoot.peer.links import Links
 from talkoot.peer.pulse import Pulse
 

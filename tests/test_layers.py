@@ -3,6 +3,7 @@
 import ast
 import importlib
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,6 +112,15 @@ def test_compression_leaves_the_standard_library_its_name() -> None:
     """A regular package or test folder of this name would hide the one of Python 3.14."""
     assert not (ROOT / "compression" / "__init__.py").exists()
     assert not (ROOT / "tests" / "compression").exists()
+
+
+def test_every_folder_is_packaged() -> None:
+    """A folder that is missing from a list is missing from a wheel, and works from a checkout."""
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {path.parent.relative_to(ROOT) for path in sources(*FLOORS)}
+    expected = {f"talkoot.{'.'.join(folder.parts)}": str(folder) for folder in folders}
+    assert setuptools["package-dir"] == expected
+    assert sorted(setuptools["packages"]) == sorted(expected)
 
 
 def test_talkoot_is_a_namespace() -> None:

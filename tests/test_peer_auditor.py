@@ -23,8 +23,12 @@ from talkoot.averaging.proof import MAX_PROOF_BYTES
 from talkoot.averaging.slices import Slice
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import Identity
-from talkoot.peer import convictions, evidence
-from talkoot.peer.audit_protocol import (
+from talkoot.peer.audits import convictions, evidence
+from talkoot.peer.audits.auditor import Auditor
+from talkoot.peer.audits.convictions import GRACE_ROUNDS, ROLE_ROUNDS, Convictions
+from talkoot.peer.audits.evidence import Evidence
+from talkoot.peer.audits.proofs import Proofs
+from talkoot.peer.audits.protocol import (
     AskChunk,
     AskIndex,
     AskProof,
@@ -33,10 +37,6 @@ from talkoot.peer.audit_protocol import (
     TellProof,
     decode_request,
 )
-from talkoot.peer.auditor import Auditor
-from talkoot.peer.convictions import GRACE_ROUNDS, ROLE_ROUNDS, Convictions
-from talkoot.peer.evidence import Evidence
-from talkoot.peer.proofs import Proofs
 from talkoot.peer.serving import Gate
 
 KEY = b"k" * 32

@@ -4,9 +4,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from talkoot.averaging.rules import Rules
-from talkoot.peer.auditor import Auditor
+from talkoot.peer.audits.auditor import Auditor
+from talkoot.peer.audits.proofs import Proofs
 from talkoot.peer.holdings import Holdings
-from talkoot.peer.proofs import Proofs
 
 if TYPE_CHECKING:
     from talkoot.peer.node import Node

@@ -23,7 +23,9 @@ from talkoot.averaging.rules import Rules
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import peer_id_of, verify
 from talkoot.dht.network import Network
-from talkoot.peer.audit_protocol import (
+from talkoot.peer.audits.convictions import Convictions
+from talkoot.peer.audits.evidence import Evidence
+from talkoot.peer.audits.protocol import (
     PIECE_BYTES,
     AskChunk,
     AskIndex,
@@ -34,8 +36,6 @@ from talkoot.peer.audit_protocol import (
     TellClaims,
     TellProof,
 )
-from talkoot.peer.convictions import Convictions
-from talkoot.peer.evidence import Evidence
 from talkoot.peer.serving import Gate
 
 log = logging.getLogger("talkoot.audit")

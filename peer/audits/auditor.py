@@ -33,11 +33,11 @@ from talkoot.averaging.rules import Rules
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import Identity, peer_id_of
 from talkoot.dht.network import Network
-from talkoot.peer.audit_protocol import AskChunk, AskIndex, AuditClient, Busy
-from talkoot.peer.convictions import Convictions
-from talkoot.peer.evidence import Evidence
+from talkoot.peer.audits.convictions import Convictions
+from talkoot.peer.audits.evidence import Evidence
+from talkoot.peer.audits.proofs import Proofs
+from talkoot.peer.audits.protocol import AskChunk, AskIndex, AuditClient, Busy
 from talkoot.peer.holdings import Holdings
-from talkoot.peer.proofs import Proofs
 
 log = logging.getLogger("talkoot.audit")
 
