@@ -27,7 +27,7 @@ from talkoot.dht.identity import Identity, peer_id_of, verify
 from talkoot.dht.network import Network
 from talkoot.peer import clock
 from talkoot.peer.admission import door_rule
-from talkoot.peer.auditor import Distrust
+from talkoot.peer.audits.auditor import Distrust
 from talkoot.peer.choice import Choice
 from talkoot.peer.contributor import Contributor
 from talkoot.peer.disk import Disk, DiskLost
