@@ -44,7 +44,8 @@ class Engine(Protocol):
     vocab_size: int
     micro: "MicroBatch"
     pulse: Callable[[], None]
-    """Called between micro-batches: a sign of life."""
+    """Called between micro-batches, while `step` has not changed the parameters yet: a sign of life, and a
+    moment for `chunks` and `read`."""
 
     def load(self, flat: Flat) -> None:
         """local = flat."""

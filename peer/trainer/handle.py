@@ -33,7 +33,7 @@ class Trainer(Protocol):
         ...
 
     async def snapshot(self) -> Snapshot:
-        """The local parameters at the next step boundary."""
+        """The local parameters after the last finished step, or after the first one if that is being made."""
         ...
 
     def hold(self, on: bool) -> None:

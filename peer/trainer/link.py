@@ -1,4 +1,4 @@
-"""The trainer's end of the socketpair: messages are taken between steps, without blocking."""
+"""The trainer's end of the socketpair: messages are taken between steps or micro-batches."""
 
 import select
 import socket
@@ -27,9 +27,19 @@ class Link:
 
         Raises DaemonGone at the end of the stream, ValueError on a malformed message.
         """
+        waiting = self._look(timeout_s)
+        if waiting is not None:
+            self._inbox.popleft()
+        return waiting
+
+    def peek(self) -> protocol.Command | None:
+        """The command that `receive` gives next, if it is here already. Raises as `receive` does."""
+        return self._look(0)
+
+    def _look(self, timeout_s: float) -> protocol.Command | None:
         if not self._inbox and self._poll.poll(timeout_s * 1000):
             self._read()
-        return self._inbox.popleft() if self._inbox else None
+        return self._inbox[0] if self._inbox else None
 
     def send(self, message: protocol.Answer) -> None:
         """Send one message; waits while the daemon is behind. Raises DaemonGone."""

@@ -14,6 +14,9 @@ from talkoot.peer.trainer.windows import Windows
 
 EPSILON = np.float32(1e-8)
 
+PULSE_S = 0.1
+"""Longest time without a pulse in a step that is made longer."""
+
 
 class NumpyEngine:
     """Implements `talkoot.peer.trainer.engine.Engine` with AdamW in float32."""
@@ -60,9 +63,12 @@ class NumpyEngine:
             yield self._flat[start : start + CHUNK]
 
     def step(self, windows: Windows, lr: float) -> None:
-        """One step of at least `step_ms`."""
+        """One step of at least `step_ms`; the parameters change at its end only."""
         end = time.monotonic() + self._shape.step_ms / 1000
         loss = self.micro.run(lambda size: self._gradients(windows, size))
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, PULSE_S))
+            self.pulse()
         norm = float(np.sqrt(np.square(self._grads, dtype=np.float64).sum()))
         if np.isfinite(norm) and np.isfinite(loss):
             self._update(lr, norm)
@@ -70,7 +76,6 @@ class NumpyEngine:
             self._losses.append(loss)
         else:
             self._skipped += 1
-        time.sleep(max(0.0, end - time.monotonic()))
 
     def _gradients(self, windows: Windows, size: int) -> float:
         self._grads[:] = 0

@@ -200,7 +200,9 @@ class TrainerProcess:
         )
 
     async def snapshot(self) -> Snapshot:
-        """The local parameters at the next step boundary; counters restart at 0 and training goes on.
+        """The local parameters after the last finished step, or after the first one if that is being made.
+
+        It does not wait for the step in between, which belongs to the next snapshot; counters restart at 0.
 
         Raises TrainerGone, TrainerRefused.
         """

@@ -70,7 +70,7 @@ class Adopted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:
-    """The local parameters at one step boundary. The file stays as it is until the next snapshot but one."""
+    """The local parameters after one step. The file stays as it is until the next snapshot but one."""
 
     path: Path
     steps: int

@@ -2,6 +2,9 @@
 
 It listens between steps, trains whenever it has parameters, and ends when it is told to or when the daemon is
 gone. It never talks to the network.
+
+A snapshot does not wait for the end of a step: parameters change at that end only, so between two
+micro-batches they are those after the last finished one.
 """
 
 import ctypes
@@ -40,6 +43,7 @@ class Worker:
         self._reported_steps = 0
         self._rate = 0.0
         self._held = False
+        self._stepping = False
         session.engine.pulse = self._pulse
 
     def run(self) -> None:
@@ -65,7 +69,11 @@ class Worker:
     def _train(self) -> None:
         if self._began is None:
             self._began = self._reported_at = time.monotonic()
-        self._session.step()
+        self._stepping = True
+        try:
+            self._session.step()
+        finally:
+            self._stepping = False
         if time.monotonic() - self._reported_at >= PROGRESS_S:
             self._session.read()
             self._report(time.monotonic())
@@ -125,9 +133,15 @@ class Worker:
         )
 
     def _pulse(self) -> None:
-        """A sign of life inside a long step or evaluation: the last figures again."""
+        """A sign of life inside a long step or evaluation, the last figures again; in a step, also a snapshot."""
+        work = self._session.work
+        if self._stepping and work is not None and work.steps:
+            waiting = self._link.peek()
+            if isinstance(waiting, protocol.SnapshotRequest):
+                self._link.receive(timeout_s=0)
+                self._obey(waiting)
         now = time.monotonic()
-        if self._session.work is not None and now - self._reported_at >= 10 * PROGRESS_S:
+        if work is not None and now - self._reported_at >= 10 * PROGRESS_S:
             self._report(now)
 
     def _report(self, now: float) -> None:

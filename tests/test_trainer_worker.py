@@ -1,0 +1,134 @@
+"""The trainer's loop, in this process, with a socket to a daemon that is played by the test."""
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trainer_help import local_of, make_manifest, make_session, write_vector
+
+from talkoot.peer.trainer import protocol
+from talkoot.peer.trainer.link import Link
+from talkoot.peer.trainer.session import Session
+from talkoot.peer.trainer.worker import Worker
+
+
+class Daemon:
+    """The other end of a worker's socket. What is asked for arrives between two micro-batches of a step."""
+
+    def __init__(self, session: Session) -> None:
+        self._sock, self._theirs = socket.socketpair()
+        self._sock.settimeout(10)
+        self.session = session
+        self.worker = Worker(Link(self._theirs), session)
+        self.answers: list[tuple[int, protocol.Answer]] = []  # with the micro-batches that were done by then
+        self._pulse = session.engine.pulse
+        self._done = 0
+        self._asked: list[protocol.Command] = []
+        session.engine.pulse = self._on_pulse
+
+    def ask(self, *commands: protocol.Command) -> None:
+        """They arrive with the next pulse."""
+        self._asked.extend(commands)
+
+    def _on_pulse(self) -> None:
+        self._done += 1
+        while self._asked:
+            self._sock.sendall(protocol.encode(self._asked.pop(0)))
+        self._pulse()
+        self._collect()
+
+    def _collect(self) -> None:
+        self._sock.setblocking(False)
+        try:
+            data = self._sock.recv(1 << 20)
+        except BlockingIOError:
+            return
+        finally:
+            self._sock.settimeout(10)
+        while data:
+            length = protocol.body_length(data[: protocol.PREFIX.size])
+            body, data = data[protocol.PREFIX.size :][:length], data[protocol.PREFIX.size + length :]
+            self.answers.append((self._done, protocol.decode_answer(body)))
+
+    def run(self) -> None:
+        """Until it is told to stop."""
+        with self._sock, self._theirs:
+            self.worker.run()
+            self._collect()
+
+
+def _make(kind: str, folder: Path) -> Session:
+    folder.mkdir()
+    session = make_session(make_manifest(kind), folder)
+    write_vector(folder / "outer", session.engine.layout.numel, 0)
+    session.adopt(folder / "outer", round_=0, digest="aa", global_step=0, mode="start")
+    session.engine.micro.size = 1  # four micro-batches, so four pulses a step
+    return session
+
+
+def _only(answers: list[tuple[int, protocol.Answer]]) -> tuple[int, protocol.SnapshotReply]:
+    found = [(done, answer) for done, answer in answers if isinstance(answer, protocol.SnapshotReply)]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.mark.parametrize("kind", ["numpy", "transformers"])
+def test_a_snapshot_does_not_wait_for_the_step_in_progress(kind: str, tmp_path: Path) -> None:
+    between = _make(kind, tmp_path / "between")
+    between.step()
+    reference = np.fromfile(between.snapshot().path, dtype="<f4")
+    between.step()
+    daemon = Daemon(_make(kind, tmp_path / "inside"))
+    daemon.session.step()  # finished; the worker makes the second
+    daemon.ask(protocol.SnapshotRequest(number=7), protocol.StopRequest(save=False))
+    daemon.run()
+    done, reply = _only(daemon.answers)
+    assert (done, reply.number, reply.steps, reply.tokens) == (5, 7, 1, 4 * 16)
+    assert np.fromfile(reply.path, dtype="<f4").tobytes() == reference.tobytes()
+    assert local_of(daemon.session).tobytes() == local_of(between).tobytes()
+    assert daemon.session.work is not None
+    assert between.work is not None
+    assert (daemon.session.work.steps, daemon.session.work.position) == (1, between.work.position)
+
+
+def test_a_snapshot_without_a_finished_step_waits_for_one(tmp_path: Path) -> None:
+    daemon = Daemon(_make("numpy", tmp_path / "inside"))
+    daemon.ask(protocol.SnapshotRequest(number=7), protocol.StopRequest(save=False))
+    daemon.run()
+    _, reply = _only(daemon.answers)
+    assert reply.steps == 1
+    assert np.fromfile(reply.path, dtype="<f4").tobytes() == local_of(daemon.session).tobytes()
+
+
+def test_what_came_before_a_snapshot_is_obeyed_before_it(tmp_path: Path) -> None:
+    daemon = Daemon(_make("numpy", tmp_path / "inside"))
+    daemon.session.step()
+    write_vector(tmp_path / "other", daemon.session.engine.layout.numel, 1)
+    other = str(tmp_path / "other")
+    adopt = protocol.AdoptRequest(
+        number=6, outer=other, round=1, digest="bb", global_step=1, mode="rebase", evaluate=0
+    )
+    daemon.ask(adopt, protocol.SnapshotRequest(number=7), protocol.StopRequest(save=False))
+    daemon.run()
+    numbers = [answer.number for _, answer in daemon.answers if not isinstance(answer, protocol.Progress)]
+    assert numbers == [6, 7]
+    assert _only(daemon.answers)[1].steps == 2
+    base = np.fromfile(tmp_path / "other", dtype="<f4")
+    assert not np.array_equal(np.fromfile(_only(daemon.answers)[1].path, dtype="<f4"), base)
+
+
+def test_nothing_is_taken_inside_an_evaluation(tmp_path: Path) -> None:
+    """The engine holds other parameters meanwhile."""
+    daemon = Daemon(_make("transformers", tmp_path / "inside"))
+    daemon.session.step()
+    other = tmp_path / "other"
+    write_vector(other, daemon.session.engine.layout.numel, 1)
+    daemon.ask(protocol.SnapshotRequest(number=7), protocol.StopRequest(save=False))
+    daemon.session.adopt(other, round_=1, digest="bb", global_step=1, mode="rebase", evaluate=4)
+    assert not daemon.answers
+    local = local_of(daemon.session)
+    daemon.run()
+    _, reply = _only(daemon.answers)
+    assert reply.steps == 1
+    assert np.fromfile(reply.path, dtype="<f4").tobytes() == local.tobytes()
