@@ -133,7 +133,7 @@ class Worker:
         )
 
     def _pulse(self) -> None:
-        """A sign of life inside a long step or evaluation, the last figures again; in a step, also a snapshot."""
+        """Inside a long step or evaluation: a sign of life (the last figures). In a step also a snapshot."""
         work = self._session.work
         if self._stepping and work is not None and work.steps:
             waiting = self._link.peek()
