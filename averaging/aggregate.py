@@ -5,7 +5,7 @@ are combined in the given order, one operation a kernel, so every machine gets t
 rule does not depend on the order of the peers, but where it says so of ties; its last bits may.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,7 @@ __all__ = [
     "EncodedPart",
     "Source",
     "aggregate_part",
+    "aggregated_chunks",
     "bucketing",
     "centered_clip",
     "combine",
@@ -62,18 +63,26 @@ def aggregate_part(
     signed bytes can repeat. So does a sum that `codec` cannot hold, so that no contributions whatever keep a
     round from ending.
     """
+    offsets = range(part.num_chunks)
+    chunks = tuple(aggregated_chunks(part, sources, offsets, codec=codec, rules=rules, seed=seed))
+    return EncodedPart(chunks, tuple(content_hash(chunk) for chunk in chunks))
+
+
+def aggregated_chunks(
+    part: Part, sources: Sequence[Source], offsets: range, *, codec: Codec, rules: Rules, seed: bytes
+) -> Iterator[bytes]:
+    """What `aggregate_part` makes of some of the part's chunks, one at a time. Unless the rule compares
+    (`Robustness.compares`) it reads no other chunks of the sources."""
     numels = [rules.chunk_numel(chunk) for chunk in part.chunks]
     rule = _rule(sources, numels, rules, seed)
     total = torch.empty(max(numels))
-    chunks = []
-    for offset, numel in enumerate(numels):
-        acc = total[:numel]
+    for offset in offsets:
+        acc = total[: numels[offset]]
         rule.chunk(offset, acc)
         try:
-            chunks.append(codec.encode(acc))
+            yield codec.encode(acc)
         except CodecError:
-            chunks.append(codec.encode(acc.zero_()))
-    return EncodedPart(tuple(chunks), tuple(content_hash(chunk) for chunk in chunks))
+            yield codec.encode(acc.zero_())
 
 
 def _rule(

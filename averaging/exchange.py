@@ -104,8 +104,9 @@ class Exchange:
         except MessageError as error:
             if error.reason != "equivocation":
                 raise
-            return [Claimed(statement.claim), Refused(sender, error.reason, str(error))]
-        return [Claimed(claim)] if claim is not None else []
+            claimed = Claimed(statement.claim, statement.hashes)
+            return [claimed, Refused(sender, error.reason, str(error))]
+        return [Claimed(claim, statement.hashes)] if claim is not None else []
 
     def cut(self, cut: Cut, now: float) -> list[Output]:
         """The leader fixed what counts."""

@@ -138,6 +138,8 @@ class Claimed:
     """A reducer signed what its part aggregates to, and is answerable for it (`talkoot.averaging.claims`)."""
 
     claim: Claim
+    hashes: tuple[bytes, ...]
+    """Of the chunks that it claims; their root is in the claim."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,11 +27,8 @@ from talkoot.averaging.group import combine_
 from talkoot.averaging.krum import selected
 from talkoot.averaging.means import add_up_
 from talkoot.averaging.mixing import bucket_mixes, neighbour_mixes
-from talkoot.averaging.robustness import Robustness
+from talkoot.averaging.robustness import COORDINATEWISE, Robustness
 from talkoot.averaging.source import Caps, Source, decode_checked
-
-COORDINATEWISE = ("coordinate_median", "trimmed_mean")
-"""Rules whose result is no weighted sum of the contributions."""
 
 
 class RobustPart:
@@ -74,9 +71,8 @@ class RobustPart:
 
     def _decide(self, seed: bytes) -> None:
         """Mixes, and the contributions' shares in the aggregate."""
-        rule, before, num = self._robustness.rule, self._robustness.before, len(self._sources)
-        compares = before == "nearest_neighbors" or rule not in ("mean", *COORDINATEWISE)
-        gram = self._products() if compares else []
+        before, num = self._robustness.before, len(self._sources)
+        gram = self._products() if self._robustness.compares else []
         if before == "buckets":
             size = self._robustness.bucket_size
             self._mixes, self._mixed_weights = bucket_mixes(self._weights, size, seed)

@@ -8,6 +8,9 @@ NormCap = Literal["none", "whole", "part", "chunk"]
 Before = Literal["none", "nearest_neighbors", "buckets"]
 ClipCenter = Literal["zero", "coordinate_median"]
 
+COORDINATEWISE = ("coordinate_median", "trimmed_mean")
+"""Rules that look at each coordinate by itself, and whose result is no weighted sum of the contributions."""
+
 MAX_HOSTILE_SHARE = 0.49
 MAX_BUCKET = 64
 MAX_CLIP_ITERATIONS = 64
@@ -57,6 +60,11 @@ class Robustness:
     def plain(self) -> bool:
         """Whether contributions are only scaled and added up, each chunk by itself."""
         return self.rule == "mean" and self.before == "none"
+
+    @property
+    def compares(self) -> bool:
+        """Whether a chunk of the aggregate depends on all of the part, as the contributions' distances do."""
+        return self.before == "nearest_neighbors" or self.rule not in ("mean", *COORDINATEWISE)
 
 
 def sparse_problem(robustness: Robustness, *, exchange: Literal["dense", "sparse"], codec: str) -> str | None:

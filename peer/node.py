@@ -212,7 +212,7 @@ class Node:
             names=lambda: tensor_names(manifest, self.paths.path),
         )
         self._head(holdings.head)
-        self.runner.auditor = begin_audits(self, rules, holdings, group)
+        self.runner.auditor = await begin_audits(self, rules, holdings, group)
         self.runner.work_for(self.swarming)
         if self.options.observes:
             self._enter("observing", "")

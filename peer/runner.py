@@ -254,9 +254,9 @@ class Runner:
                 await self._workshop.commit(certificate, ledger)
             case outputs.NeedState(certificate=certificate):
                 await self._workshop.need_state(certificate)
-            case outputs.Claimed(claim=claim):
+            case outputs.Claimed(claim=claim, hashes=hashes):
                 if self.auditor is not None:
-                    self.auditor.claimed(claim)
+                    self.auditor.claimed(claim, hashes)
             case outputs.Behind(sender=sender, round=number):
                 self._workshop.behind(sender, number)
             case outputs.AttemptOver() | outputs.GaveUp() | outputs.LeftOut() | outputs.Refused():

@@ -203,12 +203,12 @@ def test_aggregates_that_a_member_refuses(name: str) -> None:
 def test_two_statements_about_one_part_are_equivocation_and_cost_one_attempt() -> None:
     made = scene(victim=1, until=exchanging)
     first = statement(made)
-    assert made.receive_bulk(*said(made, first)) == [outputs.Claimed(first.claim)]
+    assert made.receive_bulk(*said(made, first)) == [outputs.Claimed(first.claim, first.hashes)]
     other = statement(made, hashes=(b"h" * 32,) * part_of(made, made.villain.key).num_chunks)
     before = fingerprint(made.victim.machine)
     claimed, refused = made.receive_bulk(*said(made, other))
     assert fingerprint(made.victim.machine) == before
-    assert claimed == outputs.Claimed(other.claim)
+    assert claimed == outputs.Claimed(other.claim, other.hashes)
     assert isinstance(refused, outputs.Refused)
     assert refused.reason == "equivocation"
     assert made.receive_bulk(*said(made, first)) == []  # the same again is none

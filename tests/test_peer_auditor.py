@@ -1,37 +1,45 @@
 """What audits take from others is bounded and checked; whom that leads to trust less, and for how long."""
 
 import asyncio
+import errno
+import shutil
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
 import pytest
 from averaging_help import make_contribution, peers
+from disk_rig import faulty_disks
 from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from round_swarm import Swarm, toy_verify
 
 from talkoot.averaging.certificate import CertificateError
-from talkoot.averaging.claims import MAX_CLAIMS, Claim
+from talkoot.averaging.claims import MAX_CLAIMS, Claim, sign_claim
 from talkoot.averaging.contribution import LocalContribution
+from talkoot.averaging.inquiry import Inquiry
 from talkoot.averaging.leader import Leader
 from talkoot.averaging.messages import MessageError
-from talkoot.averaging.proof import MAX_PROOF_BYTES
+from talkoot.averaging.proof import Equivocation, decode_head, encode_head
 from talkoot.averaging.slices import Slice
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import Identity
-from talkoot.peer.audits import convictions, evidence
-from talkoot.peer.audits.auditor import Auditor
-from talkoot.peer.audits.convictions import GRACE_ROUNDS, ROLE_ROUNDS, Convictions
+from talkoot.peer.audits import convictions, evidence, proof_files
+from talkoot.peer.audits.convictions import GRACE_ROUNDS, ROLE_ROUNDS, Convictions, decode_convictions
 from talkoot.peer.audits.evidence import Evidence
+from talkoot.peer.audits.gathering import Gathering, GoneError
+from talkoot.peer.audits.proof_files import ROOM_BYTES, ProofFiles
 from talkoot.peer.audits.proofs import Proofs
 from talkoot.peer.audits.protocol import (
+    MAX_PROOF_BYTES,
     AskChunk,
     AskIndex,
     AskProof,
+    AuditClient,
     Request,
     TellClaims,
     TellProof,
@@ -108,16 +116,22 @@ def test_the_newest_round_stays_and_older_ones_within_bounds(monkeypatch: pytest
 
 
 def test_doubt_ends_and_conviction_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convictions, "MAX_HELD_BYTES", 10)
+    monkeypatch.setattr(convictions, "MAX_CONVICTED", 2)
     book = Convictions()
-    book.doubt(b"d", 5)
-    book.convict(b"a", b"12345678", 5)
-    book.convict(b"b", b"12345678", 6)
-    assert list(book.proofs) == [b"b"]
-    assert b"a" in book
-    assert book.barred(5 + ROLE_ROUNDS) == {b"a", b"b", b"d"}
-    assert book.barred(6 + ROLE_ROUNDS) == {b"a", b"b"}
-    assert book.known_to_all(5 + GRACE_ROUNDS) == {b"a"}
+    a, b, c, d = (bytes([number]) * 32 for number in range(4))
+    book.doubt(d, 5)
+    book.convict(a, "lied", 5)
+    book.convict(b, "two_claims", 6)
+    book.convict(b, "lied", 9)
+    assert a in book
+    assert book.barred(5 + ROLE_ROUNDS) == {a, b, d}
+    assert book.barred(6 + ROLE_ROUNDS) == {a, b}
+    assert book.known_to_all(5 + GRACE_ROUNDS) == {a}
+    again = decode_convictions(book.encode())
+    assert again.convicted == {a, b}
+    assert again.since(b) == 6
+    book.convict(c, "lied", 9)
+    assert book.convicted == {b, c}
 
 
 # -- what follows ------------------------------------------------------------------------------------------
@@ -146,32 +160,48 @@ def test_who_is_convicted_reduces_nothing_as_long_as_another_can() -> None:
         assert liar not in {part.reducer for part in leader._parts(roster.members)}
 
 
-def test_slices_that_are_not_what_was_signed_are_not_taken() -> None:
+def proofs_in(folder: Path, connected: frozenset[bytes] = frozenset(), key: bytes = KEY) -> Proofs:
+    network = SimpleNamespace(key=key, serve=lambda *_: None)
+    return Proofs(
+        cast(Any, network), KEY, Gate(), folder=folder / "proofs", note=folder / "convictions.json",
+        proven=lambda *_: None, connected=lambda: connected,
+    )  # fmt: skip
+
+
+def test_slices_that_are_not_what_was_signed_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     swarm = Swarm(1, numel=1000, chunk_size=256)
     own = local(swarm)
+    ledger = next(iter(swarm.nodes.values())).ledger
     index = own.index.encode()
     chunks = [bytes(own.chunks[number]) for number in range(4)]
-    network = SimpleNamespace(key=KEY, serve=lambda *_: None)
-    proofs = Proofs(cast(Any, network), KEY, Gate(), proven=lambda *_: None, connected=frozenset)
-    auditor = Auditor(
-        Identity.from_seed(KEY), cast(Any, network), swarm.rules, cast(Any, None), proofs,
-        parts=1, busy=lambda: False, connected=frozenset, count=lambda _result: None,
-    )  # fmt: skip
     claim = msgspec.structs.replace(CLAIM, prior=own.header.prior, num_chunks=4)
+    inquiry = Inquiry(claim, [own.header], [KEY] * 4, ledger, swarm.rules)
+    doubted: list[bytes] = []
 
-    def ask(answers: list[bytes | None]) -> Any:
+    def gather(answers: list[bytes | None]) -> list[bytes] | None:
         left = iter(answers)
 
-        async def answer(_request: Request) -> bytes | None:
+        async def ask(_request: Request) -> bytes | None:
             return next(left)
 
-        client = SimpleNamespace(ask=answer)
-        return asyncio.run(auditor._ask(cast(Any, client), own.header, claim))
+        async def connect(*_: object) -> Any:
+            return SimpleNamespace(ask=ask, close=lambda: asyncio.sleep(0))
 
-    good = ask([index, *chunks])
-    assert (good.index, good.chunks) == (index, tuple(chunks))
-    assert own.header.signature
+        async def all_of_it() -> list[bytes]:
+            monkeypatch.setattr(AuditClient, "connect", connect)
+            network = cast(Any, SimpleNamespace(key=own.header.key))  # nobody but the reducer to ask
+            made = Gathering(network, inquiry, Evidence(), busy=lambda: False, doubt=doubted.append)
+            async with made:
+                data, entries = await made.index(0)
+                return [data, *[bytes(await made.chunk(0, number, entries)) for number in range(4)]]
+
+        with suppress(GoneError):
+            return asyncio.run(all_of_it())
+        return None
+
     own.header.check(toy_verify)
+    assert gather([index, *chunks]) == [index, *chunks]
+    assert not doubted
     bad: list[list[bytes | None]] = [
         [None],
         [index[:-1]],
@@ -182,16 +212,14 @@ def test_slices_that_are_not_what_was_signed_are_not_taken() -> None:
         [index, chunks[0], b""],
         [index, *chunks[:3], chunks[3] + b"\0"],
     ]
-    for answers in bad:
-        assert ask(answers) is None
+    for number, answers in enumerate(bad, 1):
+        assert gather(answers) is None
+        assert doubted == [KEY] * number
 
 
-def test_a_proof_is_fetched_once_from_each_and_only_about_who_may_reduce() -> None:
-    network = SimpleNamespace(key=KEY, serve=lambda *_: None)
+def test_a_proof_is_fetched_once_from_each_and_only_about_who_may_reduce(tmp_path: Path) -> None:
     voters = [bytes([number]) * 32 for number in range(8)]
-    proofs = Proofs(
-        cast(Any, network), KEY, Gate(), proven=lambda *_: None, connected=lambda: frozenset(voters)
-    )
+    proofs = proofs_in(tmp_path, frozenset(voters))
     assert not proofs.told(voters[0], TellProof(voters[1], 9))  # not begun
     swarm = Swarm(1, numel=1000, chunk_size=256)
     proofs.begin(swarm.rules, 3, lambda key: key in voters)
@@ -208,15 +236,121 @@ def test_a_proof_is_fetched_once_from_each_and_only_about_who_may_reduce() -> No
         (voters[4], voters[1], True),
         (voters[5], voters[1], False),
     ]
+    assert not proofs.told(voters[0], TellProof(voters[1], proofs.files.max_bytes + 1))
     for teller, offender, taken in answers:
         assert proofs.told(teller, TellProof(offender, 9)) == taken
     assert len(begun) == 4
-    proofs.convictions.convict(voters[1], b"proof", 3)
+    proofs.convictions.convict(voters[1], "lied", 3)
     assert proofs.told(voters[6], TellProof(voters[1], 9))
     assert len(begun) == 4
     for task in begun:
         task.close()
-    assert proofs.held(AskProof(voters[1], 2)) == b"oof"
-    assert proofs.held(AskProof(voters[1], 5)) is None
-    assert proofs.held(AskProof(voters[1], -1)) is None
-    assert proofs.held(AskProof(voters[2], 0)) is None
+
+
+# -- what is on the disk -----------------------------------------------------------------------------------
+
+
+def test_pieces_of_proofs_are_handed_out(tmp_path: Path) -> None:
+    proofs = proofs_in(tmp_path)
+    proofs.files.keep_bytes(b"proof", KEY)
+    asked = [AskProof(KEY, 2), AskProof(KEY, 5), AskProof(KEY, -1), AskProof(bytes(32), 0)]
+    assert [asyncio.run(proofs.held(request)) for request in asked] == [b"oof", None, None, None]
+
+
+def test_proofs_on_the_disk_are_bounded_and_the_oldest_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proof_files, "MAX_PROOFS", 3)
+    files = ProofFiles(tmp_path / "proofs")
+    files.max_bytes = 100
+    keys = [bytes([number]) * 32 for number in range(5)]
+    for number, key in enumerate(keys):
+        files.keep_bytes(bytes(10 + number), key)
+    assert list(files.sizes) == keys[2:]
+    files.keep_bytes(bytes(80), keys[0])
+    assert files.sizes == {keys[4]: 14, keys[0]: 80}
+    with files.draft(60) as draft:
+        draft.write(50, b"x")
+        with pytest.raises(OSError, match="quota"), files.draft(41):
+            pass
+    with pytest.raises(OSError, match="descriptor"):  # whoever still writes does so into no other file
+        draft.write(0, b"late")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=ROOM_BYTES + 9))
+    with pytest.raises(OSError, match="No space"), files.draft(10):
+        pass
+    (tmp_path / "proofs" / ".00000009.draft").touch()  # a killed process left it
+    assert ProofFiles(tmp_path / "proofs").found() == {keys[4]: 14, keys[0]: 80}
+    assert {path.name for path in (tmp_path / "proofs").iterdir()} == {
+        f"{key.hex()}.proof" for key in (keys[0], keys[4])
+    }
+
+
+def two_claims(signer: Identity) -> bytes:
+    made = [
+        sign_claim(msgspec.structs.replace(CLAIM, reducer=signer.key, root=bytes([number]) * 32), signer)
+        for number in range(2)
+    ]
+    return encode_head(Equivocation(first=made[0], second=made[1]))
+
+
+def test_a_disk_that_refuses_costs_the_proof_and_not_the_conviction(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    liar, told = (Identity.from_seed(bytes([number]) * 32) for number in range(2))
+    proofs = proofs_in(tmp_path, frozenset({KEY}))
+    proofs.begin(replace(Swarm(1, numel=1000, chunk_size=256).rules, swarm=KEY), 9, lambda _key: True)
+    pair = decode_head(two_claims(liar))[0]
+    assert isinstance(pair, Equivocation)
+
+    async def refused() -> None:
+        with faulty_disks() as disks:
+            disks.fail(tmp_path, "", errno.ENOSPC)
+            await proofs._found(pair)
+            await proofs._fetch(KEY, TellProof(told.key, 99))
+            assert disks.hits
+        proofs.round_over()  # not begun: nothing happens
+        await proofs._save()
+
+    asyncio.run(refused())
+    assert proofs.convictions.convicted == {liar.key}
+    assert proofs.files.sizes == {}
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]  # of the liar, the disk
+    again = proofs_in(tmp_path)
+    again.load()
+    assert again.convictions.convicted == {liar.key}
+
+
+def test_what_was_proven_outlives_a_restart(tmp_path: Path) -> None:
+    liars = [Identity.from_seed(bytes([number]) * 32) for number in range(4)]
+    noted, killed, rotten, forgotten = liars
+    first = proofs_in(tmp_path)
+    for liar in (noted, rotten):
+        first.convictions.convict(liar.key, "two_claims", 7)
+    first.convictions.convict(forgotten.key, "lied", 2)  # its proof had to go
+    for liar in (noted, killed):  # of one the process was killed before it wrote whom it convicts
+        first.files.keep_bytes(two_claims(liar), liar.key)
+    first.files.keep_bytes(two_claims(noted), rotten.key)
+    asyncio.run(first._save())
+    again = proofs_in(tmp_path)
+    proven: list[bytes] = []
+    again._proven = lambda key, _why: proven.append(key)
+
+    async def start() -> None:
+        rules = replace(Swarm(1, numel=1000, chunk_size=256).rules, swarm=KEY)
+        again.load()
+        assert again.convictions.convicted == {noted.key, rotten.key, forgotten.key}
+        again.begin(rules, 9, lambda _key: True)
+        for key, size in again._earlier.items():
+            await again._look_again(key, size)
+        assert bytes(await again.held(AskProof(noted.key, 0)) or b"") == two_claims(noted)
+        assert await again.held(AskProof(rotten.key, 0)) is None
+
+    asyncio.run(start())
+    assert proven == [killed.key]
+    assert again.convictions.convicted == {liar.key for liar in liars}
+    assert again.convictions.since(noted.key) == 7
+    assert set(again.files.sizes) == {noted.key, killed.key}
+    (tmp_path / "convictions.json").write_bytes(b"[{]")  # is read from the proofs, then
+    third = proofs_in(tmp_path)
+    third.load()
+    assert (third.convictions.convicted, set(third._earlier)) == (frozenset(), {noted.key, killed.key})

@@ -7,42 +7,32 @@ fetched is what reducers claim to hold.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
 from blake3 import blake3
 
-from talkoot.averaging.certificate import CertificateError, Contribution, Value
+from talkoot.averaging.certificate import Value
 from talkoot.averaging.claims import Claim, Claims
-from talkoot.averaging.digest import content_hash, root
+from talkoot.averaging.contribution import Entry
+from talkoot.averaging.digest import root
 from talkoot.averaging.inputs import Bytes
+from talkoot.averaging.inquiry import Inquiry, ProofError
 from talkoot.averaging.ledger import Ledger
-from talkoot.averaging.proof import (
-    MAX_PROOF_BYTES,
-    Basis,
-    Equivocation,
-    Lie,
-    Slice,
-    audit_bytes,
-    checked_index,
-    recompute,
-)
+from talkoot.averaging.proof import Basis, Equivocation, Lie, encode_head, open_proof
 from talkoot.averaging.round import Round
 from talkoot.averaging.rules import Rules
-from talkoot.dht.errors import RemoteError
-from talkoot.dht.identity import Identity, peer_id_of
+from talkoot.dht.identity import Identity, peer_id_of, verify
 from talkoot.dht.network import Network
 from talkoot.peer.audits.convictions import Convictions
 from talkoot.peer.audits.evidence import Evidence
+from talkoot.peer.audits.gathering import Gathering, GoneError
+from talkoot.peer.audits.proof_files import ProofFile
 from talkoot.peer.audits.proofs import Proofs
-from talkoot.peer.audits.protocol import AskChunk, AskIndex, AuditClient, Busy
 from talkoot.peer.holdings import Holdings
 
 log = logging.getLogger("talkoot.audit")
-
-PAUSE_S = 1.0
-"""Between two looks at whether a round is still being exchanged."""
 
 AUDIT_S = 900.0
 """How long one audit may take."""
@@ -56,7 +46,8 @@ class _Ended:
     ledger: Ledger
     """Before the round."""
     basis: Basis
-    drawn: tuple[Claim, ...]
+    drawn: tuple[tuple[Claim, tuple[bytes, ...]], ...]
+    """With the hashes of the chunks that were claimed."""
 
 
 class Distrust(TypedDict, total=False):
@@ -94,6 +85,8 @@ class Auditor:
         self._connected = connected
         self._count = count
         self._ended: _Ended | None = None
+        self._hashes: dict[bytes, tuple[bytes, ...]] = {}
+        """Of the chunks that reducers claimed in the running round, by the claim's signature."""
         self._wake = asyncio.Event()
 
     @property
@@ -119,9 +112,10 @@ class Auditor:
 
     # -- what the driver tells -----------------------------------------------------------------------
 
-    def claimed(self, claim: Claim) -> None:
-        """A reducer made a checked claim to us."""
+    def claimed(self, claim: Claim, hashes: tuple[bytes, ...]) -> None:
+        """A reducer made a checked claim to us, of chunks with these hashes."""
         self._claims.keep(claim)
+        self._hashes[claim.signature] = hashes
         for first, second in self._claims.doubled():
             self._proofs.found(Equivocation(first=first, second=second))
 
@@ -140,27 +134,30 @@ class Auditor:
         ledger = machine.context.ledger
         self._proofs.running = ledger.round + 1
         self._claims.forget(ledger.round + 1)
+        hashes, self._hashes = self._hashes, {}
         if self._rules.exchange != "dense":
             return
         self._evidence.keep(value.prior, machine.slices.whole(), machine.local)
-        self._proofs.remind()
+        self._proofs.round_over()
         tree = self._holdings.tree
         if self._parts and tree.digest == value.prior:
             basis = Basis(root(tree.theta), root(tree.momentum), ledger.encode())
-            self._ended = _Ended(value, ledger, basis, self._draw(value))
+            self._ended = _Ended(value, ledger, basis, self._draw(value, hashes))
             self._wake.set()
 
-    def _draw(self, value: Value) -> tuple[Claim, ...]:
-        """What is checked of a round: parts that fit into a proof, in an order that nobody else knows."""
+    def _draw(
+        self, value: Value, hashes: dict[bytes, tuple[bytes, ...]]
+    ) -> tuple[tuple[Claim, tuple[bytes, ...]], ...]:
+        """What is checked of a round, in an order that nobody else knows."""
         open_to = [
             claim
             for claim in self._claims.certified(value)
             if claim.reducer != self._key
             and claim.reducer not in self.convictions
-            and audit_bytes(claim.part, value.cut, self._rules) <= MAX_PROOF_BYTES
+            and claim.signature in hashes
         ]
         open_to.sort(key=lambda claim: blake3(self._secret + value.digest + claim.reducer).digest())
-        return tuple(open_to[: self._parts])
+        return tuple((claim, hashes[claim.signature]) for claim in open_to[: self._parts])
 
     # -- auditing ------------------------------------------------------------------------------------
 
@@ -170,93 +167,68 @@ class Auditor:
             await self._wake.wait()
             self._wake.clear()
             ended, self._ended = self._ended, None
-            for claim in ended.drawn if ended is not None else ():
+            for claim, hashes in ended.drawn if ended is not None else ():
                 assert ended is not None
-                self._count(await self._audit(ended, claim))
+                self._count(await self._audit(ended, claim, hashes))
 
-    async def _audit(self, ended: _Ended, claim: Claim) -> str:
+    async def _audit(self, ended: _Ended, claim: Claim, hashes: tuple[bytes, ...]) -> str:
         """Check one claim; in a word, how that went."""
+        lie = Lie(claim=claim, basis=ended.basis, cut=ended.value.cut, hashes=hashes)
+        inquiry = Inquiry(claim, lie.cut, hashes, ended.ledger, self._rules)
+        most = len(encode_head(lie)) + max(map(inquiry.body_bytes, inquiry.scopes()))
         try:
-            async with asyncio.timeout(AUDIT_S):
-                slices = await self._slices(ended, claim)
-        except TimeoutError:
-            slices = None
-        if slices is None:
+            with await asyncio.to_thread(self._proofs.files.draft, most) as draft:
+                async with asyncio.timeout(AUDIT_S):
+                    wrong = await self._wrong(lie, inquiry, draft)
+                if wrong:
+                    charge = await asyncio.to_thread(open_proof, draft.read, self._rules, verify)
+                    await self._proofs.judge(charge, draft)
+        except (GoneError, TimeoutError):
             log.info("round %d: the part of %s cannot be checked", claim.round, peer_id_of(claim.reducer))
             return "unavailable"
-        true = await asyncio.to_thread(recompute, claim, ended.ledger, slices, self._rules)
-        if true == claim.root:
-            return "right"
-        self._proofs.found(Lie(claim=claim, basis=ended.basis, slices=tuple(slices)))
-        return "wrong"
+        except OSError as error:
+            self._proofs.disk_failed(error)
+            return "unavailable"
+        except ProofError as error:
+            log.error("what was found against %s is no proof: %s", peer_id_of(claim.reducer), error)
+            return "unavailable"
+        return "wrong" if wrong else "right"
 
-    async def _slices(self, ended: _Ended, claim: Claim) -> list[Slice] | None:
-        """What the part was made of: from its reducer, which claims to have all of it, else from those that
-        contributed it. None where somebody's is not to be had."""
-        slices = []
-        reducer: bytes | None = claim.reducer
-        for item in ended.value.cut:
-            got = self._ours(item, claim)
-            if got is None and reducer is not None:
-                got = await self._fetch(reducer, item, claim)
-                if got is None:
-                    reducer = None
-            if got is None and item.key not in (claim.reducer, self._key):
-                got = await self._fetch(item.key, item, claim, doubt=False)
-            if got is None:
-                return None
-            slices.append(got)
-        return slices
+    async def _wrong(self, lie: Lie, inquiry: Inquiry, draft: ProofFile) -> bool:
+        """Whether the claim is wrong; then the draft is the proof. It has room for one scope, which the next
+        one overwrites. Raises GoneError, OSError."""
 
-    def _ours(self, item: Contribution, claim: Claim) -> Slice | None:
-        kept = self._evidence.find(claim.prior, item.key)
-        if kept is None:
-            return None
-        chunks = [kept.chunk(chunk) for chunk in claim.part.chunks]
-        if any(chunk is None for chunk in chunks):
-            return None
-        return Slice(item, kept.index.encode(), tuple(bytes(chunk) for chunk in chunks if chunk is not None))
+        def doubt(peer: bytes) -> None:
+            if peer in self._connected():
+                log.info("peer %s does not produce what it claims to hold: no part for it", peer_id_of(peer))
+                self.convictions.doubt(peer, self._proofs.running)
 
-    async def _fetch(
-        self, peer: bytes, item: Contribution, claim: Claim, *, doubt: bool = True
-    ) -> Slice | None:
-        """One contribution's slice from a peer. With `doubt`, one that is there and does not give it gets no
-        part from us for a while: an opinion, which nobody else hears."""
-        try:
-            client = await AuditClient.connect(self._network, peer, self._rules.swarm)
-            try:
-                got = await self._ask(client, item, claim)
-            finally:
-                await client.close()
-        except Busy:
-            return None
-        except (RemoteError, TimeoutError) as error:
-            log.debug("no slice from %s: %s", peer_id_of(peer), error)
-            got = None
-        if got is None and doubt and peer in self._connected():
-            log.info("peer %s does not produce what it claims to hold: no part for it", peer_id_of(peer))
-            self.convictions.doubt(peer, self._proofs.running)
-        return got
+        gathering = Gathering(self._network, inquiry, self._evidence, busy=self._busy, doubt=doubt)
+        start = len(encode_head(lie))
+        async with gathering:
+            entries = []
+            for position in range(len(inquiry.cut)):
+                index, found = await gathering.index(position)
+                await asyncio.to_thread(draft.write, start + inquiry.index_at(position), index)
+                entries.append(found)
+            for scope in inquiry.scopes():
+                for chunk in scope:
+                    for position in range(len(inquiry.cut)):
+                        data = await gathering.chunk(position, chunk, entries[position])
+                        at = start + inquiry.chunk_at(position, chunk, scope)
+                        await asyncio.to_thread(draft.write, at, data)
+                if await asyncio.to_thread(_is_wrong, inquiry, scope, entries, draft, start):
+                    await asyncio.to_thread(draft.write, 0, encode_head(lie, scope.start))
+                    return True
+        return False
 
-    async def _ask(self, client: AuditClient, item: Contribution, claim: Claim) -> Slice | None:
-        data = await self._when_quiet(client, AskIndex(claim.prior, item.key))
-        if data is None:
-            return None
-        try:
-            index = checked_index(data, item, self._rules)
-        except CertificateError:
-            return None
-        chunks = []
-        for number in claim.part.chunks:
-            chunk = await self._when_quiet(client, AskChunk(claim.prior, item.key, number))
-            if chunk is None or content_hash(chunk) != index.entries[number].hash:
-                return None
-            chunks.append(chunk)
-        return Slice(item, bytes(data), tuple(bytes(chunk) for chunk in chunks))
 
-    async def _when_quiet(self, client: AuditClient, request: AskIndex | AskChunk) -> Bytes | None:
-        for _ in range(int(AUDIT_S / PAUSE_S)):
-            if not self._busy():
-                break
-            await asyncio.sleep(PAUSE_S)
-        return await client.ask(request)
+def _is_wrong(
+    inquiry: Inquiry, scope: range, entries: Sequence[Sequence[Entry]], draft: ProofFile, start: int
+) -> bool:
+    """Of one scope whose chunks are in the draft. Raises OSError."""
+
+    def chunk(position: int, number: int) -> Bytes:
+        return draft.read(start + inquiry.chunk_at(position, number, scope), inquiry.chunk_bytes(number))
+
+    return inquiry.wrong(scope, entries, chunk)

@@ -4,35 +4,50 @@ A proof convicts for everybody, since everybody verifies it alone. That a reduce
 claims to have is seen by one auditor only, who may lie: it is an opinion, and stays here.
 """
 
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from talkoot.averaging.proof import Offence
+from talkoot.dht.identity import key_of_peer_id, peer_id_of
+
 ROLE_ROUNDS = 8
 """Rounds for which a reducer that could not produce its slices gets no part when we lead."""
 
 GRACE_ROUNDS = 2
 """Rounds after which a proof may be expected to be known to all: then rosters that ignore it are refused."""
 
-MAX_HELD_BYTES = 512 << 20
-"""What the encoded proofs that are kept for others may add up to; the newest stays in any case."""
-
-MAX_CONVICTED = 4096
+MAX_CONVICTED = 1000
 """Keys that are remembered; the oldest is forgotten first, and is banned all the same."""
+
+
+class Conviction(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """That there was a proof."""
+
+    peer: Annotated[str, Meta(max_length=64)]
+    """The PeerID of whom it convicts."""
+    since: Annotated[int, Meta(ge=0, le=2**53)]
+    """The round in which it was verified here."""
+    offence: Offence
+
+
+_Convictions = Annotated[list[Conviction], Meta(max_length=MAX_CONVICTED)]
 
 
 class Convictions:
     """By key."""
 
     def __init__(self) -> None:
-        self._since: dict[bytes, int] = {}
+        self._convicted: dict[bytes, Conviction] = {}
         self._until: dict[bytes, int] = {}
-        self._proofs: dict[bytes, bytes] = {}
 
-    def convict(self, key: bytes, proof: bytes, running: int) -> None:
+    def convict(self, key: bytes, offence: Offence, running: int) -> None:
         """A proof was verified here, in this round."""
-        self._since.setdefault(key, running)
-        self._proofs.setdefault(key, proof)
-        while len(self._proofs) > 1 and sum(map(len, self._proofs.values())) > MAX_HELD_BYTES:
-            del self._proofs[next(iter(self._proofs))]
-        while len(self._since) > MAX_CONVICTED:
-            del self._since[next(iter(self._since))]
+        made = Conviction(peer=peer_id_of(key), since=running, offence=offence)
+        self._convicted.setdefault(key, made)
+        while len(self._convicted) > MAX_CONVICTED:
+            del self._convicted[next(iter(self._convicted))]
 
     def doubt(self, key: bytes, running: int) -> None:
         """It did not produce what it claims to have."""
@@ -40,17 +55,16 @@ class Convictions:
         self._until[key] = running + ROLE_ROUNDS
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self._since
+        return key in self._convicted
 
-    @property
-    def proofs(self) -> dict[bytes, bytes]:
-        """Encoded proofs by offender, as far as they are kept."""
-        return self._proofs
+    def since(self, key: bytes) -> int:
+        """The round in which a convicted key's proof was verified."""
+        return self._convicted[key].since
 
     @property
     def convicted(self) -> frozenset[bytes]:
         """All keys against which there was a proof."""
-        return frozenset(self._since)
+        return frozenset(self._convicted)
 
     def barred(self, running: int) -> frozenset[bytes]:
         """Who gets no part from us in this round."""
@@ -58,4 +72,23 @@ class Convictions:
 
     def known_to_all(self, running: int) -> frozenset[bytes]:
         """Against whom there was a proof long enough ago."""
-        return frozenset(key for key, since in self._since.items() if since + GRACE_ROUNDS <= running)
+        return frozenset(key for key, one in self._convicted.items() if one.since + GRACE_ROUNDS <= running)
+
+    # -- on disk -------------------------------------------------------------------------------------
+
+    def encode(self) -> bytes:
+        """JSON, one conviction a line. Opinions are forgotten with the process."""
+        lines = b",\n".join(msgspec.json.encode(one) for one in self._convicted.values())
+        return b"[\n" + lines + b"\n]\n"
+
+
+def decode_convictions(data: bytes) -> Convictions:
+    """What `Convictions.encode` wrote. Raises ValueError, also for what somebody else wrote."""
+    made = Convictions()
+    try:
+        listed = msgspec.json.decode(data, type=_Convictions)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+    for one in listed:
+        made._convicted[key_of_peer_id(one.peer)] = one
+    return made

@@ -11,13 +11,15 @@ import msgspec
 
 from talkoot.averaging.claims import MAX_CLAIMS, Claim
 from talkoot.averaging.inputs import Bytes
-from talkoot.averaging.proof import MAX_PROOF_BYTES
 from talkoot.dht import limits
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.meter import Flow, Rate
 from talkoot.dht.network import Channel, Network, ProtocolSpec
 from talkoot.peer import clock
 from talkoot.peer.serving import Gate
+
+MAX_PROOF_BYTES = 1 << 40
+"""Longest proof that is spoken of; who is told takes no more than it has room for."""
 
 PIECE_BYTES = 1 << 20
 """Longest piece of a proof in one answer."""
@@ -33,7 +35,7 @@ DIAL_TIMEOUT_S = 10.0
 def audit_protocol(swarm: bytes) -> ProtocolSpec:
     """The protocol of one swarm."""
     return ProtocolSpec(
-        name=f"talkoot/{swarm.hex()[:16]}/audit/1",
+        name=f"talkoot/{swarm.hex()[:16]}/audit/2",
         max_header=64 * 1024,
         max_payload=MAX_ANSWER_BYTES,
         max_channels_per_peer=2,
@@ -96,7 +98,7 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Witness(Protocol):
     """What the server asks of the node."""
 
-    def held(self, request: AskIndex | AskChunk | AskProof) -> Bytes | None:
+    async def held(self, request: AskIndex | AskChunk | AskProof) -> Bytes | None:
         """What we hold of that."""
 
     def told(self, peer: bytes, request: TellClaims | TellProof) -> bool:
@@ -144,7 +146,7 @@ class AuditServer:
                 await self._send(channel, "ok" if self._witness.told(channel.peer, request) else "busy")
                 continue
             async with self._gate.turn(channel.peer) as admitted:
-                data = self._witness.held(request) if admitted else None
+                data = await self._witness.held(request) if admitted else None
                 if data is None:
                     await self._send(channel, "gone" if admitted else "busy")
                 else:

@@ -18,13 +18,16 @@ def proofs_of(node: "Node") -> Proofs:
         node.network,
         node.membership.swarm,
         node.gate,
+        folder=node.paths.proofs,
+        note=node.paths.convictions,
         proven=node.conduct.proven,
         connected=lambda: node.links.connected,
     )
 
 
-def begin_audits(node: "Node", rules: Rules, holdings: Holdings, group: asyncio.TaskGroup) -> Auditor:
-    """Start both services."""
+async def begin_audits(node: "Node", rules: Rules, holdings: Holdings, group: asyncio.TaskGroup) -> Auditor:
+    """Start both services, with what earlier processes proved."""
+    await node.disk.run(node.proofs.load)
     auditor = Auditor(
         node.identity,
         node.network,

@@ -13,10 +13,11 @@ from talkoot.averaging.aggregate import EncodedPart
 from talkoot.averaging.claims import Claim, sign_claim
 from talkoot.averaging.digest import content_hash, root
 from talkoot.averaging.messages import Aggregate
-from talkoot.averaging.proof import Basis, Lie, encode_proof
+from talkoot.averaging.proof import Basis, Lie, encode_head
 from talkoot.averaging.round import Round
 from talkoot.averaging.wire import decode, encode
 from talkoot.dht.identity import Identity
+from talkoot.peer.audits.protocol import AskChunk, AskIndex, AskProof
 from talkoot.peer.node import Node
 
 Villainy = Callable[[Node], None]
@@ -39,7 +40,11 @@ def equivocate(node: Node) -> None:
 
 def withhold_slices(node: Node) -> None:
     """As a reducer: it says of everything that it does not have it (any more)."""
-    node.proofs.held = lambda _request: None  # type: ignore[method-assign, assignment]
+
+    async def nothing(_request: AskIndex | AskChunk | AskProof) -> None:
+        return None
+
+    node.proofs.held = nothing  # type: ignore[method-assign, assignment]
 
 
 def withhold_from(victim: bytes) -> Villainy:
@@ -72,10 +77,11 @@ def accuse(victim: bytes) -> Villainy:
             root=bytes(32),
             signature=bytes(64),
         )
-        bogus = Lie(claim=claim, basis=Basis(bytes(32), bytes(32), b""), slices=())
-        running = node.proofs.running
-        node.proofs.convictions.convict(victim, encode_proof(bogus), running)
-        node.proofs.since[victim] = running
+        bogus = encode_head(Lie(claim=claim, basis=Basis(bytes(32), bytes(32), b""), cut=(), hashes=()))
+        with node.proofs.files.draft(len(bogus)) as draft:
+            draft.write(0, bogus)
+            node.proofs.files.keep(draft, victim, len(bogus))
+        node.proofs.convictions.convict(victim, "lied", node.proofs.running)
         node.proofs.remind()
 
     return tell
