@@ -1,9 +1,10 @@
 """A node's state under SIGKILL: at every call that changes the disk, then at random instants.
 
 A process commits round after round (contribution made and saved, outer step, vote, state, logs, the round's
-record) and is killed; the next one opens what is left. It must find a certified round with the digest that an
-undisturbed run has after so many rounds, no round less than the killed process had committed, no record that
-is not whole, and carry to the last bit what rounds have not counted yet; and go on from there.
+record, a proof against somebody) and is killed; the next one opens what is left. It must find a certified
+round with the digest that an undisturbed run has after so many rounds, no round less than the killed process
+had committed, no record and no proof that is not whole, everybody convicted whom the killed process had
+convicted, and carry to the last bit what rounds have not counted yet; and go on from there.
 
     python benchmarks/state_kills.py [--numel 2000000] [--rounds 3] [--random 500] [--seed 0]
         [--dir DIR] [--json FILE]
@@ -13,6 +14,7 @@ Exit code 1 when anything was lost.
 
 import argparse
 import json
+import logging
 import os
 import signal
 import sys
@@ -20,12 +22,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from random import Random
 from statistics import median
 from typing import Any
 
 import torch
+from state_kills_proofs import convict, liar, open_proofs
 
 from talkoot.averaging.certificate import Certificate, Signature, Value, genesis, vote_bytes
 from talkoot.averaging.contribution import LocalContribution
@@ -66,6 +70,9 @@ class Opened:
     certified: bool
     records: int
     records_are_whole: bool
+    convicted: int
+    """Whom proofs convict: the first so many liars."""
+    proofs_are_whole: bool
     carried: bytes
     """Hash of the residual."""
     open_s: float
@@ -255,8 +262,10 @@ def train(subject: Subject, rounds: int, death: Death = NEVER) -> Callable[[int]
     def work(descriptor: int) -> None:
         killer = Killer(death)
         holdings, books = subject.open()
+        proofs = open_proofs(subject.paths, subject.rules)
         os.write(descriptor, b"%d\n" % holdings.ledger.round)
         while holdings.ledger.round < rounds:
+            convict(proofs, holdings.ledger.round, subject.rules.swarm)
             commit_round(holdings, books)
             os.write(descriptor, b"%d\n" % holdings.ledger.round)
         holdings.close()
@@ -272,6 +281,8 @@ def look(subject: Subject) -> Opened:
         began = time.perf_counter()
         holdings, books = subject.open()
         open_s = time.perf_counter() - began
+        proofs = open_proofs(subject.paths, subject.rules)
+        files = [path for path in subject.paths.proofs.glob("*") if not path.name.startswith(".")]
         began = time.perf_counter()
         found = holdings.store.compute_digest()
         hash_s = time.perf_counter() - began
@@ -282,6 +293,8 @@ def look(subject: Subject) -> Opened:
             "certified": fits and is_certified(holdings.head),
             "records": len(holdings.records.records) if holdings.records is not None else 0,
             "records_are_whole": records_are_whole(holdings),
+            "convicted": next(n for n in count() if liar(n).key not in proofs.convictions),
+            "proofs_are_whole": len(proofs.files.sizes) == len(files) == len(proofs.convictions.convicted),
             "carried": hash_of(books.carry_P).hex(),
             "open_s": open_s,
             "hash_s": hash_s,
@@ -357,6 +370,10 @@ class Trial:
             self.wrong.append(f"{what}: in round {found.round} what was carried is lost")
         if not found.records_are_whole:
             self.wrong.append(f"{what}: a record of a round is not what was written")
+        if not found.proofs_are_whole or found.convicted < committed:
+            self.wrong.append(
+                f"{what}: {found.convicted} are convicted, proofs whole: {found.proofs_are_whole}"
+            )
         if not committed <= found.round <= committed + 1:
             self.wrong.append(f"{what}: round {found.round} after {committed} had been committed")
         return found.round
@@ -414,6 +431,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory(dir=options.dir) as folder:
         trial = Trial(Path(folder), options.numel, options.rounds)
         calls = trial.at_calls()

@@ -305,7 +305,7 @@ def test_a_disk_that_refuses_costs_the_proof_and_not_the_conviction(
     async def refused() -> None:
         with faulty_disks() as disks:
             disks.fail(tmp_path, "", errno.ENOSPC)
-            await proofs._found(pair)
+            await proofs.convict(pair)
             await proofs._fetch(KEY, TellProof(told.key, 99))
             assert disks.hits
         proofs.round_over()  # not begun: nothing happens
@@ -340,8 +340,7 @@ def test_what_was_proven_outlives_a_restart(tmp_path: Path) -> None:
         again.load()
         assert again.convictions.convicted == {noted.key, rotten.key, forgotten.key}
         again.begin(rules, 9, lambda _key: True)
-        for key, size in again._earlier.items():
-            await again._look_again(key, size)
+        await again.look_again()
         assert bytes(await again.held(AskProof(noted.key, 0)) or b"") == two_claims(noted)
         assert await again.held(AskProof(rotten.key, 0)) is None
 

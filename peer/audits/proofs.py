@@ -128,14 +128,17 @@ class Proofs:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                for offender, num_bytes in self._earlier.items():
-                    await self._look_again(offender, num_bytes)
+                await self.look_again()
                 await asyncio.get_running_loop().create_future()
         finally:
             self._group = None
 
-    async def _look_again(self, offender: bytes, num_bytes: int) -> None:
-        """Verify what was found on the disk."""
+    async def look_again(self) -> None:
+        """Verify what `load` found; that convicts also whom a killed process had no time to note down."""
+        for offender, num_bytes in self._earlier.items():
+            await self._look_at(offender, num_bytes)
+
+    async def _look_at(self, offender: bytes, num_bytes: int) -> None:
         try:
             charge = await asyncio.to_thread(self._read_again, offender, num_bytes)
         except ProofError as error:
@@ -248,9 +251,10 @@ class Proofs:
         offender = proof.first.reducer
         if self._group is not None and offender not in self.convictions and offender not in self._judging:
             self._judging.add(offender)
-            self._group.create_task(self._found(proof))
+            self._group.create_task(self.convict(proof))
 
-    async def _found(self, proof: Equivocation) -> None:
+    async def convict(self, proof: Equivocation) -> None:
+        """Verify what was found, act on it and keep it, without a look at what else is going on."""
         data = encode_head(proof)
         offender = proof.first.reducer
         try:
