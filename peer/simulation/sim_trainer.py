@@ -16,6 +16,8 @@ from talkoot.peer.generation import map_file
 from talkoot.peer.trainer.process import TrainerGone, TrainerRefused
 from talkoot.peer.trainer.protocol import (
     Adopted,
+    Audited,
+    AuditTask,
     Mode,
     Progress,
     Ready,
@@ -158,6 +160,11 @@ class SimTrainer:
         self._total += steps
         self._restart_steps(0)
         return Snapshot(path=path, steps=steps, tokens=steps * TOKENS_A_STEP, loss=None, seconds=seconds)
+
+    async def audit(self, task: AuditTask) -> Audited:
+        """See `TrainerProcess.audit`. Nothing is learned here, so nothing helps and nothing hurts."""
+        await self._boundary()
+        return Audited(before=(), after=(), seconds=0.0, unfinished="data")
 
     def hold(self, on: bool) -> None:
         """See `TrainerProcess.hold`."""

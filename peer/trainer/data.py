@@ -32,6 +32,11 @@ class Corpus(Protocol):
         """At most `count` held-out windows; the same on every peer with the same data."""
         ...
 
+    def drawn(self, seed: int, count: int) -> Windows:
+        """At most `count` held-out windows that follow from `seed`; likewise. None where none are held
+        out."""
+        ...
+
 
 def open_corpus(
     data: Data,

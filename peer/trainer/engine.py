@@ -5,6 +5,7 @@ are vector operations.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -71,6 +72,22 @@ class Engine(Protocol):
         """Mean loss of the parameters `flat`, nats a token; local parameters are as before afterwards."""
         ...
 
+    def elsewhere(self, flat: Flat) -> AbstractContextManager[None]:
+        """In its scope the model computes with the parameters `flat`; afterwards all is as before, bit for
+        bit. On a CPU there is no copy: `flat` is what `move` changes, so it must be writable."""
+        ...
+
+    def move(self, start: int, delta: Flat) -> None:
+        """Subtract `delta` from the parameters from `start` on; only in the scope of `elsewhere`."""
+        ...
+
+    def window_losses(self, windows: Windows) -> list[float]:
+        """Mean loss of each window, nats a token, at once; only in the scope of `elsewhere`.
+
+        Raises NoMemory, and the micro-batch stays what it is: an audit changes nothing of the training.
+        """
+        ...
+
     def reset(self) -> None:
         """Forget the moments of the optimiser."""
         ...
@@ -126,6 +143,17 @@ def is_memory_error(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return "out of memory" in text or "can't allocate memory" in text or "failed to allocate" in text
+
+
+@contextmanager
+def no_memory_means_so() -> Iterator[None]:
+    """Raises NoMemory in place of what an allocation that fails raises."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory_error(error):
+            raise
+        raise NoMemory("no memory for what is beside the training") from error
 
 
 def learning_rate(manifest: Manifest, global_step: int, since_reset: int | None) -> float:

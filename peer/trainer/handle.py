@@ -4,7 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from talkoot.peer.trainer.protocol import Adopted, Mode, Snapshot, TrainerEvent, TrainerSpec
+from talkoot.peer.trainer.protocol import (
+    Adopted,
+    Audited,
+    AuditTask,
+    Mode,
+    Snapshot,
+    TrainerEvent,
+    TrainerSpec,
+)
 
 
 class Trainer(Protocol):
@@ -34,6 +42,10 @@ class Trainer(Protocol):
 
     async def snapshot(self) -> Snapshot:
         """The local parameters after the last finished step, or after the first one if that is being made."""
+        ...
+
+    async def audit(self, task: AuditTask) -> Audited:
+        """What a slice of a contribution does to the loss."""
         ...
 
     def hold(self, on: bool) -> None:

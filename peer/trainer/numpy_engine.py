@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from talkoot.peer.manifest import Manifest
 from talkoot.peer.trainer import memory, numpy_model
-from talkoot.peer.trainer.engine import CHUNK, Metrics, MicroBatch, no_pulse
+from talkoot.peer.trainer.engine import CHUNK, Metrics, MicroBatch, no_memory_means_so, no_pulse
 from talkoot.peer.trainer.layout import Flat
 from talkoot.peer.trainer.windows import Windows
 
@@ -38,6 +39,7 @@ class NumpyEngine:
             if len(slot.shape) >= 2:
                 self._decay[slot.span] = manifest.inner.weight_decay
         self._skipped = 0
+        self._stand_in: Flat | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -121,6 +123,28 @@ class NumpyEngine:
             loss_N, _, _ = numpy_model.losses(self.layout, flat, windows[start : start + size])
             total += float(loss_N.sum(dtype=np.float64))
         return total / int(windows[:, 1:].size)
+
+    @contextmanager
+    def elsewhere(self, flat: Flat) -> Iterator[None]:
+        """The local parameters are not involved."""
+        self._stand_in = flat
+        try:
+            yield
+        finally:
+            self._stand_in = None
+
+    def move(self, start: int, delta: Flat) -> None:
+        """Changes what `elsewhere` was given."""
+        assert self._stand_in is not None
+        self._stand_in[start : start + delta.size] -= delta
+
+    def window_losses(self, windows: Windows) -> list[float]:
+        """Mean loss of each window."""
+        assert self._stand_in is not None
+        with no_memory_means_so():
+            loss_N, _, _ = numpy_model.losses(self.layout, self._stand_in, windows)
+        per_window = loss_N.reshape(len(windows), -1).mean(axis=1, dtype=np.float64)
+        return [float(loss) for loss in per_window]
 
     def probe(self, sequence_length: int) -> None:
         """It fits anywhere; raises NoMemory where it does not."""

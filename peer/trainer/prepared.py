@@ -57,6 +57,12 @@ class PreparedCorpus:
         starts = even_starts(len(self._held_out), self._window, count)
         return gather(self._held_out, starts, self._window)
 
+    def drawn(self, seed: int, count: int) -> Windows:
+        """At most `count` held-out windows at offsets that follow from `seed`."""
+        places = len(self._held_out) - self._window + 1
+        starts = draws(seed, 0, count, places) if places > 0 else np.zeros(0, dtype=np.int64)
+        return gather(self._held_out, starts, self._window)
+
 
 def prepare(
     folder: Path,

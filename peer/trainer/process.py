@@ -14,7 +14,15 @@ from pathlib import Path
 
 from talkoot.peer.disk import KINDS
 from talkoot.peer.trainer import protocol
-from talkoot.peer.trainer.protocol import Adopted, Mode, Snapshot, TrainerEvent, TrainerSpec
+from talkoot.peer.trainer.protocol import (
+    Adopted,
+    Audited,
+    AuditTask,
+    Mode,
+    Snapshot,
+    TrainerEvent,
+    TrainerSpec,
+)
 
 log = logging.getLogger("talkoot.trainer")
 
@@ -68,7 +76,7 @@ class _Life:
         self.process = process
         self.reader = reader
         self.writer = writer
-        self.pending: dict[int, asyncio.Future[protocol.AdoptReply | protocol.SnapshotReply]] = {}
+        self.pending: dict[int, asyncio.Future[protocol.Reply]] = {}
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         self.began = self.heard = time.monotonic()
         self.ready = False
@@ -216,6 +224,20 @@ class TrainerProcess:
             seconds=reply.seconds,
         )
 
+    async def audit(self, task: AuditTask) -> Audited:
+        """What a slice of a contribution does to the loss, on held-out windows; no steps are made meanwhile.
+
+        Training goes on bit for bit as it would have. Whatever else is asked of the trainer meanwhile ends
+        the audit at its next batch. Its files must be there until the answer; whether `task.outer` was
+        changed meanwhile is for the caller to know.
+        Raises TrainerGone, TrainerRefused.
+        """
+        reply = await self._request(lambda number: protocol.AuditRequest.of(number, task))
+        assert isinstance(reply, protocol.AuditReply)
+        return Audited(
+            before=reply.before, after=reply.after, seconds=reply.seconds, unfinished=reply.unfinished
+        )
+
     def hold(self, on: bool) -> None:
         """Make no steps for now, or go on with them; also after a restart."""
         self._held = on
@@ -247,9 +269,7 @@ class TrainerProcess:
         await self._end_process(life.process)
         await self._ended.wait()
 
-    async def _request(
-        self, make: Callable[[int], protocol.Command]
-    ) -> protocol.AdoptReply | protocol.SnapshotReply:
+    async def _request(self, make: Callable[[int], protocol.Command]) -> protocol.Reply:
         life = self._life
         if life is None or self._stopping:
             raise TrainerGone("the trainer is not running")
@@ -261,7 +281,7 @@ class TrainerProcess:
         try:
             life.writer.write(protocol.encode(make(number)))
             await life.writer.drain()
-            reply: protocol.AdoptReply | protocol.SnapshotReply = await future
+            reply: protocol.Reply = await future
         except ConnectionError as error:
             raise TrainerGone("the trainer ended") from error
         finally:

@@ -82,6 +82,58 @@ class Snapshot:
     """Time spent inside those steps."""
 
 
+Unfinished = Literal["", "busy", "budget", "data", "memory", "held"]
+"""Why an audit came to nothing: something else was wanted of the trainer; its time was used up; no documents
+are held out; memory is short; it makes no steps now. Empty: it did not."""
+
+MAX_AUDIT_WINDOWS = 1024
+"""Most windows of one audit: two losses of each have to fit into one message."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditTask:
+    """A slice of somebody's contribution, to be judged by what it does to the loss."""
+
+    outer: Path
+    """Outer parameters that the contribution started from."""
+    piece: Path
+    """The decoded slice: little-endian float32."""
+    start: int
+    """Element of the vector at which it begins."""
+    numel: int
+    """Elements of the slice."""
+    scale: float
+    """Times which it is subtracted from the parameters."""
+    seed: int
+    """63 bits that choose the held-out windows."""
+    windows: int
+    """Most of them."""
+    fewest: int
+    """With fewer there is no result."""
+    budget_s: float
+    """Time that it may take."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.fewest <= self.windows <= MAX_AUDIT_WINDOWS:
+            raise ValueError(f"windows must be from fewest to {MAX_AUDIT_WINDOWS}")
+        if self.start < 0 or self.numel < 1:
+            raise ValueError("start must be 0 or more, numel 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Audited:
+    """What an audit measured."""
+
+    before: tuple[float, ...]
+    """Loss of the outer parameters on each window, nats a token."""
+    after: tuple[float, ...]
+    """The same without the slice; on the same windows."""
+    seconds: float
+    """What it took, whatever came of it."""
+    unfinished: Unfinished = ""
+    """Not empty: there are no losses."""
+
+
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready", forbid_unknown_fields=True):
     """Model and data are loaded; the trainer waits for `adopt`."""
 
@@ -214,6 +266,51 @@ class HoldRequest(msgspec.Struct, frozen=True, kw_only=True, tag="hold", forbid_
     on: bool
 
 
+class AuditRequest(msgspec.Struct, frozen=True, kw_only=True, tag="audit", forbid_unknown_fields=True):
+    """Measure what a slice does to the loss; see `AuditTask`. Whatever else is asked meanwhile ends it."""
+
+    number: int
+    outer: str
+    piece: str
+    start: int
+    numel: int
+    scale: float
+    seed: int
+    windows: int
+    fewest: int
+    budget_s: float
+
+    @classmethod
+    def of(cls, number: int, task: AuditTask) -> "AuditRequest":
+        """The message for `task`."""
+        return cls(
+            number=number,
+            outer=str(task.outer),
+            piece=str(task.piece),
+            start=task.start,
+            numel=task.numel,
+            scale=task.scale,
+            seed=task.seed,
+            windows=task.windows,
+            fewest=task.fewest,
+            budget_s=task.budget_s,
+        )
+
+    def task(self) -> AuditTask:
+        """What `of` was given. Raises ValueError for what is none."""
+        return AuditTask(
+            outer=Path(self.outer),
+            piece=Path(self.piece),
+            start=self.start,
+            numel=self.numel,
+            scale=self.scale,
+            seed=self.seed,
+            windows=self.windows,
+            fewest=self.fewest,
+            budget_s=self.budget_s,
+        )
+
+
 class StopRequest(msgspec.Struct, frozen=True, kw_only=True, tag="stop", forbid_unknown_fields=True):
     """End, after saving local work if `save`."""
 
@@ -243,6 +340,20 @@ class SnapshotReply(
     seconds: float
 
 
+class AuditReply(msgspec.Struct, frozen=True, kw_only=True, tag="audit_reply", forbid_unknown_fields=True):
+    """Answer to `AuditRequest`; see `Audited`."""
+
+    number: int
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+    seconds: float
+    unfinished: Unfinished
+
+
+Reply = AdoptReply | SnapshotReply | AuditReply
+"""What a request is answered with if it can be done."""
+
+
 class RequestFailed(
     msgspec.Struct, frozen=True, kw_only=True, tag="request_failed", forbid_unknown_fields=True
 ):
@@ -254,8 +365,8 @@ class RequestFailed(
     """Of the error of the operating system that was to blame; 0: none."""
 
 
-Command = Setup | AdoptRequest | SnapshotRequest | HoldRequest | StopRequest
-Answer = Ready | Progress | Failed | AdoptReply | SnapshotReply | RequestFailed
+Command = Setup | AdoptRequest | SnapshotRequest | AuditRequest | HoldRequest | StopRequest
+Answer = Ready | Progress | Failed | Reply | RequestFailed
 
 
 def encode(message: Command | Answer) -> bytes:

@@ -1,6 +1,7 @@
 """Local training between outer states: take up, step, snapshot, rebase, save. No sockets and no processes."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ import numpy as np
 
 from talkoot.peer.manifest import Manifest
 from talkoot.peer.trainer import localwork
+from talkoot.peer.trainer.audit import audit
 from talkoot.peer.trainer.data import Corpus
 from talkoot.peer.trainer.engine import Engine, Metrics, learning_rate
 from talkoot.peer.trainer.layout import Flat
 from talkoot.peer.trainer.localwork import LocalWork
-from talkoot.peer.trainer.protocol import Adopted, Mode, Snapshot
+from talkoot.peer.trainer.protocol import Adopted, Audited, AuditTask, Mode, Snapshot
 from talkoot.peer.trainer.windows import sequence_seed
 from talkoot.peer.trainer.workplace import map_vector
 
@@ -206,6 +208,12 @@ class Session:
         work.steps = work.tokens = 0
         work.seconds = 0.0
         return taken
+
+    def audit(self, task: AuditTask, busy: Callable[[], bool]) -> Audited:
+        """Measure what a slice does to the loss; training goes on as if nothing had been. Raises OSError,
+        ValueError."""
+        self.read()  # steps that the device still makes are not the audit's
+        return audit(self.engine, self._corpus, task, busy)
 
     def save(self) -> None:
         """Keep local work for the next process. Raises OSError."""

@@ -10,7 +10,7 @@ from talkoot.dht.errors import ConfigError
 from talkoot.peer.manifest import Data
 from talkoot.peer.trainer.heldout import document_hash, is_held_out
 from talkoot.peer.trainer.tokenizer import Tokenizer
-from talkoot.peer.trainer.windows import Windows
+from talkoot.peer.trainer.windows import Windows, draws
 
 SHUFFLE_BUFFER = 1000
 """Documents among which the next one is drawn, besides the order of shards."""
@@ -62,6 +62,13 @@ class StreamedCorpus:
         if self._evaluation is None or len(self._evaluation) < count:
             self._evaluation = self._collect(count)
         return self._evaluation[:count]
+
+    def drawn(self, seed: int, count: int) -> Windows:
+        """At most `count` of the held-out windows that evaluations have read, in an order that follows from
+        `seed`: nothing is streamed for it but the first time."""
+        pool = self.held_out(count) if self._evaluation is None else self._evaluation
+        order = np.argsort(draws(seed, 0, len(pool), 2**62), kind="stable")
+        return pool[order[:count]]
 
     def _collect(self, count: int) -> Windows:
         need = count * self._window

@@ -17,6 +17,9 @@ from talkoot.peer.trainer.windows import Windows, draws, gather
 BLOCK_WINDOWS = 16
 """Windows in a block."""
 
+DRAWN_TOGETHER = 4
+"""Windows of one held-out block that are drawn at once: to find it, many blocks are read."""
+
 TRIES = 16
 """Draws for one window before blocks are walked through."""
 
@@ -79,6 +82,18 @@ class TokenFiles:
             return np.zeros((0, self._window), dtype=np.int64)
         return np.concatenate(found)[:count]
 
+    def drawn(self, seed: int, count: int) -> Windows:
+        """At most `count` windows, a few from each of some held-out blocks that follow from `seed`."""
+        found: list[Windows] = [np.zeros((0, self._window), dtype=np.int64)]
+        for pick in draws(seed, 0, -(-count // DRAWN_TOGETHER), 2**62).tolist() if self._percent else ():
+            number = self._next(pick % self._num_blocks, held_out=True)
+            if number is None:
+                break
+            first = pick // self._num_blocks % (BLOCK_WINDOWS - DRAWN_TOGETHER + 1)
+            starts = (first + np.arange(DRAWN_TOGETHER)) * self._window
+            found.append(self._checked(gather(self._block_at(number), starts, self._window)))
+        return np.concatenate(found)[:count]
+
     def _pick(self, tries: np.ndarray[Any, Any]) -> Windows:
         number = int(tries[0, 0]) % self._num_blocks
         for draw, _ in tries:
@@ -86,16 +101,21 @@ class TokenFiles:
             if not self._is_held_out(number):
                 break
         else:
-            number = self._next_in_training(number)
+            found = self._next(number, held_out=False)
+            if found is None:
+                raise ConfigError("data: every block is held out; more tokens are needed")
+            number = found
         start = int(tries[0, 1]) % (self._block - self._window + 1)
         return self._checked(gather(self._block_at(number), np.array([start]), self._window))
 
-    def _next_in_training(self, number: int) -> int:
+    def _next(self, number: int, *, held_out: bool) -> int | None:
+        """The first block from `number` on, around the end, that is held out, or is not; None: there is
+        none."""
         for step in range(self._num_blocks):
             candidate = (number + step) % self._num_blocks
-            if not self._is_held_out(candidate):
+            if self._is_held_out(candidate) == held_out:
                 return candidate
-        raise ConfigError("data: every block is held out; more tokens are needed")
+        return None
 
     def _is_held_out(self, number: int) -> bool:
         if number not in self._fate:

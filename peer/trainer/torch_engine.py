@@ -6,7 +6,7 @@ and MPS the forward pass runs under bfloat16 autocast; on a CPU, where that is s
 
 import gc
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,14 @@ from torch.optim.adamw import adamw
 from talkoot.dht.errors import ConfigError
 from talkoot.peer.manifest import Manifest
 from talkoot.peer.trainer import memory, model
-from talkoot.peer.trainer.engine import CHUNK, Metrics, MicroBatch, NoMemory, no_pulse
+from talkoot.peer.trainer.engine import (
+    CHUNK,
+    Metrics,
+    MicroBatch,
+    NoMemory,
+    no_memory_means_so,
+    no_pulse,
+)
 from talkoot.peer.trainer.layout import Flat, Slot
 from talkoot.peer.trainer.windows import Windows
 
@@ -87,13 +94,12 @@ class TorchEngine:
         self._grads = torch.zeros_like(flat)
         self._moment1 = torch.zeros_like(flat)
         self._moment2 = torch.zeros_like(flat)
-        parameters = dict(built.named_parameters())
-        for slot in self.layout:
-            parameter = parameters[slot.name]
-            parameter.data = flat[slot.span].view(slot.shape)
+        self._parameters = dict(built.named_parameters())
+        self._there = flat  # what `move` changes
+        self._point_at(flat)
         self._model = built.to(self._device)  # buffers; parameters are there already
         for slot in self.layout:
-            parameters[slot.name].grad = self._grads[slot.span].view(slot.shape)
+            self._parameters[slot.name].grad = self._grads[slot.span].view(slot.shape)
         self._model.train()
         self._ages = torch.zeros(len(self.layout.slots), device=self._device)
         self._norm, self._loss_sum, self._num_finite, self._num_skipped = (
@@ -244,17 +250,61 @@ class TorchEngine:
 
     @torch.no_grad()
     def evaluate(self, flat: Flat, windows: Windows) -> float:
-        """Swap `flat` in, measure, swap back. The spare copy lies in main memory."""
-        spare = self._flat.to("cpu", copy=True)
-        self._model.eval()
-        try:
-            self.load(flat)
+        """Mean loss of the parameters `flat`."""
+        with self.elsewhere(flat):
             tokens = self._tokens(windows)
             total: float = self.micro.run(lambda size: self._total_loss(tokens, size))
+        return total / int(windows[:, 1:].size)
+
+    @contextmanager
+    def elsewhere(self, flat: Flat) -> Iterator[None]:
+        """On a CPU the parameters become views of `flat`. Elsewhere the local ones wait in main memory."""
+        self._model.eval()
+        try:
+            with self._standing_in(flat) if self._device.type == "cpu" else self._swapped(flat):
+                yield
+        finally:
+            self._model.train()
+
+    @contextmanager
+    def _standing_in(self, flat: Flat) -> Iterator[None]:
+        self._there = torch.from_numpy(flat)
+        try:
+            self._point_at(self._there)
+            yield
+        finally:
+            self._there = self._flat
+            self._point_at(self._flat)
+
+    @contextmanager
+    def _swapped(self, flat: Flat) -> Iterator[None]:
+        spare = self._flat.to("cpu", copy=True)
+        try:
+            self.load(flat)
+            yield
         finally:
             self._flat.copy_(spare)
-            self._model.train()
-        return total / int(windows[:, 1:].size)
+
+    def _point_at(self, flat: Tensor) -> None:
+        """Let the model's parameters be views of `flat`."""
+        for slot in self.layout:
+            self._parameters[slot.name].data = flat[slot.span].view(slot.shape)
+
+    @torch.no_grad()
+    def move(self, start: int, delta: Flat) -> None:
+        """Subtracted in one operation, on the device."""
+        self._there[start : start + delta.size].sub_(torch.from_numpy(delta).to(self._device))
+
+    @torch.no_grad()
+    def window_losses(self, windows: Windows) -> list[float]:
+        """Mean loss of each window; sums are in float64."""
+        with no_memory_means_so(), self._autocast():
+            tokens = self._tokens(windows)
+            logits = self._model(input_ids=tokens[:, :-1], use_cache=False).logits
+            targets = tokens[:, 1:].reshape(-1)
+            loss = functional.cross_entropy(logits.flatten(0, 1).float(), targets, reduction="none")
+            per_window = loss.view(len(windows), -1).to("cpu", torch.float64).mean(dim=1)
+        return [float(value) for value in per_window]
 
     def _total_loss(self, tokens: Tensor, size: int) -> float:
         total = 0.0

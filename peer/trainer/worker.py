@@ -84,6 +84,8 @@ class Worker:
                 self._answer(command.number, lambda: self._adopt(command))
             case protocol.SnapshotRequest():
                 self._answer(command.number, lambda: self._snapshot(command))
+            case protocol.AuditRequest():
+                self._answer(command.number, lambda: self._audit(command))
             case protocol.HoldRequest(on=on):
                 self._held = on
                 self._reported_at = time.monotonic()
@@ -130,6 +132,20 @@ class Worker:
             tokens=taken.tokens,
             loss=taken.loss,
             seconds=taken.seconds,
+        )
+
+    def _audit(self, command: protocol.AuditRequest) -> protocol.Answer:
+        if self._session.work is None or self._held:
+            return protocol.AuditReply(
+                number=command.number, before=(), after=(), seconds=0.0, unfinished="held"
+            )
+        done = self._session.audit(command.task(), lambda: self._link.peek() is not None)
+        return protocol.AuditReply(
+            number=command.number,
+            before=done.before,
+            after=done.after,
+            seconds=done.seconds,
+            unfinished=done.unfinished,
         )
 
     def _pulse(self) -> None:
