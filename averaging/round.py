@@ -94,7 +94,7 @@ class Round:
         than are reachable, vote or are members."""
         self.slices = Slices()
         """What we hold as a reducer."""
-        self._parts: tuple[Part, ...] = ()
+        self.parts: tuple[Part, ...] = ()
         """Of the last roster that we saw."""
         self._failures = 0
         self._early: dict[bytes, Join] = {}
@@ -275,7 +275,7 @@ class Round:
             reachable=self._reachable,
             suspects=self.suspects,
             slices=self.slices,
-            parts=self._parts,
+            parts=self.parts,
             blobs=self._blobs,
             now=now,
         )
@@ -369,7 +369,7 @@ class Round:
         held = self._staged.value
         self._try(lambda: running.receive(sender, message, local=self.local, staged=held, now=now), now)
         if running.roster is not known and running.roster is not None and running.roster.parts:
-            self._parts = running.roster.parts
+            self.parts = running.roster.parts
         if running.certificate is not None and not self._done:
             self._announce(running)
             self._on_committed(running.certificate, now)

@@ -36,13 +36,13 @@ def run(
 ) -> None:
     """Measure and print. Raises ConfigError."""
     from talkoot.peer.attacks.bench import Plan, measure
-    from talkoot.peer.attacks.catalogue import ATTACKS, NONE
+    from talkoot.peer.attacks.catalogue import ATTACKS, MESSAGES, NONE
 
     if len(n) != len(f):
         raise ConfigError(f"--n and --f must come in pairs; here are {len(n)} and {len(f)}")
     plan = Plan(
         sizes=list(zip(n, f, strict=True)),
-        attacks=list(attacks) or [NONE, *ATTACKS],
+        attacks=list(attacks) or [NONE, *ATTACKS, *MESSAGES],
         rules=list(rules) or ["default", "mean"],
         **settings,
     )

@@ -23,7 +23,8 @@ from talkoot.peer.roundlog import limits_of
 from talkoot.peer.rules_of import rules_of
 from talkoot.peer.simulation.disks import simulated_disks
 from talkoot.peer.simulation.virtual_time import run_virtual
-from talkoot.peer.simulation.world import CHUNK_SIZE, World
+from talkoot.peer.simulation.tasks import CHUNK_SIZE
+from talkoot.peer.simulation.world import World
 from talkoot.peer.statedir import StateDir
 
 PACKS = [Path(__file__).parent / "testdata" / f"state-{number}.tar.xz" for number in (1, 2)]

@@ -9,7 +9,8 @@ from typing import Any
 from talkoot.averaging.robustness import sparse_problem
 from talkoot.compression.codec import CodecError, get
 from talkoot.dht.errors import ConfigError
-from talkoot.peer.attacks.catalogue import ATTACKS, NONE
+from talkoot.peer.attacks.catalogue import ATTACKS, MESSAGES, NONE
+from talkoot.peer.attacks.nodes import run_nodes
 from talkoot.peer.attacks.rules import parse_rule
 from talkoot.peer.attacks.swarm import MODELS, Laboratory, Setting, Training
 from talkoot.peer.attacks.watching import Watch
@@ -50,8 +51,8 @@ class Plan:
             _require(2 <= n <= MAX_PEERS, f"--n must be 2 to {MAX_PEERS}, not {n}")
             _require(0 <= f < n - 1, f"--f must be 0 to {n - 2} with --n {n}, not {f}")
         for name in self.attacks:
-            known = f"{NONE}, {', '.join(ATTACKS)}"
-            _require(name == NONE or name in ATTACKS, f"--attack {name} is unknown; known: {known}")
+            known = [NONE, *ATTACKS, *MESSAGES]
+            _require(name in known, f"--attack {name} is unknown; known: {', '.join(known)}")
         for name, value, limit in (
             ("seeds", self.seeds, MAX_SEEDS),
             ("rounds", self.rounds, MAX_ROUNDS),
@@ -118,6 +119,8 @@ def _run(laboratory: Laboratory, key: Row, clean: float | None) -> Row:
         robustness=parse_rule(key["rule"]),
         seed=key["seed"],
     )
+    if key["attack"] in MESSAGES:
+        return _run_nodes(laboratory, key, setting, clean)
     attack = ATTACKS.get(key["attack"])
     training, watch = Training(laboratory, setting, attack), Watch(setting.workers)
     for counted in training.rounds():
@@ -132,6 +135,19 @@ def _run(laboratory: Laboratory, key: Row, clean: float | None) -> Row:
         "detected_after": max(found) if liars and len(found) == len(liars) else None,
         "honest_suspected": sum(1 for peer in watch.suspected if peer not in liars),
         "honest_banned": None,
+    }
+
+
+def _run_nodes(laboratory: Laboratory, key: Row, setting: Setting, clean: float | None) -> Row:
+    run = run_nodes(laboratory, setting, key["attack"])
+    loss = run.loss()
+    return {
+        **key,
+        "loss": loss,
+        "loss_clean": loss if clean is None else clean,
+        "detected_after": run.detected_after,
+        "honest_suspected": 0,
+        "honest_banned": len(run.honest_banned),
     }
 
 

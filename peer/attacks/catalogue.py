@@ -1,8 +1,7 @@
-"""Known attacks by name. A liar knows the honest updates of the round and the other liars.
+"""Known attacks by name: on updates, and on the messages of a round.
 
-Not here are attacks of reducers (lying, equivocating), contributions withheld from some, and false
-accusations: they are about messages of a round, which this bench does not send. They belong here once liars
-of that kind can be run in it.
+A liar knows the honest updates of the round and the other liars. Attacks on messages are run by whole nodes
+(`talkoot.peer.attacks.nodes`).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +13,10 @@ import torch
 
 from talkoot.averaging.certificate import MAX_CLAIM
 from talkoot.peer.attacks import formulas
+from talkoot.peer.attacks.accusers import Accuser
+from talkoot.peer.attacks.reducers import equivocate_loudly, lie_loudly
+from talkoot.peer.simulation.peers import SimPeer
+from talkoot.peer.simulation.villains import Villainy, withhold_from
 from talkoot.peer.trainer.windows import Windows
 
 ALWAYS = 10**9
@@ -106,6 +109,31 @@ ATTACKS: dict[str, Attack] = {
 }
 """Replay: the first contribution again in every round. Weight inflation: a sign flip with the largest claim
 of tokens that there is. Identical: one peer that takes part under several names."""
+
+Liars = Sequence[SimPeer]
+
+MESSAGES: dict[str, Callable[[Liars, Sequence[SimPeer]], None]] = {
+    "lying-reducer": lambda liars, _honest: _each(liars, lie_loudly),
+    "equivocating-reducer": lambda liars, _honest: _each(liars, equivocate_loudly),
+    "withheld": lambda liars, honest: _each(liars, withhold_from(honest[0].key)),
+    "false-accusation": lambda liars, honest: _accuse(liars, honest),
+}
+"""Make liars of the first of some peers, whose nodes have been made. They train and contribute honestly.
+Withheld: the first honest peer gets no slices of theirs."""
+
+
+def _each(liars: Liars, villainy: Villainy) -> None:
+    for peer in liars:
+        assert peer.node is not None
+        villainy(peer.node)
+
+
+def _accuse(liars: Liars, honest: Sequence[SimPeer]) -> None:
+    victims = {peer.key: peer.identity for peer in honest}
+    for number, peer in enumerate(liars):
+        assert peer.node is not None
+        Accuser(peer.node, victims, first=2 * number)
+
 
 NONE = "none"
 """The name of a run without attack: its liars are honest."""

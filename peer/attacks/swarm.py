@@ -1,6 +1,6 @@
 """A swarm of workers that train one language model, some of which lie."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import isfinite
 
@@ -15,6 +15,7 @@ from talkoot.peer.attacks.exchange import Counted, Exchange, Sent, Terms
 from talkoot.peer.manifest import Manifest
 from talkoot.peer.trainer.engine import Engine, learning_rate
 from talkoot.peer.trainer.layout import initial_weights
+from talkoot.peer.trainer.windows import Windows
 from talkoot.peer.trainer.workplace import make_engine
 
 HELD_OUT = 256
@@ -59,6 +60,11 @@ def manifest_of(setting: Setting) -> Manifest:
     )
 
 
+def first_weights(setting: Setting) -> torch.Tensor:
+    """What all start from."""
+    return torch.from_numpy(initial_weights(manifest_of(setting)).copy())
+
+
 class Laboratory:
     """Data and engines, for one run after the other."""
 
@@ -67,24 +73,73 @@ class Laboratory:
         self._threads = threads
         self._engines: dict[str, list[Engine]] = {}
 
-    def engines(self, setting: Setting, theta_P: torch.Tensor) -> list[Engine]:
-        """One a worker, with cold moments and these parameters."""
+    def workers(self, setting: Setting, theta_P: torch.Tensor) -> "list[Worker]":
+        """With cold moments and these parameters. One run at a time."""
         made = self._engines.setdefault(setting.model, [])
         while len(made) < setting.workers:
             made.append(make_engine(manifest_of(setting), device="cpu", threads=self._threads))
         for engine in made:
             engine.load(theta_P.numpy())
             engine.reset()
-        return made[: setting.workers]
+        return [Worker(self.data, setting, engine, number) for number, engine in enumerate(made)][
+            : setting.workers
+        ]
+
+
+class Worker:
+    """One that trains, on a stretch of the data of its own."""
+
+    def __init__(self, data: Data, setting: Setting, engine: Engine, number: int) -> None:
+        self._data, self._setting, self._engine, self._number = data, setting, engine, number
+        self._manifest = manifest_of(setting)
+        self._window = self._manifest.data.sequence_length + 1
+
+    @property
+    def tokens_a_step(self) -> int:
+        """Targets of an inner step."""
+        return self._manifest.inner.batch_size * (self._window - 1)
+
+    def train(
+        self,
+        theta_P: torch.Tensor,
+        *,
+        first: int,
+        count: int,
+        source: int | None = None,
+        spoil: Callable[[Windows], Windows] | None = None,
+    ) -> torch.Tensor:
+        """The parameters after `count` inner steps from here, numbered from `first`; on `source`'s data
+        instead of its own, `spoil`ed."""
+        engine, setting = self._engine, self._setting
+        engine.load(theta_P.numpy())
+        for step in range(first, first + count):
+            windows = self._data.training(
+                worker=self._number if source is None else source,
+                workers=setting.workers,
+                seed=setting.seed,
+                step=step,
+                shape=(self._manifest.inner.batch_size, self._window),
+            )
+            with np.errstate(over="ignore", invalid="ignore"):
+                engine.step(
+                    windows if spoil is None else spoil(windows), learning_rate(self._manifest, step, None)
+                )
+        return torch.from_numpy(np.concatenate([np.array(chunk) for chunk in engine.chunks()]))
+
+    def loss(self, theta_P: torch.Tensor) -> float:
+        """On held-out data, nats a byte."""
+        windows = self._data.held_out(HELD_OUT, self._window)
+        with np.errstate(over="ignore", invalid="ignore"):
+            loss = self._engine.evaluate(theta_P.numpy(), windows)
+        return loss if isfinite(loss) else LOST
 
 
 class Training:
     """One run."""
 
     def __init__(self, laboratory: Laboratory, setting: Setting, attack: Attack | None) -> None:
-        self._setting, self._attack, self._data = setting, attack, laboratory.data
-        self._manifest = manifest_of(setting)
-        theta_P = torch.from_numpy(initial_weights(self._manifest).copy())
+        self._setting, self._attack = setting, attack
+        theta_P = first_weights(setting)
         terms = Terms(
             workers=setting.workers,
             inner_steps=setting.inner_steps,
@@ -93,10 +148,9 @@ class Training:
             aggregate_codec=setting.codec,
         )
         self.exchange = Exchange(terms, theta_P)
-        self._engines = laboratory.engines(setting, theta_P)
+        self._workers = laboratory.workers(setting, theta_P)
         self._first_NP: dict[int, torch.Tensor] = {}
         self._noise = torch.Generator().manual_seed(setting.seed)
-        self._window = self._manifest.data.sequence_length + 1
 
     def rounds(self) -> Iterator[Counted]:
         """Train; what was counted, round by round."""
@@ -105,10 +159,7 @@ class Training:
 
     def loss(self) -> float:
         """On held-out data, nats a byte."""
-        windows = self._data.held_out(HELD_OUT, self._window)
-        with np.errstate(over="ignore", invalid="ignore"):
-            loss = self._engines[0].evaluate(self.exchange.theta_P.numpy(), windows)
-        return loss if isfinite(loss) else LOST
+        return self._workers[0].loss(self.exchange.theta_P)
 
     def _contributions(self, round_: int) -> list[Sent]:
         liars = self._setting.liars if self._attack is not None else 0
@@ -120,25 +171,14 @@ class Training:
         """The pseudo-gradient of a worker's inner steps."""
         setting, attack = self._setting, self._attack
         lies = attack is not None and worker < setting.liars
-        spoil = attack.spoil if attack is not None and lies else None
-        source = 0 if attack is not None and lies and attack.shares_data else worker
-        engine, steps = self._engines[worker], setting.inner_steps
-        engine.load(self.exchange.theta_P.numpy())
-        for step in range(round_ * steps, (round_ + 1) * steps):
-            windows = self._data.training(
-                worker=source,
-                workers=setting.workers,
-                seed=setting.seed,
-                step=step,
-                shape=(self._manifest.inner.batch_size, self._window),
-            )
-            with np.errstate(over="ignore", invalid="ignore"):
-                engine.step(windows if spoil is None else spoil(windows), self._rate(step))
-        local = np.concatenate([np.array(chunk) for chunk in engine.chunks()])
-        return torch.sub(self.exchange.theta_P, torch.from_numpy(local))
-
-    def _rate(self, step: int) -> float:
-        return learning_rate(self._manifest, step, None)
+        local_P = self._workers[worker].train(
+            self.exchange.theta_P,
+            first=round_ * setting.inner_steps,
+            count=setting.inner_steps,
+            source=0 if attack is not None and lies and attack.shares_data else worker,
+            spoil=attack.spoil if attack is not None and lies else None,
+        )
+        return torch.sub(self.exchange.theta_P, local_P)
 
     def _lie(self, worker: int, round_: int, honest_NP: list[torch.Tensor]) -> Sent:
         attack = self._attack
@@ -161,6 +201,5 @@ class Training:
 
     def _sent(self, delta_P: torch.Tensor) -> Sent:
         steps = self._setting.inner_steps
-        tokens = steps * self._manifest.inner.batch_size * (self._window - 1)
         finite = torch.nan_to_num(delta_P, nan=0.0, posinf=0.0, neginf=0.0)
-        return Sent(delta=finite, steps=steps, tokens=tokens)
+        return Sent(delta=finite, steps=steps, tokens=steps * self._workers[0].tokens_a_step)

@@ -46,6 +46,7 @@ class SimTrainer:
         start_s: float,
     ) -> None:
         """`speed` in inner steps a second; `start_s` passes before it is ready."""
+        self.tokens_a_step = TOKENS_A_STEP
         self._folder = spec.state_dir
         self._on_event = on_event
         self._numel = numel
@@ -101,13 +102,13 @@ class SimTrainer:
         steps = self._steps()
         return Progress(
             steps=steps,
-            tokens=steps * TOKENS_A_STEP,
+            tokens=steps * self.tokens_a_step,
             loss=None,
             steps_per_second=self._speed,
             inner_seconds=1.0,
             total_seconds=1.0,
             steps_total=self._total + steps,
-            tokens_total=(self._total + steps) * TOKENS_A_STEP,
+            tokens_total=(self._total + steps) * self.tokens_a_step,
             grad_norm=None,
             lr=0.0,
             micro_batch=1,
@@ -159,7 +160,7 @@ class SimTrainer:
         self._base = self._local.clone()
         self._total += steps
         self._restart_steps(0)
-        return Snapshot(path=path, steps=steps, tokens=steps * TOKENS_A_STEP, loss=None, seconds=seconds)
+        return Snapshot(path=path, steps=steps, tokens=steps * self.tokens_a_step, loss=None, seconds=seconds)
 
     async def audit(self, task: AuditTask) -> Audited:
         """See `TrainerProcess.audit`. Nothing is learned here, so nothing helps and nothing hurts."""

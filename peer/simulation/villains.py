@@ -5,6 +5,7 @@ sent; the rest of it goes on as before.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -21,21 +22,24 @@ from talkoot.peer.audits.protocol import AskChunk, AskIndex, AskProof
 from talkoot.peer.node import Node
 
 Villainy = Callable[[Node], None]
-"""Makes a villain of a node that runs."""
+"""Makes a villain of a node."""
+
+Change = Callable[[EncodedPart], EncodedPart]
+"""What is told instead of an aggregate."""
 
 
 def lie(node: Node) -> None:
     """As a reducer: one number of its part is another, and all are told the same."""
-    _change_aggregates(node, lambda _give, part: tampered(part), lambda _to: None)
+    change_aggregates(node, lambda _round, part: tampered(part), lambda _round, _to: None)
 
 
 def equivocate(node: Node) -> None:
     """As a reducer: every other peer is told something else."""
 
-    def other_for(to: bytes) -> Callable[[EncodedPart], EncodedPart] | None:
+    def other_for(_round: Round, to: bytes) -> Change | None:
         return tampered if to[0] % 2 else None
 
-    _change_aggregates(node, lambda _give, part: part, other_for)
+    change_aggregates(node, lambda _round, part: part, other_for)
 
 
 def withhold_slices(node: Node) -> None:
@@ -95,10 +99,10 @@ def tampered(part: EncodedPart) -> EncodedPart:
     return EncodedPart(chunks, tuple(content_hash(chunk) for chunk in chunks))
 
 
-def _change_aggregates(
+def change_aggregates(
     node: Node,
     mine: Callable[[Round, EncodedPart], EncodedPart],
-    other_for: Callable[[bytes], Callable[[EncodedPart], EncodedPart] | None],
+    other_for: Callable[[Round, bytes], Change | None],
 ) -> None:
     """Aggregate `mine` instead of the truth, and tell each peer what `other_for` it makes of that."""
     set_round = node.runner.set_round
@@ -109,7 +113,7 @@ def _change_aggregates(
         def aggregated(attempt: int, encoded: EncodedPart, now: float) -> list[outputs.Output]:
             said = mine(machine, encoded)
             outs = give(attempt, said, now)
-            return [_to_each(out, said, other_for, node.identity) for out in outs]
+            return [_to_each(out, said, partial(other_for, machine), node.identity) for out in outs]
 
         machine.aggregated = aggregated  # type: ignore[method-assign]
 
@@ -126,7 +130,7 @@ def _change_aggregates(
 def _to_each(
     out: outputs.Output,
     said: EncodedPart,
-    other_for: Callable[[bytes], Callable[[EncodedPart], EncodedPart] | None],
+    other_for: Callable[[bytes], Change | None],
     identity: Identity,
 ) -> outputs.Output:
     make = other_for(out.to) if isinstance(out, outputs.SendBulk) else None

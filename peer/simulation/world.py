@@ -17,7 +17,6 @@ from blake3 import blake3
 
 from talkoot.averaging.certificate import Certificate, genesis
 from talkoot.averaging.digest import state_tree
-from talkoot.averaging.robustness import Robustness
 from talkoot.averaging.rules import Rules
 from talkoot.compression import codec as codecs
 from talkoot.dht.memory import Link, MemoryHub
@@ -30,18 +29,15 @@ from talkoot.peer.rules_of import rules_of
 from talkoot.peer.simulation.disks import PowerCutError
 from talkoot.peer.simulation.hosts import Host
 from talkoot.peer.simulation.peers import SimPeer
-from talkoot.peer.simulation.robustness import robustness_of
 from talkoot.peer.simulation.signatures import SimIdentity
-from talkoot.peer.simulation.sim_trainer import SimTrainer
+from talkoot.peer.simulation.tasks import Task, drift
 from talkoot.peer.simulation.virtual_time import TrueClock, virtual_loop
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
 from talkoot.peer.swarming import NodeFailed
+from talkoot.peer.trainer.handle import Trainer
 from talkoot.peer.trainer.protocol import TrainerEvent, TrainerSpec
 
-CHUNK_SIZE = 256
-NUMEL = 4 * CHUNK_SIZE - 100
-INNER_STEPS = 30
 AUTO = 0.04
 """Part of the seeds in which the links choose the codecs."""
 
@@ -93,9 +89,11 @@ class World:
         wrong_clocks: bool = False,
         exchange: Exchange = "dense",
         compression: Compression | None = None,
+        task: Task | None = None,
     ) -> None:
         """`witness` hears all that is signed, `on_head` of every new head of every peer, `on_trouble` of
-        nodes that end by themselves. Without `compression` the seed chooses it.
+        nodes that end by themselves. Without `compression` the seed chooses it. Without `task` nothing is
+        learned: parameters drift at random.
         """
         self.random = Random(f"world {seed}")  # noqa: S311 - a simulation is to be repeatable
         self.clock = TrueClock()
@@ -111,12 +109,12 @@ class World:
             for number in range(num_peers)
         ]
         compression = compression or self._compression(seed)
-        robustness = robustness_of(seed, exchange, compression)
-        self.manifest = _manifest(identities, exchange, compression, robustness)
-        self.rules = replace(rules_of(self.manifest), chunk_size=CHUNK_SIZE)
+        self._task = task or drift(seed, exchange, compression)
+        self.manifest = _manifest(identities, exchange, compression, self._task)
+        self.rules = replace(rules_of(self.manifest), chunk_size=self._task.chunk_size)
         if chunks := PIECES[seed % len(PIECES)]:
             chosen = self.manifest.compression.codec
-            size = 1 if chosen == "auto" else codecs.get(chosen).encoded_size(CHUNK_SIZE)
+            size = 1 if chosen == "auto" else codecs.get(chosen).encoded_size(self._task.chunk_size)
             self.rules = replace(self.rules, piece_bytes=chunks * size, eager_bytes=0)
         self.peers = [self._peer(number, identity) for number, identity in enumerate(identities)]
         more = Random(f"keeper {seed}")  # noqa: S311 - a simulation is to be repeatable
@@ -158,16 +156,20 @@ class World:
     def _found(self) -> None:
         """Give every peer the first state, as if all had been there when the swarm was founded."""
         first = self.peers[0]
-        generator = torch.Generator().manual_seed(self.random.getrandbits(32))
-        theta = torch.randn(NUMEL, generator=generator)
+        theta = self._task.theta_P
+        if theta is None:
+            generator = torch.Generator().manual_seed(self.random.getrandbits(32))
+            theta = torch.randn(self._task.numel, generator=generator)
         keys = tuple(peer.key for peer in self.peers)
         ledger = first_ledger(self.manifest, keys)
-        digest = state_tree(theta, torch.zeros(NUMEL), ledger.encode()).digest
+        digest = state_tree(theta, torch.zeros_like(theta), ledger.encode()).digest
         start = genesis(self.manifest.swarm_id, digest, keys, first.identity)
         for peer in self.peers:
             paths = StateDir(peer.folder)
             paths.prepare()
-            OuterStore.create(paths.outer, NUMEL, theta, ledger=ledger.encode(), certificate=start.encode())
+            OuterStore.create(
+                paths.outer, theta.numel(), theta, ledger=ledger.encode(), certificate=start.encode()
+            )
             paths.save_manifest(self.manifest.canonical())
             paths.claim(self.manifest.swarm_id)
 
@@ -231,15 +233,9 @@ class World:
             data_base=None,
         )
 
-        def make_trainer(spec: TrainerSpec, on_event: Callable[[TrainerEvent], None]) -> SimTrainer:
-            peer.trainer = SimTrainer(
-                spec,
-                on_event,
-                numel=NUMEL,
-                speed=peer.speed * peer.slowness,
-                seed=1000 * peer.number + peer.lives,
-                start_s=self.random.uniform(0.5, 3.0),
-            )
+        def make_trainer(spec: TrainerSpec, on_event: Callable[[TrainerEvent], None]) -> Trainer:
+            start_s = self.random.uniform(0.5, 3.0)
+            peer.trainer = self._task.make_trainer(peer, spec, on_event, start_s)
             return peer.trainer
 
         def make_rules(_manifest: Manifest) -> Rules:
@@ -322,14 +318,18 @@ def _with_place(error: BaseException) -> str:
 
 
 def _manifest(
-    identities: list[SimIdentity], exchange: Exchange, compression: Compression, robustness: Robustness
+    identities: list[SimIdentity], exchange: Exchange, compression: Compression, task: Task
 ) -> Manifest:
     return Manifest(
         compression=compression,
-        robustness=robustness,
-        swarm=Swarm(name="simulated", founders=tuple(identity.peer_id for identity in identities)),
-        model=Model(kind="numpy", layout="simulated", numel=NUMEL),
-        outer=Outer(inner_steps=INNER_STEPS, learning_rate=0.7, momentum=0.5),
+        robustness=task.robustness,
+        swarm=Swarm(
+            name="simulated",
+            founders=tuple(identity.peer_id for identity in identities),
+            start_peers=task.start_peers,
+        ),
+        model=Model(kind="numpy", layout="simulated", numel=task.numel),
+        outer=Outer(inner_steps=task.inner_steps, learning_rate=0.7, momentum=0.5),
         round=Round(
             min_interval_s=1.0,
             max_interval_s=60.0,

@@ -1,0 +1,167 @@
+"""A run of whole nodes on the virtual clock, some of which lie as reducers, contributors or accusers.
+
+Everything that such a lie meets is what a daemon runs: attempts, receipts, claims, audits, proofs, bans,
+signatures. Only network, disk and clock are simulated. What is trained is the bench's model, by the same
+steps as in runs without messages, so that losses can be compared.
+"""
+
+import asyncio
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from talkoot.averaging.certificate import Certificate
+from talkoot.peer.attacks.catalogue import MESSAGES
+from talkoot.peer.attacks.node_trainer import ModelTrainer
+from talkoot.peer.attacks.swarm import Laboratory, Setting, first_weights
+from talkoot.peer.manifest import Compression
+from talkoot.peer.simulation.disks import simulated_disks
+from talkoot.peer.simulation.peers import SimPeer
+from talkoot.peer.simulation.tasks import OnEvent, Task
+from talkoot.peer.simulation.virtual_time import run_virtual
+from talkoot.peer.simulation.world import World
+from talkoot.peer.trainer.protocol import TrainerSpec
+
+LIMIT_S = 600.0
+"""Virtual time after which a round is not waited for any more."""
+
+
+class SwarmStuck(Exception):  # noqa: N818 - reads well where it is caught
+    """The honest peers did not get through their rounds together."""
+
+
+class NodeRun:
+    """One run. The liars are the first peers, as in the runs without messages."""
+
+    def __init__(self, laboratory: Laboratory, setting: Setting, attack: str | None, folder: Path) -> None:
+        """`attack` is one of `MESSAGES`, or None: nobody lies. In an empty folder."""
+        self._setting = setting
+        theta_P = first_weights(setting)
+        self._workers = laboratory.workers(setting, theta_P)
+        self.world = World(
+            setting.workers,
+            setting.seed,
+            folder,
+            witness=lambda _key, _message: None,
+            on_head=self._head,
+            real_signatures=True,
+            compression=Compression(
+                codec=setting.codec, aggregate_codec=setting.codec, error_feedback="auto"
+            ),
+            task=Task(
+                numel=theta_P.numel(),
+                chunk_size=-(-theta_P.numel() // setting.workers),
+                inner_steps=setting.inner_steps,
+                robustness=setting.robustness,
+                make_trainer=self._trainer,
+                start_peers=setting.workers,
+                theta_P=theta_P,
+            ),
+        )
+        self.world.hub.on_banned = self._banned
+        self._attack = MESSAGES[attack] if attack is not None else None
+        num_liars = setting.liars if attack is not None else 0
+        self.liars = self.world.peers[:num_liars]
+        self.honest = self.world.peers[num_liars:]
+        self.theta_P: torch.Tensor | None = None
+        """After the last round."""
+        self.counted: list[frozenset[bytes]] = []
+        """Whose contributions each round counted."""
+        self.banned_after: dict[bytes, int] = {}
+        """The round, counted from 1, in which the last of the honest peers banned somebody."""
+        self.honest_banned: set[bytes] = set()
+        """Honest peers that another one banned or disconnected for what it did."""
+        self._bans: dict[bytes, set[bytes]] = {}
+        self._digests: dict[int, bytes] = {}
+        self._done: set[bytes] = set()
+        self._moved = asyncio.Event()
+
+    def _trainer(self, peer: SimPeer, spec: TrainerSpec, on_event: OnEvent, start_s: float) -> ModelTrainer:
+        return ModelTrainer(
+            spec,
+            on_event,
+            worker=self._workers[peer.number],
+            numel=self.world.rules.numel,
+            steps=self._setting.inner_steps,
+            start_s=start_s,
+        )
+
+    # -- what is seen --------------------------------------------------------------------------------
+
+    def _head(self, peer: SimPeer, certificate: Certificate) -> None:
+        if peer not in self.honest:
+            return
+        value = certificate.value
+        if self._digests.setdefault(value.round, value.digest) != value.digest:
+            raise SwarmStuck(f"two states after round {value.round}")
+        if value.round == len(self.counted):
+            self.counted.append(frozenset(item.key for item in value.cut))
+        if value.round == self._setting.rounds - 1:
+            assert peer.node is not None
+            assert peer.node.holdings is not None
+            self.theta_P = peer.node.holdings.store.theta.clone()
+            self._done.add(peer.key)
+        self._moved.set()
+
+    def _banned(self, node: bytes, peers: frozenset[bytes]) -> None:
+        honest = {peer.key for peer in self.honest}
+        if node not in honest:
+            return
+        self.honest_banned |= peers & honest
+        for peer in peers - honest:
+            bans = self._bans.setdefault(peer, set())
+            bans.add(node)
+            if bans == honest:
+                self.banned_after.setdefault(peer, len(self.counted) + 1)
+        self._moved.set()
+
+    # -- the run -------------------------------------------------------------------------------------
+
+    def play(self) -> None:
+        """All rounds. Raises SwarmStuck."""
+        with simulated_disks():
+            run_virtual(self.world.run(self._script))
+
+    async def _script(self) -> None:
+        await asyncio.sleep(0)  # the nodes are made
+        if self._attack is not None:
+            self._attack(self.liars, self.honest)
+        while len(self._done) < len(self.honest):
+            before = len(self.counted)
+            try:
+                async with asyncio.timeout(LIMIT_S):
+                    while len(self.counted) == before and len(self._done) < len(self.honest):
+                        self._moved.clear()
+                        await self._moved.wait()
+                        self._switch_off()
+            except TimeoutError:
+                raise SwarmStuck(f"round {before} does not end") from None
+
+    def _switch_off(self) -> None:
+        """Who is banned by all would go on alone."""
+        for peer in self.liars:
+            if peer.key in self.banned_after and peer.task is not None:
+                self.world.crash(peer)
+
+    def loss(self) -> float:
+        """On held-out data, nats a byte."""
+        assert self.theta_P is not None
+        return self._workers[0].loss(self.theta_P)
+
+    @property
+    def detected_after(self) -> int | None:
+        """The round in which all liars were banned by all others."""
+        found = [self.banned_after.get(peer.key) for peer in self.liars]
+        rounds = [round_ for round_ in found if round_ is not None]
+        return max(rounds) if rounds and len(rounds) == len(found) else None
+
+
+def run_nodes(laboratory: Laboratory, setting: Setting, attack: str | None) -> NodeRun:
+    """Play one run. Raises SwarmStuck."""
+    shared_memory = Path("/dev/shm")  # noqa: S108 - a file system in memory, where there is one
+    where = str(shared_memory) if shared_memory.is_dir() else None
+    with TemporaryDirectory(prefix="talkoot-attack-", dir=where) as folder:
+        run = NodeRun(laboratory, setting, attack, Path(folder))
+        run.play()
+    return run
