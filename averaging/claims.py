@@ -139,6 +139,11 @@ class Claims:
         """Pairs that differ among those made to us."""
         return [(held[0], held[1]) for held in self._claims.values() if len(held) == 2]
 
+    def about(self, value: Value) -> list[Claim]:
+        """All that were made to us about this cut of this state, certified or not."""
+        subject = (value.swarm, value.round, value.prior, cut_hash(value.cut))
+        return [claim for about, held in self._claims.items() if about[:4] == subject for claim in held]
+
     def certified(self, value: Value) -> list[Claim]:
         """Those that the value counts, in the order of the vector."""
         cut = cut_hash(value.cut)

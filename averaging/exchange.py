@@ -33,7 +33,7 @@ class Exchange:
         self._headers = {join.key: join.contribution for join in roster.members if join.contribution}
         mine = next((part for part in roster.parts if part.reducer == context.key), None)
         self._reducer = Reducer(context, roster, mine, slices) if mine else None
-        self._gatherer = Gatherer(context, roster)
+        self._gatherer = Gatherer(context, roster, slices)
         self._cut: Cut | None = None
         self._applying = False
 

@@ -9,9 +9,11 @@ from talkoot.averaging.certificate import PartDigest
 from talkoot.averaging.claims import Claim
 from talkoot.averaging.context import Context
 from talkoot.averaging.digest import content_hash, root
+from talkoot.averaging.loudness import loudest
 from talkoot.averaging.messages import Aggregate, BulkHeader, MessageError, Roster
 from talkoot.averaging.outputs import DecodePart
 from talkoot.averaging.parts import Part
+from talkoot.averaging.slices import Slices
 from talkoot.compression import codec as codecs
 
 
@@ -28,8 +30,10 @@ class _Pending:
 class Gatherer:
     """Collects the aggregates of one attempt."""
 
-    def __init__(self, context: Context, roster: Roster) -> None:
+    def __init__(self, context: Context, roster: Roster, slices: Slices) -> None:
+        """`slices` is what we hold as a reducer."""
         self._context = context
+        self._slices = slices
         self._attempt = roster.attempt
         self._roster_hash = roster.hash
         self._pending = {part.reducer: _Pending(part) for part in roster.parts}
@@ -79,14 +83,22 @@ class Gatherer:
         pending.chunks[header.chunk] = payload
         if len(pending.chunks) < pending.part.num_chunks:
             return None
-        return DecodePart(self._attempt, pending.part, [pending.chunks[c] for c in pending.part.chunks])
+        return self._job(pending)
 
     def own(self, statement: Aggregate, encoded: EncodedPart) -> DecodePart:
         """Take our own finished part, which needs no checks."""
         pending = self._pending[statement.claim.reducer]
         pending.statement = statement
         pending.chunks = dict(zip(pending.part.chunks, encoded.chunks, strict=True))
-        return DecodePart(self._attempt, pending.part, encoded.chunks)
+        return self._job(pending)
+
+    def _job(self, pending: _Pending) -> DecodePart:
+        """Decode a complete part."""
+        assert pending.statement is not None
+        part, context = pending.part, self._context
+        cut = [self._headers[key] for key in pending.statement.cut]
+        limit = loudest(part, cut, self._slices.indexes(cut), context.ledger, context.rules)
+        return DecodePart(self._attempt, part, [pending.chunks[c] for c in part.chunks], limit)
 
     def decoded(self, reducer: bytes) -> None:
         """A part has been decoded into the aggregate vector."""

@@ -49,11 +49,14 @@ class AggregatePart:
 
 @dataclass(frozen=True, slots=True)
 class DecodePart:
-    """Run `aggregate.decode_part` into the driver's aggregate vector; answer with `Round.decoded`."""
+    """Run `aggregate.decode_part` into the driver's aggregate vector; answer with `Round.decoded`, unless the
+    part turns out larger than it can be (`loudness.is_louder`): such a part has not come."""
 
     attempt: int
     part: Part
     chunks: Sequence[bytes | memoryview]
+    limit: float
+    """Norm that it can have at most."""
 
 
 @dataclass(frozen=True, slots=True)

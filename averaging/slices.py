@@ -40,6 +40,15 @@ class Slices:
         """By contributor, what came with its index: for who audits our part."""
         return {key: piece for key, piece in self._slices.items() if piece.index is not None}
 
+    def indexes(self, contributions: Iterable[Contribution]) -> dict[bytes, Index]:
+        """Indexes of these contributions by contributor, as far as they came."""
+        found = {}
+        for contribution in contributions:
+            piece = self._slices.get(contribution.key)
+            if piece is not None and piece.index is not None and piece.contribution == contribution:
+                found[contribution.key] = piece.index
+        return found
+
     def held(self, own: bytes) -> tuple[Held, ...]:
         """For a join: the longest run of chunks that we hold of each contribution but our own."""
         runs = []

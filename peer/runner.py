@@ -18,6 +18,7 @@ from talkoot.averaging.certificate import Certificate, Value
 from talkoot.averaging.contribution import LocalContribution
 from talkoot.averaging.encoded import Encoded
 from talkoot.averaging.ledger import Ledger
+from talkoot.averaging.loudness import is_louder
 from talkoot.averaging.messages import (
     BulkHeader,
     Call,
@@ -31,7 +32,6 @@ from talkoot.averaging.messages import (
     Pong,
     Proposal,
 )
-from talkoot.averaging.parts import Part
 from talkoot.averaging.round import Round
 from talkoot.compression.codec import CodecError
 from talkoot.dht.errors import RemoteError
@@ -285,8 +285,8 @@ class Runner:
                     seed=machine.context.prior,
                 )
                 outs = machine.aggregated(attempt, encoded, self._clock())
-            case outputs.DecodePart(attempt=attempt, part=part, chunks=chunks):
-                outs = await self._decode(machine, attempt, part, chunks)
+            case outputs.DecodePart():
+                outs = await self._decode(machine, output)
             case outputs.Combine(attempt=attempt, sources=sources):
                 outs = await self._combine(machine, attempt, sources)
             case outputs.Apply(attempt=attempt, ledger=ledger):
@@ -300,25 +300,30 @@ class Runner:
         self.seconds[type(output).__name__] += self._clock() - began  # type: ignore[assignment]
         self.feed(machine, outs)
 
-    async def _decode(
-        self, machine: Round, attempt: int, part: Part, chunks: Sequence[bytes | memoryview]
-    ) -> list[outputs.Output]:
+    async def _decode(self, machine: Round, job: outputs.DecodePart) -> list[outputs.Output]:
+        part, rules, vector = job.part, machine.context.rules, self._workshop.aggregate_vector()
         try:
-            async with self._writing(machine, attempt):
+            async with self._writing(machine, job.attempt):
                 await asyncio.to_thread(
                     aggregate.decode_part,
                     part,
-                    chunks,
+                    job.chunks,
                     codec=machine.context.aggregate_codec(part.reducer),
-                    rules=machine.context.rules,
-                    out_P=self._workshop.aggregate_vector(),
+                    rules=rules,
+                    out_P=vector,
                 )
+                louder = await asyncio.to_thread(is_louder, vector, part, rules, job.limit)
         except CodecError as error:
             log.warning("aggregate of %s does not decode: %s", peer_id_of(part.reducer), error)
             return []
+        if louder:
+            log.warning("aggregate of %s is larger than its cut can make it", peer_id_of(part.reducer))
+            if self.auditor is not None:
+                self.auditor.impossible(part.reducer)
+            return []
         if machine is self.round and self.encoded is not None:
-            self.encoded.decoded(attempt, part, chunks)
-        return machine.decoded(attempt, part.reducer, self._clock())
+            self.encoded.decoded(job.attempt, part, job.chunks)
+        return machine.decoded(job.attempt, part.reducer, self._clock())
 
     async def _combine(
         self, machine: Round, attempt: int, sources: Sequence[aggregate.Source]

@@ -22,8 +22,8 @@ from talkoot.peer.residual import Residual
 from talkoot.peer.roundlog import limits_of
 from talkoot.peer.rules_of import rules_of
 from talkoot.peer.simulation.disks import simulated_disks
-from talkoot.peer.simulation.virtual_time import run_virtual
 from talkoot.peer.simulation.tasks import CHUNK_SIZE
+from talkoot.peer.simulation.virtual_time import run_virtual
 from talkoot.peer.simulation.world import World
 from talkoot.peer.statedir import StateDir
 

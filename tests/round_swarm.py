@@ -26,6 +26,7 @@ from talkoot.averaging.contribution import (
 )
 from talkoot.averaging.digest import state_tree
 from talkoot.averaging.ledger import Ledger
+from talkoot.averaging.loudness import is_louder
 from talkoot.averaging.messages import BulkHeader, Message, Role
 from talkoot.averaging.outer import outer_step
 from talkoot.averaging.robustness import Robustness
@@ -272,7 +273,7 @@ class Swarm:
                     seed=machine.context.prior,
                 )
                 self._job(node, lambda: machine.aggregated(attempt, done, self.now))
-            case outputs.DecodePart(attempt=attempt, part=part, chunks=chunks):
+            case outputs.DecodePart(attempt=attempt, part=part, chunks=chunks, limit=limit):
                 aggregate.decode_part(
                     part,
                     chunks,
@@ -280,6 +281,7 @@ class Swarm:
                     rules=self.rules,
                     out_P=node.aggregate,
                 )
+                assert not is_louder(node.aggregate, part, self.rules, limit)
                 self._job(node, lambda: machine.decoded(attempt, part.reducer, self.now))
             case outputs.Combine(attempt=attempt, sources=sources):
                 aggregate.combine(sources, rules=self.rules, out_P=node.aggregate)

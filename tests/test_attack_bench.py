@@ -13,9 +13,11 @@ from talkoot.averaging.certificate import MAX_CLAIM
 from talkoot.averaging.robustness import Robustness
 from talkoot.cli.bench_attacks import table
 from talkoot.cli.main import app
+from talkoot.peer.attacks import reducers
 from talkoot.peer.attacks.bench import Plan, load, measure
-from talkoot.peer.attacks.catalogue import ATTACKS, NONE
+from talkoot.peer.attacks.catalogue import ATTACKS, MESSAGES, NONE
 from talkoot.peer.attacks.exchange import Exchange, Sent, Terms
+from talkoot.peer.attacks.nodes import run_nodes
 from talkoot.peer.attacks.swarm import Laboratory, Setting, Training
 
 MEAN = Robustness(norm_cap="none")
@@ -86,6 +88,42 @@ def test_the_bench_can_fail(laboratory: Laboratory) -> None:
         losses[name] = training.loss()
     assert losses["mean"] > 8  # guessing blindly costs ln 256 = 5.5
     assert losses["capped"] < 5.6
+
+
+def test_whole_nodes_train_as_workers_without_messages_do(laboratory: Laboratory) -> None:
+    setting = replace(small(), workers=4)
+    training = Training(laboratory, setting, None)
+    for _ in training.rounds():
+        pass
+    alone = training.loss()
+    run = run_nodes(laboratory, setting, None)
+    assert run.loss() == pytest.approx(alone, rel=1e-5)  # sums are in another order
+    assert [len(cut) for cut in run.counted] == [4, 4]
+
+
+@pytest.mark.parametrize("attack", MESSAGES)
+def test_whole_nodes_that_lie_are_found_and_nobody_else(attack: str, laboratory: Laboratory) -> None:
+    setting = replace(small(Robustness()), workers=4, rounds=6)
+    run = run_nodes(laboratory, setting, attack)
+    assert run.honest_banned == set()
+    assert run.loss() < 5.6
+    if attack == "withheld":
+        assert run.detected_after is None
+    else:
+        assert run.detected_after is not None
+
+
+def test_a_reducer_that_claims_more_than_there_can_be_changes_nothing(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is proven all the same: whoever did not take its part audits it."""
+    monkeypatch.setattr(reducers, "LOUDNESS", 1e6)
+    setting = replace(small(Robustness()), workers=4, rounds=4)
+    run = run_nodes(laboratory, setting, "lying-reducer")
+    assert run.detected_after == 2
+    assert run.honest_banned == set()
+    assert run.loss() < 5.6
+    assert [len(cut) for cut in run.counted[:1]] == [4]
 
 
 def test_rows_are_kept_and_not_run_again(laboratory: Laboratory, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from talkoot.peer.residual import Residual
 from talkoot.peer.simulation.disks import simulated_disks
 from talkoot.peer.simulation.peers import SimPeer
 from talkoot.peer.simulation.signatures import stand_in_signatures
-from talkoot.peer.simulation.virtual_time import run_virtual
 from talkoot.peer.simulation.tasks import CHUNK_SIZE, NUMEL
+from talkoot.peer.simulation.virtual_time import run_virtual
 from talkoot.peer.simulation.world import World
 
 

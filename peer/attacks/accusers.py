@@ -12,15 +12,15 @@ from talkoot.averaging.claims import Claim, sign_claim
 from talkoot.averaging.inputs import Bytes
 from talkoot.averaging.proof import Basis, Equivocation, Lie, Proof, encode_proof, offender_of
 from talkoot.dht.identity import Identity
-from talkoot.peer.audit_protocol import PIECE_BYTES, AskChunk, AskIndex, AskProof, TellProof
-from talkoot.peer.auditor import Auditor, Ended
+from talkoot.peer.audits.auditor import Auditor, Ended
+from talkoot.peer.audits.protocol import PIECE_BYTES, AskChunk, AskIndex, AskProof, TellProof
 from talkoot.peer.node import Node
 
 Victims = Mapping[bytes, Identity]
 """Whom to accuse; identities only to have them sign in another swarm, honestly."""
 
 Forger = Callable[[Identity, Victims, Sequence[Claim]], Proof | None]
-"""From the true claims of victims that an accuser heard, the latest last; None: nothing can be made of them."""
+"""From the true claims of victims that an accuser heard, the latest last; None: they do not do for it."""
 
 
 def unsigned_lie(_accuser: Identity, _victims: Victims, claims: Sequence[Claim]) -> Proof:

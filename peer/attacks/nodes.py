@@ -56,7 +56,7 @@ class NodeRun:
                 robustness=setting.robustness,
                 make_trainer=self._trainer,
                 start_peers=setting.workers,
-                theta_P=theta_P,
+                theta=theta_P,
             ),
         )
         self.world.hub.on_banned = self._banned

@@ -7,28 +7,39 @@ import torch
 
 from talkoot.averaging.aggregate import EncodedPart, decode_part
 from talkoot.averaging.digest import content_hash
+from talkoot.averaging.loudness import loudest
+from talkoot.averaging.parts import Part
 from talkoot.averaging.round import Round
 from talkoot.peer.attacks.formulas import norm
 from talkoot.peer.node import Node
 from talkoot.peer.simulation.villains import Change, change_aggregates
 
-LOUDNESS = 10.0
-"""A lie is the truth times minus this."""
+LOUDNESS = 0.9
+"""A lie's norm, in parts of what the others let pass."""
 
 
 def turned_round(machine: Round, said: EncodedPart) -> EncodedPart:
-    """Minus ten times what the part adds up to: as sign flips, but nothing clips a reducer."""
+    """The opposite of what the part adds up to, as loud as it may be."""
     context = machine.context
     rules, codec = context.rules, context.aggregate_codec(context.key)
     part = next(part for part in machine.parts if part.reducer == context.key)
-    out_P = torch.zeros(rules.numel)
-    decode_part(part, said.chunks, codec=codec, rules=rules, out_P=out_P)
+    truth_P = torch.zeros(rules.numel)
+    decode_part(part, said.chunks, codec=codec, rules=rules, out_P=truth_P)
+    scale = -LOUDNESS * _limit(machine, part) / max(norm(truth_P), 1e-30)
     chunks = []
     for chunk in part.chunks:
         start = chunk * rules.chunk_size
-        lie_C = torch.mul(out_P[start : start + rules.chunk_numel(chunk)], -LOUDNESS)
-        chunks.append(codec.encode(lie_C))
+        chunks.append(codec.encode(torch.mul(truth_P[start : start + rules.chunk_numel(chunk)], scale)))
     return EncodedPart(tuple(chunks), tuple(content_hash(chunk) for chunk in chunks))
+
+
+def _limit(machine: Round, part: Part) -> float:
+    """What the others let pass, if all who joined are counted."""
+    assert machine.last is not None
+    assert machine.last.roster is not None
+    context = machine.context
+    cut = [join.contribution for join in machine.last.roster.members if join.contribution is not None]
+    return loudest(part, cut, machine.slices.indexes(cut), context.ledger, context.rules)
 
 
 def lie_loudly(node: Node) -> None:

@@ -31,7 +31,7 @@ class Task:
     """(peer, spec, on_event, seconds until it is ready)."""
     start_peers: int = 1
     """So many have to be there before anybody trains."""
-    theta_P: torch.Tensor | None = None
+    theta: torch.Tensor | None = None
     """The first parameters; None: drawn by the seed."""
 
 

@@ -156,7 +156,7 @@ class World:
     def _found(self) -> None:
         """Give every peer the first state, as if all had been there when the swarm was founded."""
         first = self.peers[0]
-        theta = self._task.theta_P
+        theta = self._task.theta
         if theta is None:
             generator = torch.Generator().manual_seed(self.random.getrandbits(32))
             theta = torch.randn(self._task.numel, generator=generator)

@@ -1,0 +1,83 @@
+"""How large the aggregate of a part can be, by what its contributors signed: whoever votes can tell.
+
+A reducer that lies is proven after the round, which then stands; what it may do until then is bounded here.
+The bounds hold for every rule and need nothing but signed norms: of the part's chunks where the
+contributions' indexes are known, as they are to reducers, else of whole contributions.
+
+With u_i the capped norms of those that weigh: a weighted mean, and whatever rule comes to one, is no longer
+than the largest u_i. A coordinate-wise rule is no longer than sqrt(sum u_i^2), and where k values of each
+side are left out in each coordinate, sqrt(sum u_i^2 / (k + 1)), since k + 1 of them are at least as large as
+the result. What late contributions have above one round's worth goes on top of that, by their weights.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import fsum, sqrt
+
+import torch
+
+from talkoot.averaging.certificate import Contribution
+from talkoot.averaging.contribution import Entry, Index
+from talkoot.averaging.ledger import Ledger
+from talkoot.averaging.parts import Part
+from talkoot.averaging.robust_part import COORDINATEWISE
+from talkoot.averaging.robustness import Robustness
+from talkoot.averaging.rules import Rules
+from talkoot.averaging.source import Caps, source_of
+from talkoot.averaging.succession import Weighed, weigh
+
+SLACK = 2.0
+"""What encoding the aggregate may add at most: rounding to the nearest level at most doubles a value."""
+
+TINY = 1e-30
+"""Norms below are nobody's business: scales have a floor."""
+
+
+def loudest(
+    part: Part, cut: Sequence[Contribution], indexes: Mapping[bytes, Index], ledger: Ledger, rules: Rules
+) -> float:
+    """The largest norm that this part of the aggregate of this cut can have, decoded.
+
+    `indexes` by contributor, as far as they are known; `ledger`: before the round.
+    """
+    weighed = [item for item in weigh(cut, ledger, rules) if item.weight > 0]
+    known = all(item.contribution.key in indexes for item in weighed)
+    rows: list[Sequence[Entry]] = []
+    for item in weighed:
+        header = item.contribution
+        whole = [Entry(bytes(32), header.norm2)]
+        rows.append([indexes[header.key].entries[chunk] for chunk in part.chunks] if known else whole)
+    caps = Caps(
+        [source_of(item, (), row) for item, row in zip(weighed, rows, strict=True)], rules.robustness.norm_cap
+    )
+    norms2 = [0.0] * len(rows)
+    for offset in range(len(rows[0]) if rows else 0):
+        for i, cap in enumerate(caps.at(offset)):
+            norms2[i] += cap**2 * rows[i][offset].norm2
+    return SLACK * sqrt(_bound(norms2, weighed, rules.robustness)) + TINY
+
+
+def _bound(norms2: Sequence[float], weighed: Sequence[Weighed], robustness: Robustness) -> float:
+    """Of the aggregate's squared norm, by those of the contributions after all caps."""
+    largest = max(norms2, default=0.0)
+    if robustness.rule not in COORDINATEWISE:
+        centered = robustness.rule == "centered_clip" and robustness.clip_center == "coordinate_median"
+        return fsum(norms2) if centered else largest
+    single = [norm2 / item.allowance**2 for norm2, item in zip(norms2, weighed, strict=True)]
+    total = fsum(single) if robustness.before == "none" else len(single) * max(single, default=0.0)
+    late = fsum(item.weight * (item.allowance - 1.0) for item in weighed)
+    return total / (_trimmed(len(single), robustness) + 1) * (1.0 + late) ** 2
+
+
+def _trimmed(num: int, robustness: Robustness) -> int:
+    """Values that are left out on each side, at least."""
+    if robustness.rule != "trimmed_mean" or robustness.before != "none" or not num:
+        return 0
+    return min(int(robustness.hostile_share * num), (num - 1) // 2)
+
+
+def is_louder(aggregate_P: torch.Tensor, part: Part, rules: Rules, limit: float) -> bool:
+    """Whether a part of the aggregate is larger than that, or no number."""
+    end = min(rules.numel, (part.first_chunk + part.num_chunks) * rules.chunk_size)
+    piece = aggregate_P[part.first_chunk * rules.chunk_size : end]
+    norm = float(torch.linalg.vector_norm(piece, dtype=torch.float64))
+    return not norm <= limit
