@@ -19,8 +19,7 @@ from talkoot.averaging.certificate import Contribution
 from talkoot.averaging.contribution import Entry, Index
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.parts import Part
-from talkoot.averaging.robust_part import COORDINATEWISE
-from talkoot.averaging.robustness import Robustness
+from talkoot.averaging.robustness import COORDINATEWISE, Robustness
 from talkoot.averaging.rules import Rules
 from talkoot.averaging.source import Caps, source_of
 from talkoot.averaging.succession import Weighed, weigh

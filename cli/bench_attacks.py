@@ -1,6 +1,7 @@
 """The words of `talkoot bench attacks`."""
 
 import json as json_module
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +48,7 @@ def run(
         **settings,
     )
     _one_thread()
+    logging.getLogger("talkoot").setLevel(logging.CRITICAL)  # nodes say whom they ban
     rows = []
     try:
         for row in measure(plan, out):

@@ -87,6 +87,8 @@ class Auditor:
         self._ended: _Ended | None = None
         self._hashes: dict[bytes, tuple[bytes, ...]] = {}
         """Of the chunks that reducers claimed in the running round, by the claim's signature."""
+        self._impossible: set[bytes] = set()
+        """Who made a claim in the running round that can only be wrong."""
         self._wake = asyncio.Event()
 
     @property
@@ -119,6 +121,13 @@ class Auditor:
         for first, second in self._claims.doubled():
             self._proofs.found(Equivocation(first=first, second=second))
 
+    def impossible(self, reducer: bytes) -> None:
+        """A part was not taken, since no cut adds up to so much: its reducer gets none from us for a while,
+        and is audited, for others go by proofs."""
+        if reducer != self._key:
+            self._impossible.add(reducer)
+            self.convictions.doubt(reducer, self._holdings.ledger.round)
+
     def heard(self, value: Value) -> None:
         """A value was proposed or certified: whoever was told otherwise by a reducer says so."""
         if value.swarm == self._rules.swarm and value.parts:
@@ -148,16 +157,20 @@ class Auditor:
     def _draw(
         self, value: Value, hashes: dict[bytes, tuple[bytes, ...]]
     ) -> tuple[tuple[Claim, tuple[bytes, ...]], ...]:
-        """What is checked of a round, in an order that nobody else knows."""
-        open_to = [
-            claim
-            for claim in self._claims.certified(value)
-            if claim.reducer != self._key
-            and claim.reducer not in self.convictions
-            and claim.signature in hashes
-        ]
+        """What is checked of a round: claims that can only be wrong, then others in an order that nobody else
+        knows."""
+        suspected, self._impossible = self._impossible, set()
+        wrong = [claim for claim in self._claims.about(value) if claim.reducer in suspected]
+        open_to = [claim for claim in self._claims.certified(value) if claim.reducer != self._key]
         open_to.sort(key=lambda claim: blake3(self._secret + value.digest + claim.reducer).digest())
-        return tuple((claim, hashes[claim.signature]) for claim in open_to[: self._parts])
+        return tuple(
+            (claim, hashes[claim.signature])
+            for claims, most in ((wrong, len(wrong)), (open_to, self._parts))
+            for claim in [each for each in claims if self._may_audit(each, hashes)][:most]
+        )
+
+    def _may_audit(self, claim: Claim, hashes: dict[bytes, tuple[bytes, ...]]) -> bool:
+        return claim.reducer not in self.convictions and claim.signature in hashes
 
     # -- auditing ------------------------------------------------------------------------------------
 
@@ -217,18 +230,18 @@ class Auditor:
                         data = await gathering.chunk(position, chunk, entries[position])
                         at = start + inquiry.chunk_at(position, chunk, scope)
                         await asyncio.to_thread(draft.write, at, data)
-                if await asyncio.to_thread(_is_wrong, inquiry, scope, entries, draft, start):
+                if await asyncio.to_thread(self.is_wrong, inquiry, scope, entries, draft, start):
                     await asyncio.to_thread(draft.write, 0, encode_head(lie, scope.start))
                     return True
         return False
 
+    def is_wrong(
+        self, inquiry: Inquiry, scope: range, entries: Sequence[Sequence[Entry]], draft: ProofFile, start: int
+    ) -> bool:
+        """Of one scope whose chunks are in the draft, from `start` on. Raises OSError."""
 
-def _is_wrong(
-    inquiry: Inquiry, scope: range, entries: Sequence[Sequence[Entry]], draft: ProofFile, start: int
-) -> bool:
-    """Of one scope whose chunks are in the draft. Raises OSError."""
+        def chunk(position: int, number: int) -> Bytes:
+            at = start + inquiry.chunk_at(position, number, scope)
+            return draft.read(at, inquiry.chunk_bytes(number))
 
-    def chunk(position: int, number: int) -> Bytes:
-        return draft.read(start + inquiry.chunk_at(position, number, scope), inquiry.chunk_bytes(number))
-
-    return inquiry.wrong(scope, entries, chunk)
+        return inquiry.wrong(scope, entries, chunk)

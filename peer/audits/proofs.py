@@ -331,5 +331,10 @@ class Proofs:
 
     def tell_claims(self, claims: list[Claim]) -> None:
         """Tell everybody what we were told."""
-        if claims and self._group is not None:
-            self._telling.everybody(self._group, TellClaims(tuple(claims)), but=frozenset())
+        if claims:
+            self.say(TellClaims(tuple(claims)))
+
+    def say(self, what: TellClaims | TellProof, but: frozenset[bytes] = frozenset()) -> None:
+        """Say something to everybody but some."""
+        if self._group is not None:
+            self._telling.everybody(self._group, what, but=but)
