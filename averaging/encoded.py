@@ -39,6 +39,13 @@ class Encoded:
         """The aggregate of this attempt was added up from these contributions."""
         self._sources = {attempt: sources}
 
+    def counted(self, value: Value) -> Sequence[Source] | None:
+        """The whole contributions of this value's cut, in its order, if it was they that were added up."""
+        for sources in self._sources.values():
+            if [Index(source.entries).root for source in sources] == [item.root for item in value.cut]:
+                return sources
+        return None
+
     def pieces(self, value: Value, layout: RecordLayout) -> Iterator[Bytes]:
         """The record of the round with this value, piece by piece. Hashes all that was decoded.
 
@@ -60,10 +67,9 @@ class Encoded:
         raise RecordError("different_value", "a part was not decoded here")
 
     def _sparse(self, value: Value, layout: RecordLayout) -> Iterator[Bytes]:
-        for sources in self._sources.values():
-            indexes = [Index(source.entries) for source in sources]
-            if [index.root for index in indexes] == [item.root for item in value.cut]:
-                encoded = (index.encode() for index in indexes)
-                chunks = range(layout.num_chunks)
-                return chain(encoded, (source.chunks[chunk] for chunk in chunks for source in sources))
-        raise RecordError("different_value", "other contributions were added up here")
+        sources = self.counted(value)
+        if sources is None:
+            raise RecordError("different_value", "other contributions were added up here")
+        encoded = (Index(source.entries).encode() for source in sources)
+        chunks = range(layout.num_chunks)
+        return chain(encoded, (source.chunks[chunk] for chunk in chunks for source in sources))

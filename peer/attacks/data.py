@@ -43,6 +43,11 @@ class Data:
         order = sequence_seed(bytes(32), worker.to_bytes(32, "big"), seed)
         return gather(own, draws(order, step * count, count, own.size - window), window)
 
+    def drawn(self, seed: int, count: int, window: int) -> Windows:
+        """Held-out windows that follow from `seed`."""
+        starts = draws(seed, 0, count, self._held_out.size - window + 1)
+        return gather(self._held_out, starts, window)
+
     def held_out(self, count: int, window: int) -> Windows:
         """At most `count` windows, the same for every run."""
         return gather(self._held_out, even_starts(self._held_out.size, window, count), window)

@@ -4,21 +4,22 @@ Each worker reduces a part of the vector, honestly; what is missing of a real ro
 certificates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 from talkoot.averaging.aggregate import aggregate_part, decode_part
-from talkoot.averaging.certificate import Contribution
+from talkoot.averaging.certificate import Contribution, PartDigest, Value
 from talkoot.averaging.contribution import Chunks, Index, encode_delta, settle, step_scale
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.outer import outer_step
-from talkoot.averaging.parts import assign_parts
+from talkoot.averaging.parts import Part, assign_parts
 from talkoot.averaging.robustness import Robustness
 from talkoot.averaging.rotation import codec_of
 from talkoot.averaging.rules import Rules
+from talkoot.averaging.slices import Slice
 from talkoot.averaging.source import source_of
 from talkoot.averaging.succession import next_ledger, weigh
 from talkoot.compression.codec import CodecError
@@ -47,6 +48,14 @@ class Counted:
     """Contributions; zeros for what does not decode."""
     weights: list[float]
     aggregate: torch.Tensor
+    theta: torch.Tensor
+    """Parameters before the round."""
+    value: Value
+    """What would be certified, but for roots and signatures."""
+    ledger: Ledger
+    """Before the round."""
+    slices: Sequence[Mapping[bytes, Slice]]
+    """For each part what its reducer holds, by contributor."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +80,7 @@ class Exchange:
         self._momentum_P = torch.zeros_like(theta_P)
         self._carry_NP = [torch.zeros_like(theta_P) for _ in range(terms.workers)]
         self._keys = tuple(bytes([number + 1]) * 32 for number in range(terms.workers))
-        self._rules = _rules(terms, theta_P.numel(), self._keys)
+        self.rules = self._rules = _rules(terms, theta_P.numel(), self._keys)
         self._ledger = _ledger(terms, self._keys)
         reducers = [(key, 1.0) for key in self._keys]
         self._parts = assign_parts(reducers, self._rules.num_chunks, terms.workers)
@@ -96,8 +105,15 @@ class Exchange:
         aggregate_P = self._aggregate(cut, encoded)
         for carry_P, (_, chunks) in zip(self._carry_NP, encoded, strict=True):
             settle(carry_P, chunks, counted=True, rules=self._rules)
-        weights = [item.weight for item in weigh(cut, self._ledger, self._rules)]
-        decoded = [self._decoded(chunks) for _, chunks in encoded]
+        before = Counted(
+            decoded=[self._decoded(chunks) for _, chunks in encoded],
+            weights=[item.weight for item in weigh(cut, self._ledger, self._rules)],
+            aggregate=aggregate_P,
+            theta=self.theta_P.clone(),
+            value=self._value(cut),
+            ledger=self._ledger,
+            slices=[_slices(part, cut, encoded) for part in self._parts],
+        )
         self._ledger = next_ledger(self._ledger, cut, self._keys, self._rules)
         outer_step(
             self.theta_P,
@@ -108,12 +124,26 @@ class Exchange:
             theta_out_P=self.theta_P,
             momentum_out_P=self._momentum_P,
         )
-        return Counted(decoded=decoded, weights=weights, aggregate=aggregate_P)
+        return before
 
     @property
     def _prior(self) -> bytes:
         """Stands for the digest of the state before the round."""
-        return self._ledger.round.to_bytes(32, "little")
+        return _digest(self._ledger.round)
+
+    def _value(self, cut: Sequence[Contribution]) -> Value:
+        return Value(
+            swarm=self._rules.swarm,
+            round=self._ledger.round,
+            prior=self._prior,
+            cut=tuple(cut),
+            present=self._keys,
+            parts=tuple(
+                PartDigest(part.reducer, part.first_chunk, part.num_chunks, bytes(32)) for part in self._parts
+            ),
+            digest=_digest(self._ledger.round + 1),
+            voters=self._keys,
+        )
 
     def _encode(self, number: int, sent: Sent) -> tuple[Index, Chunks]:
         codec = codec_of(self._terms.codec, self._prior, self._keys[number])
@@ -171,6 +201,20 @@ class Exchange:
             numel=self._rules.numel,
             codec=self._ledger.codec,
         )
+
+
+def _digest(round_number: int) -> bytes:
+    """Stands for the digest of the state after so many rounds."""
+    return round_number.to_bytes(32, "little")
+
+
+def _slices(
+    part: Part, cut: Sequence[Contribution], encoded: Sequence[tuple[Index, Chunks]]
+) -> dict[bytes, Slice]:
+    return {
+        item.key: Slice(item, index, {chunk: chunks[chunk] for chunk in part.chunks})
+        for item, (index, chunks) in zip(cut, encoded, strict=True)
+    }
 
 
 def _rules(terms: Terms, numel: int, keys: tuple[bytes, ...]) -> Rules:
