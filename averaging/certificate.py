@@ -9,11 +9,13 @@ from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from talkoot.averaging.digest import content_hash
 from talkoot.averaging.ledger import MAX_VOTERS
 from talkoot.averaging.quorum import quorum
 from talkoot.averaging.signing import Signer, Verify
+from talkoot.averaging.verdicts import Verdict, check
 
 GENESIS_ROUND = -1
 """Round number of the certificate with which a founder starts a swarm."""
@@ -125,6 +127,11 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Digest of the outer state after the round."""
     voters: tuple[bytes, ...]
     """Voters of the next round, ascending."""
+    verdicts: tuple[Verdict, ...] | UnsetType = UNSET
+    """Swarms whose trainers are audited: those of the voters in the roster on the round before, ascending by
+    auditor."""
+    promoted: tuple[bytes, ...] | UnsetType = UNSET
+    """The same swarms: contributors that become voters by what they earned, ascending."""
 
     @property
     def hash(self) -> bytes:
@@ -203,6 +210,20 @@ def check_value(value: Value) -> None:
     for ordered in (value.present, value.voters, tuple(item.key for item in value.cut)):
         if list(ordered) != sorted(set(ordered)):
             raise CertificateError("malformed", "peers repeat or are not in ascending order")
+    _check_audits(value)
+
+
+def _check_audits(value: Value) -> None:
+    verdicts = value.verdicts if value.verdicts is not UNSET else ()
+    promoted = value.promoted if value.promoted is not UNSET else ()
+    auditors = tuple(verdict.auditor for verdict in verdicts)
+    if len(verdicts) > MAX_VOTERS or len(promoted) > MAX_VOTERS:
+        raise CertificateError("malformed", "a count is out of range")
+    if not all(verdict.sizes_ok for verdict in verdicts) or any(len(key) != 32 for key in promoted):
+        raise CertificateError("malformed", "a verdict or a new voter's key is out of bounds")
+    for ordered in (auditors, promoted):
+        if list(ordered) != sorted(set(ordered)):
+            raise CertificateError("malformed", "auditors or new voters repeat or are not in ascending order")
 
 
 def check_votes(
@@ -234,12 +255,17 @@ def check_votes(
 
 
 def check_cut(value: Value, verify: Verify) -> None:
-    """Raise CertificateError unless every counted contribution is its peer's, and of this round."""
+    """Raise CertificateError unless every counted contribution and every verdict is its peer's, and of this
+    round."""
     for contribution in value.cut:
         contribution.check(verify)
         same = (contribution.swarm, contribution.round, contribution.prior)
         if same != (value.swarm, value.round, value.prior):
             raise CertificateError("wrong_round", "a counted contribution belongs to another round")
+    number, prior = value.round, value.prior
+    for verdict in value.verdicts if value.verdicts is not UNSET else ():
+        if not check(verdict, swarm=value.swarm, round_number=number, prior=prior, verify=verify):
+            raise CertificateError("signature", "a verdict not signed by its auditor for this round")
 
 
 def check_certificate(certificate: Certificate, voters: tuple[bytes, ...], verify: Verify) -> None:

@@ -1,11 +1,13 @@
 """The two-phase vote of one attempt, from the proposal to the certificate (Tendermint, HotStuff-2)."""
 
+from msgspec import UNSET
+
 from talkoot.averaging.certificate import Certificate, Prepared, Value, check_cut
 from talkoot.averaging.context import Context
 from talkoot.averaging.leader import Leader
 from talkoot.averaging.messages import Lock, MessageError, Proposal, Roster, Vote
 from talkoot.averaging.outputs import Obtain, Output, Persist, Send
-from talkoot.averaging.succession import next_ledger
+from talkoot.averaging.succession import ledger_after
 from talkoot.averaging.voting import Voter
 
 
@@ -82,8 +84,16 @@ class Certification:
         self._held = None
         if self._staged != proposal.value:
             raise MessageError("different_value", "the proposal is not what we computed")
+        if proposal.prepared is None:  # or a quorum has nothing against it, and the round must not fork
+            self._vouch(proposal.value)
         vote = self._voter.prepare(proposal.value, self._roster.attempt, proposal.weak, proposal.prepared)
         return self._say(vote)
+
+    def _vouch(self, value: Value) -> None:
+        """A new voter needs more than what it earned: a quorum that has nothing against it."""
+        promoted = value.promoted if value.promoted is not UNSET else ()
+        if not all(map(self._context.vouches, promoted)):
+            raise MessageError("objection", "a new voter that we do not vouch for")
 
     def _obtain(self, prepared: Prepared) -> list[Output]:
         """The digest that the result will be compared with says nothing of the voters that follow: they must
@@ -92,9 +102,7 @@ class Certification:
             return []
         value, key = prepared.value, self._context.key
         check_cut(value, self._context.verify)
-        ledger = next_ledger(self._context.ledger, value.cut, value.present, self._context.rules)
-        if value.voters != ledger.voters:
-            raise MessageError("different_value", "other voters than follow from the round")
+        ledger = ledger_after(value, self._context.ledger, self._context.rules)
         self._obtaining = True
         members = [join.key for join in self._roster.members if join.key != key]
         voted = {vote.voter for vote in prepared.votes}

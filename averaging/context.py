@@ -1,6 +1,6 @@
 """What all parts of one round share: the state before it, the rules, and our own key."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -18,9 +18,10 @@ from talkoot.averaging.claims import Claim, claim_of
 from talkoot.averaging.deadlines import Pace, Phase, ceiling
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.memory import Memory, deciding, shows_all
-from talkoot.averaging.messages import Held, Join, MessageError, Role, Roster, sign, signed_by
+from talkoot.averaging.messages import MAX_MEMBERS, Held, Join, MessageError, Role, Roster, sign, signed_by
 from talkoot.averaging.parts import Part, parts_problem
 from talkoot.averaging.quorum import leader_of, leader_order, quorum
+from talkoot.averaging.reputation import banned, by_lot, places_on_probation, proven, subject_of
 from talkoot.averaging.rotation import codec_of
 from talkoot.averaging.rules import Door, Rules, Timing
 from talkoot.averaging.signing import Signer, Verify
@@ -52,6 +53,9 @@ class Context:
     verdict: Callable[[], Verdict | None] = lambda: None
     """Our verdict on the contribution that we have to audit, signed, once there is one; asked before each of
     our joins. None: nothing is waited for."""
+    vouches: Callable[[bytes], bool] = lambda _key: True
+    """Our opinion whether a contributor that earned it may become a voter. It acts through votes alone: whom
+    we propose as leader, and what we prepare."""
 
     @cached_property
     def order(self) -> list[bytes]:
@@ -62,6 +66,29 @@ class Context:
     def key(self) -> bytes:
         """Our key."""
         return self.signer.key
+
+    @cached_property
+    def _banned(self) -> frozenset[bytes]:
+        return banned(self.ledger)
+
+    @cached_property
+    def _proven(self) -> frozenset[bytes]:
+        return proven(self.ledger, self.rules)
+
+    def is_newcomer(self, key: bytes) -> bool:
+        """Whether a peer of an open swarm has earned nothing yet, so that few of its kind have places. Only
+        where trainers are audited."""
+        if self.rules.audits is None or self.rules.invited_vote:
+            return False
+        return key not in self.ledger.voters and key not in self.rules.founders and key not in self._proven
+
+    def places(self, keys: Collection[bytes]) -> list[bytes]:
+        """Which of those who joined have places in the roster: all but for newcomers beyond an eighth, who
+        draw lots."""
+        newcomers = {key for key in keys if self.is_newcomer(key)}
+        num_others = len(keys) - len(newcomers)
+        most = min(places_on_probation(num_others), MAX_MEMBERS - num_others)
+        return sorted({*by_lot(newcomers, self.prior)[:most], *(set(keys) - newcomers)})
 
     def votes_in(self, roster: Roster) -> bool:
         """Whether we are a voter that may speak in this attempt."""
@@ -156,6 +183,8 @@ class Context:
         """Raise CertificateError or MessageError unless this join may be part of this round."""
         if (join.round, join.prior) != (self.ledger.round, self.prior):
             raise MessageError("wrong_round", "join for another round or branch")
+        if join.key in self._banned:
+            raise MessageError("banned", "a join of a peer whose contributions kept hurting")
         if not signed_by(join, join.key, self.verify):
             raise MessageError("signature", "join not signed by its peer")
         if join.contribution is not None:
@@ -171,6 +200,8 @@ class Context:
         swarm, number = self.rules.swarm, self.ledger.round
         if not check(verdict, swarm=swarm, round_number=number, prior=self.prior, verify=self.verify):
             raise MessageError("signature", "a verdict not signed by its auditor, or out of bounds")
+        if verdict.subject != subject_of(key, self.ledger, self.prior, self.rules):
+            raise MessageError("wrong_draw", "a verdict on another contribution than the one drawn")
 
     def refusal(self, join: Join) -> str | None:
         """Why a leader keeps a sound join out of the roster, or None.
@@ -203,6 +234,9 @@ class Context:
             raise MessageError("signature", "roster not signed by the attempt's leader")
         if keys != sorted(set(keys)) or roster.leader not in keys:
             raise MessageError("malformed", "roster names a peer twice, out of order, or not its leader")
+        newcomers = [key for key in keys if self.is_newcomer(key)]
+        if len(newcomers) > places_on_probation(len(keys) - len(newcomers)):
+            raise MessageError("full", f"{len(newcomers)} of {len(keys)} in the roster are newcomers")
         for join in roster.members:
             if join.attempt != roster.attempt:
                 raise MessageError("wrong_round", "join of another attempt in the roster")

@@ -16,7 +16,7 @@ from talkoot.averaging.messages import (
     Roster,
     signed_by,
 )
-from talkoot.averaging.outcome import Outcome
+from talkoot.averaging.outcome import Outcome, check_promoted
 from talkoot.averaging.outputs import Claimed, Output, Refused, Send, SendBulk
 from talkoot.averaging.reducer import Reducer
 from talkoot.averaging.slices import Slices
@@ -119,6 +119,7 @@ class Exchange:
             raise MessageError("malformed", "a cut with peers that have no contribution in the roster")
         if not signed_by(cut, self._roster.leader, self._context.verify):
             raise MessageError("signature", "a cut not signed by its leader")
+        check_promoted(self._context, self._roster, cut)
         if self._reducer is not None and not self._reducer.holds(keys):
             raise MessageError("malformed", "a cut with slices that we never acknowledged")
         self._cut = cut

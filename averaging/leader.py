@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
+from msgspec import UNSET, UnsetType
+
 from talkoot.averaging.blame import blamed
 from talkoot.averaging.certificate import Certificate, Contribution, Prepared, Value
 from talkoot.averaging.context import Context
@@ -21,6 +23,7 @@ from talkoot.averaging.messages import (
     signed_by,
 )
 from talkoot.averaging.parts import Part, assign_parts, reassign
+from talkoot.averaging.reputation import by_lot, places_for_voters, places_on_probation, promotable
 from talkoot.averaging.succession import weigh
 from talkoot.averaging.voting import Tally
 
@@ -69,7 +72,8 @@ class Leader:
             raise MessageError("late", "the roster is closed")
         if join.attempt != self.attempt:
             raise MessageError("wrong_round", "a join for another attempt")
-        if join.key not in self._joins and len(self._joins) >= MAX_MEMBERS:
+        known = {key for key in self._joins if not self._context.is_newcomer(key)}
+        if join.key not in self._joins and len(known) >= MAX_MEMBERS:
             raise MessageError("full", "the group is full")
         self._context.check_join(join)
         refusal = self._context.refusal(join)
@@ -80,7 +84,16 @@ class Leader:
         self._joins.setdefault(join.key, join)
         self._called.add(join.key)
         self.expected.add(join.key)
+        self._spare()
         return None
+
+    def _spare(self) -> None:
+        """Keep no more newcomers' joins than a roster has places for at most: those that the lot prefers."""
+        newcomers = [key for key in self._joins if self._context.is_newcomer(key)]
+        for key in by_lot(newcomers, self._context.prior)[places_on_probation(MAX_MEMBERS) :]:
+            del self._joins[key]
+            self.expected.discard(key)
+            self._called.discard(key)
 
     @property
     def everyone_joined(self) -> bool:
@@ -102,7 +115,7 @@ class Leader:
 
     def form(self, took_s: float) -> Roster | str:
         """Close the roster, the last join having come after `took_s`; or why this attempt cannot go on."""
-        members = tuple(self._joins[key] for key in sorted(self._joins))
+        members = tuple(self._joins[key] for key in self._context.places(self._joins.keys()))
         locked = max(
             (join.lock for join in members if join.lock is not None),
             key=lambda lock: lock.attempt,
@@ -251,9 +264,24 @@ class Leader:
             contributors=held,
             took_s=took_s,
             holdings=self._evidence(),
+            promoted=self._promoted(held),
         )
         self.cut = sign(cut, self._context.signer)
         return self.cut
+
+    def _promoted(self, held: Sequence[bytes]) -> tuple[bytes, ...] | UnsetType:
+        """Whom we propose as new voters, of those who earned it and whom we vouch for, by lot. Later attempts
+        promote nobody: one leader's opinion does not hold up a round twice."""
+        context, roster = self._context, self.roster
+        assert roster is not None
+        if context.rules.audits is None:
+            return UNSET
+        if self.attempt > 0:
+            return ()
+        present = [join.key for join in roster.members]
+        able = promotable(held, present, context.ledger, context.rules)
+        chosen = by_lot(filter(context.vouches, able), context.prior)
+        return tuple(sorted(chosen[: places_for_voters(context.ledger)]))
 
     def left_out(self) -> tuple[Contribution, ...]:
         """Contributions in the roster that the cut leaves out."""

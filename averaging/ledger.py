@@ -4,6 +4,7 @@ It is small, part of the digest, and changes only by `talkoot.averaging.successi
 """
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from talkoot.averaging.digest import content_hash
 from talkoot.compression import codec as codecs
@@ -14,6 +15,12 @@ MAX_LEDGER_BYTES = 256 * 1024
 MAX_VOTERS = 64
 MAX_STANDINGS = 1024
 MAX_TOKENS_USED = 1024
+MAX_KNOWN = 512
+"""Contributors whose reputation is remembered."""
+
+MAX_CUT = 64
+MAX_OPINION = 30
+"""Strongest opinion of one voter, of either sign: one byte in the ledger."""
 NORM_HISTORY = 16
 """Rounds whose median contribution norm is remembered."""
 
@@ -35,6 +42,31 @@ class Used(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
     token: bytes
     peer: bytes
+
+
+class Repute(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What audits say of one contributor (`talkoot.averaging.reputation`)."""
+
+    key: bytes
+    passed: int
+    """Audits passed, as far as they count."""
+    opinions: tuple[int, ...]
+    """Of each voter, in their order; 0: none."""
+    seen: int
+    """Last round in which it was counted."""
+    banned_until: int = 0
+    """First round in which it may take part again; 0: it was not banned."""
+
+
+class Audited(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What audits of trainers have come to."""
+
+    known: tuple[Repute, ...] = ()
+    """Ascending by key."""
+    cut: tuple[bytes, ...] = ()
+    """Contributors of the last round, ascending: who is audited next."""
+    promoted: int = 0
+    """Contributors that became voters in the running epoch."""
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,6 +98,8 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Peers on probation or past it, ascending by key; open swarms only."""
     used: tuple[Used, ...] = ()
     """Invite keys that were used, ascending."""
+    audited: Audited | UnsetType = UNSET
+    """Swarms whose trainers are audited."""
 
     def encode(self) -> bytes:
         """The one byte string that stands for this ledger."""
@@ -111,10 +145,31 @@ def _problem(ledger: Ledger) -> str | None:
         return "the ledger lists too many peers"
     if len(ledger.norms) > NORM_HISTORY or any(not 0 <= norm < float("inf") for norm in ledger.norms):
         return "norms in the ledger are out of range"
+    problem = _audited_problem(ledger.audited, len(ledger.voters)) if ledger.audited is not UNSET else None
+    if problem is not None:
+        return problem
     try:
         codecs.get(ledger.codec), codecs.get(ledger.aggregate_codec)
     except codecs.CodecError as error:
         return str(error)
+    return None
+
+
+def _audited_problem(audited: Audited, num_voters: int) -> str | None:
+    keys = [repute.key for repute in audited.known]
+    if any(len(key) != 32 for key in (*keys, *audited.cut)):
+        return "a key or id in the ledger is not 32 bytes long"
+    if len(keys) > MAX_KNOWN or len(audited.cut) > MAX_CUT:
+        return "the ledger lists too many peers"
+    if keys != sorted(set(keys)) or list(audited.cut) != sorted(set(audited.cut)):
+        return "audited peers are not in ascending order or repeat"
+    if any(len(repute.opinions) != num_voters for repute in audited.known):
+        return "opinions do not match the voters"
+    counts = (count for item in audited.known for count in (item.passed, item.seen, item.banned_until))
+    if min(audited.promoted, *counts) < 0:
+        return "a count in the ledger is negative"
+    if any(abs(opinion) > MAX_OPINION for repute in audited.known for opinion in repute.opinions):
+        return "an opinion in the ledger is out of range"
     return None
 
 

@@ -229,6 +229,8 @@ class Cut(_Message, frozen=True, tag="cut"):
     """From the roster to the last receipt."""
     holdings: tuple[Holding, ...]
     """Sparse exchange: the statements that it follows from, ascending by voter."""
+    promoted: tuple[bytes, ...] | UnsetType = UNSET
+    """Contributors that are to become voters by what they earned, ascending; where there are audits."""
     signature: bytes = b""
 
     def unsigned(self) -> bytes:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 
+from msgspec import UNSET
+
 from talkoot.averaging.certificate import PartDigest, Value
 from talkoot.averaging.context import Context
 from talkoot.averaging.ledger import Ledger
-from talkoot.averaging.messages import Cut, Roster
+from talkoot.averaging.messages import Cut, MessageError, Roster
 from talkoot.averaging.outputs import Apply
-from talkoot.averaging.succession import next_ledger
+from talkoot.averaging.succession import next_ledger, promotion_problem
 
 
 class Outcome:
@@ -19,15 +21,20 @@ class Outcome:
         self._attempt = roster.attempt
         self._counted = tuple(headers[key] for key in cut.contributors)
         self._present = tuple(join.key for join in roster.members)
+        self._verdicts = tuple(join.verdict for join in roster.members if join.verdict is not UNSET)
+        self._promoted = cut.promoted if cut.promoted is not UNSET else ()
 
     def step(self) -> Apply:
         """The outer step, once the aggregate is whole."""
         context = self._context
-        ledger = next_ledger(context.ledger, self._counted, self._present, context.rules)
+        ledger = next_ledger(
+            context.ledger, self._counted, self._present, context.rules, self._verdicts, self._promoted
+        )
         return Apply(self._attempt, ledger)
 
     def value(self, digest: bytes, ledger: Ledger, parts: Iterable[PartDigest] = ()) -> Value:
         """What the round consists of, given the state that we computed."""
+        audited = self._context.rules.audits is not None
         return Value(
             swarm=self._context.rules.swarm,
             round=self._context.ledger.round,
@@ -37,4 +44,17 @@ class Outcome:
             parts=tuple(parts),
             digest=digest,
             voters=ledger.voters,
+            verdicts=self._verdicts if audited else UNSET,
+            promoted=self._promoted if audited else UNSET,
         )
+
+
+def check_promoted(context: Context, roster: Roster, cut: Cut) -> None:
+    """Raise MessageError unless those whom a leader's cut makes voters have earned it."""
+    if (cut.promoted is UNSET) != (context.rules.audits is None):
+        raise MessageError("malformed", "new voters in a swarm without audits, or none named with them")
+    promoted = cut.promoted if cut.promoted is not UNSET else ()
+    present = [join.key for join in roster.members]
+    problem = promotion_problem(promoted, cut.contributors, present, context.ledger, context.rules)
+    if problem is not None:
+        raise MessageError("ineligible", problem)

@@ -2,10 +2,12 @@
 
 REASONS = {
     "already_voted": "a voter would have to sign two values in one phase of an attempt",
+    "banned": "of a peer whose contributions kept hurting",
     "broken_chain": "certificates that do not follow one another",
     "different_value": "not what was computed here",
     "equivocation": "two statements about one thing",
     "full": "the group has no place left",
+    "ineligible": "a new voter that has not earned it",
     "late": "after the roster was closed",
     "left_out": "a roster without us",
     "locked": "another value than the one that a voter is locked on",
@@ -15,6 +17,7 @@ REASONS = {
     "not_finite": "a number that is none",
     "not_the_leader": "a leader's word from somebody else, or to somebody else",
     "out_of_order": "before what it builds on",
+    "objection": "a new voter that we do not vouch for",
     "oversized": "longer than a limit",
     "repeated_vote": "one voter's signature twice",
     "signature": "a signature that does not verify",
@@ -28,6 +31,7 @@ REASONS = {
     "wrong_anchor": "not the state that an invite vouches for",
     "wrong_branch": "of another branch",
     "wrong_cut": "of another cut",
+    "wrong_draw": "a verdict on another contribution than the one that was drawn",
     "wrong_genesis": "a beginning that the manifest does not name",
     "wrong_hash": "bytes that do not have the hash that was stated",
     "wrong_index": "an index that is not the one that was signed",

@@ -16,7 +16,7 @@ from talkoot.averaging.record import RecordError, RecordLayout
 from talkoot.averaging.rotation import codec_of
 from talkoot.averaging.rules import Rules
 from talkoot.averaging.source import source_of
-from talkoot.averaging.succession import next_ledger, weigh
+from talkoot.averaging.succession import ledger_after, weigh
 from talkoot.compression.codec import Codec, CodecError
 
 
@@ -27,10 +27,11 @@ class Replay:
         """`ledger` is that before the round. Raises RecordError when the certified value is not what this
         ledger and these rules can come to."""
         self.layout = RecordLayout(value, ledger, rules)
-        self.ledger = next_ledger(ledger, value.cut, value.present, rules)
-        """The ledger after the round."""
-        if self.ledger.voters != value.voters:
-            raise RecordError("different_value", "other voters than the round comes to")
+        try:
+            self.ledger = ledger_after(value, ledger, rules)
+            """The ledger after the round."""
+        except CertificateError as error:
+            raise RecordError(error.reason, str(error)) from error
         self._steps = _Sparse(value, ledger, rules) if self.layout.sparse else _Dense(value, ledger)
 
     def take_index(self, data: bytes | memoryview) -> None:

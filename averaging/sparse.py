@@ -28,7 +28,7 @@ from talkoot.averaging.messages import (
     Want,
     signed_by,
 )
-from talkoot.averaging.outcome import Outcome
+from talkoot.averaging.outcome import Outcome, check_promoted
 from talkoot.averaging.outputs import Combine, Output, Refused, Send, SendBulk
 from talkoot.averaging.succession import weigh
 
@@ -206,6 +206,7 @@ class SparseExchange:
             raise MessageError("malformed", "a cut for another roster, or of nobody")
         if not signed_by(cut, self._roster.leader, self._context.verify):
             raise MessageError("signature", "a cut not signed by its leader")
+        check_promoted(self._context, self._roster, cut)
         self._electorate.check_cut(cut.holdings, cut.contributors)
         self._cut = cut
         self._hand.keep_own(self._context.key in cut.contributors)

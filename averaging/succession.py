@@ -4,12 +4,15 @@ All of it is a function of the ledger before, the cut and who was present, so ev
 certificate computes the same.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import fsum, sqrt
 from statistics import median_low
 
-from talkoot.averaging.certificate import Contribution
+from msgspec import UNSET
+
+from talkoot.averaging.certificate import CertificateError, Contribution, Value
+from talkoot.averaging.judgement import next_audited, realigned
 from talkoot.averaging.ladder import next_rung
 from talkoot.averaging.ledger import (
     MAX_STANDINGS,
@@ -20,7 +23,16 @@ from talkoot.averaging.ledger import (
     Standing,
     Used,
 )
+from talkoot.averaging.reputation import (
+    is_majority,
+    left_out,
+    places_for_voters,
+    promotable,
+    proven,
+    subject_of,
+)
 from talkoot.averaging.rules import Rules
+from talkoot.averaging.verdicts import Verdict
 
 MAX_TOKENS = 2**63 - 1
 """Where the count of tokens ends, whatever is claimed: a ledger's integers have 64 bits."""
@@ -59,12 +71,13 @@ def admitted(cut: Sequence[Contribution], ledger: Ledger, rules: Rules) -> dict[
 
 
 def _weighing(cut: Sequence[Contribution], ledger: Ledger, rules: Rules) -> list[Contribution]:
-    """Contributions that count with a weight: voters', founders', invited and proven peers'."""
-    proven = {s.key for s in ledger.standings if s.rounds >= rules.probation_rounds}
-    if rules.invited_vote:
-        proven = set(admitted(cut, ledger, rules))
-    entitled = {*ledger.voters, *rules.founders, *proven}
-    return [item for item in cut if item.key in entitled]
+    """Contributions that count with a weight: voters', founders', invited and proven peers'; but for those
+    that audits leave out, as long as there are others."""
+    earned = set(admitted(cut, ledger, rules)) if rules.invited_vote else proven(ledger, rules)
+    entitled = {*ledger.voters, *rules.founders, *earned}
+    counting = [item for item in cut if item.key in entitled]
+    out = left_out({item.key for item in counting}, ledger)
+    return [item for item in counting if item.key not in out] or counting
 
 
 def weigh(cut: Sequence[Contribution], ledger: Ledger, rules: Rules) -> list[Weighed]:
@@ -92,16 +105,66 @@ def _clip(contribution: Contribution, cap: float) -> float:
     return 1.0 if norm <= allowed else allowed / norm
 
 
+def ledger_after(value: Value, ledger: Ledger, rules: Rules) -> Ledger:
+    """The ledger after a round of this value. Raises CertificateError where it says something of audits or
+    voters that does not follow from the ledger; signatures are for `certificate.check_cut`."""
+    if (value.verdicts is UNSET) != (rules.audits is None) or (value.promoted is UNSET) != (
+        rules.audits is None
+    ):
+        raise CertificateError("malformed", "verdicts in a swarm without audits, or none with them")
+    verdicts = value.verdicts if value.verdicts is not UNSET else ()
+    promoted = value.promoted if value.promoted is not UNSET else ()
+    for verdict in verdicts:
+        if verdict.auditor not in value.present:
+            raise CertificateError("wrong_cut", "a verdict of a peer that was not there")
+        if verdict.subject != subject_of(verdict.auditor, ledger, value.prior, rules):
+            raise CertificateError("wrong_draw", "a verdict on another contribution than the one drawn")
+    problem = promotion_problem(promoted, [item.key for item in value.cut], value.present, ledger, rules)
+    if problem is not None:
+        raise CertificateError("ineligible", problem)
+    following = next_ledger(ledger, value.cut, value.present, rules, verdicts, promoted)
+    if following.voters != value.voters:
+        raise CertificateError("different_value", "other voters than follow from the round")
+    return following
+
+
+def promotion_problem(
+    promoted: Sequence[bytes],
+    cut: Collection[bytes],
+    present: Collection[bytes],
+    ledger: Ledger,
+    rules: Rules,
+) -> str | None:
+    """Why these contributors of the cut may not become voters after the round, or None."""
+    if list(promoted) != sorted(set(promoted)):
+        return "new voters repeat or are not in ascending order"
+    if len(promoted) > places_for_voters(ledger):
+        return f"{len(promoted)} new voters; {places_for_voters(ledger)} have room in this epoch"
+    if promoted and not set(promoted) <= promotable(cut, present, ledger, rules):
+        return "a new voter that has not earned it"
+    return None
+
+
 def next_ledger(
-    ledger: Ledger, cut: Sequence[Contribution], present: Iterable[bytes], rules: Rules
+    ledger: Ledger,
+    cut: Sequence[Contribution],
+    present: Iterable[bytes],
+    rules: Rules,
+    verdicts: Sequence[Verdict] = (),
+    promoted: Sequence[bytes] = (),
 ) -> Ledger:
-    """The ledger after a round with this cut and roster."""
+    """The ledger after a round with this cut and roster, these verdicts on the round before, and these
+    contributors promoted to voters; checked by `ledger_after`."""
     there = set(present)
     weighed = weigh(cut, ledger, rules)
     mean_steps = _mean_steps(weighed, ledger)
     uses = {use.token: use for use in ledger.used}
     uses.update({use.token: use for use in admitted(cut, ledger, rules).values()})
-    voters, absent = _next_voters(ledger, cut, there, rules)
+    audited, banned = None, frozenset[bytes]()
+    if rules.audits is not None:
+        audited = next_audited(ledger, [item.key for item in cut], there, verdicts, len(promoted), rules)
+        banned = frozenset(item.key for item in audited.known if item.banned_until > ledger.round + 1)
+    voters, absent = _next_voters(ledger, cut, there, rules, promoted, banned)
     counting = [item for item in weighed if item.weight > 0]
     codec, aggregate_codec = next_rung(ledger, cut, [item.contribution for item in counting], rules)
     norm = median_low([sqrt(item.contribution.norm2) for item in counting]) if counting else 0.0
@@ -119,6 +182,7 @@ def next_ledger(
         norms=(*ledger.norms, norm)[-NORM_HISTORY:],
         standings=_next_standings(ledger, cut, rules),
         used=tuple(uses[token] for token in sorted(uses)),
+        audited=UNSET if audited is None else realigned(audited, ledger.voters, voters),
     )
 
 
@@ -141,9 +205,15 @@ def _mean_steps(weighed: Sequence[Weighed], ledger: Ledger) -> int:
 
 
 def _next_voters(
-    ledger: Ledger, cut: Sequence[Contribution], there: set[bytes], rules: Rules
+    ledger: Ledger,
+    cut: Sequence[Contribution],
+    there: set[bytes],
+    rules: Rules,
+    promoted: Sequence[bytes],
+    banned: Collection[bytes],
 ) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
-    """Voters of the next round with their absences: invited contributors enter, the long absent go.
+    """Voters of the next round with their absences: invited and promoted contributors enter, the long absent
+    and the banned go.
 
     A founder enters by being there, whether it contributes or not. Removal needs a strict majority of the
     voters to be present.
@@ -152,12 +222,12 @@ def _next_voters(
         voter: 0 if voter in there else count + 1
         for voter, count in zip(ledger.voters, ledger.absent, strict=True)
     }
-    num_present = sum(1 for voter in ledger.voters if voter in there)
-    if 2 * num_present > len(ledger.voters):
+    if is_majority(there, ledger):
         absences = {voter: n for voter, n in absences.items() if n <= rules.max_absent_rounds}
+        absences = {voter: n for voter, n in absences.items() if voter not in banned} or absences
     invited = admitted(cut, ledger, rules)
     contributors = [item.key for item in cut if item.key in rules.founders or item.key in invited]
-    for key in (*contributors, *(founder for founder in rules.founders if founder in there)):
+    for key in (*contributors, *(founder for founder in rules.founders if founder in there), *promoted):
         if len(absences) < MAX_VOTERS:
             absences.setdefault(key, 0)
     voters = tuple(sorted(absences))
@@ -165,8 +235,8 @@ def _next_voters(
 
 
 def _next_standings(ledger: Ledger, cut: Sequence[Contribution], rules: Rules) -> tuple[Standing, ...]:
-    """Counted rounds of peers that do not vote; in invite-only swarms there are none."""
-    if rules.invited_vote:
+    """Counted rounds of peers that do not vote; there are none where newcomers are invited or audited."""
+    if rules.invited_vote or rules.audits is not None:
         return ()
     rounds = {standing.key: standing.rounds for standing in ledger.standings}
     for item in cut:

@@ -62,17 +62,16 @@ def check(verdict: Verdict, *, swarm: bytes, round_number: int, prior: bytes, ve
 
 
 def drawn(
-    prior: bytes, auditor: bytes, subjects: Iterable[bytes], newcomers: Collection[bytes] = ()
+    prior: bytes, auditor: bytes, subjects: Iterable[bytes], first: Collection[bytes] = ()
 ) -> bytes | None:
     """Whom an auditor scores after the round that led to the digest `prior`; None when there is nobody else.
 
     The subject with the lowest hash, never the auditor itself. About every other auditor draws among those
-    `subjects` that are `newcomers`, where there are any: their contributions weigh nothing until they passed
-    audits, so the few of them come first.
+    `subjects` that come `first`, where there are any: the few of whom the swarm should know more.
     """
     others = [subject for subject in subjects if subject != auditor]
     turn = blake3(prior + auditor, derive_key_context=_TURN).digest()
-    fresh = [subject for subject in others if subject in newcomers] if turn[0] % 2 else []
+    fresh = [subject for subject in others if subject in first] if turn[0] % 2 else []
 
     def lot(subject: bytes) -> bytes:
         return blake3(prior + auditor + subject, derive_key_context=_DRAW).digest()

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import torch
 
-from talkoot.averaging.certificate import Certificate
+from talkoot.averaging.certificate import Certificate, CertificateError
 from talkoot.averaging.digest import CHUNK_BYTES, HASH_BYTES
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.outer import outer_step
 from talkoot.averaging.record import RecordError, RecordLayout
 from talkoot.averaging.replay import Replay
 from talkoot.averaging.rules import Rules
-from talkoot.averaging.succession import next_ledger
+from talkoot.averaging.succession import ledger_after
 from talkoot.peer.assembly import NotFinite
 from talkoot.peer.choice import Choice, Way
 from talkoot.peer.generation import Generation
@@ -77,7 +77,10 @@ def _steps(chain: list[Certificate], ledger: Ledger, rules: Rules) -> Iterator[S
     for certificate in chain:
         value = certificate.value
         yield Step(certificate, ledger, RecordLayout(value, ledger, rules))
-        ledger = next_ledger(ledger, value.cut, value.present, rules)
+        try:
+            ledger = ledger_after(value, ledger, rules)
+        except CertificateError as error:
+            raise RecordError(error.reason, str(error)) from error
 
 
 class RoundInReplay:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.progress import Decision, Report, time_to_close
+from talkoot.averaging.reputation import left_out, on_probation
 from talkoot.averaging.rules import Rules
 from talkoot.dht.records import PeerRecord
 from talkoot.peer import clock
@@ -117,8 +118,5 @@ class SwarmView:
 
 
 def steps_count(key: bytes, ledger: Ledger, rules: Rules) -> bool:
-    """Whether a peer's steps bring a round to its end: those of peers on probation do not."""
-    if key in ledger.voters or key in rules.founders or rules.invited_vote:
-        return True
-    rounds = next((standing.rounds for standing in ledger.standings if standing.key == key), 0)
-    return rounds >= rules.probation_rounds
+    """Whether a peer's steps bring a round to its end: those of peers on probation, or left out, do not."""
+    return not on_probation([key], ledger, rules) and not left_out([key], ledger)

@@ -15,6 +15,7 @@ import torch
 from blake3 import blake3
 
 from talkoot.averaging import aggregate, outputs
+from talkoot.averaging.audits import Audits
 from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import (
@@ -29,10 +30,12 @@ from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.loudness import is_louder
 from talkoot.averaging.messages import BulkHeader, Message, Role
 from talkoot.averaging.outer import outer_step
+from talkoot.averaging.reputation import subject_of
 from talkoot.averaging.robustness import Robustness
 from talkoot.averaging.rotation import codec_of
 from talkoot.averaging.round import Round
 from talkoot.averaging.rules import CHUNK_NUMEL, Adaptive, Feedback, Rules, Timing
+from talkoot.averaging.verdicts import Verdict, sign_verdict
 from talkoot.averaging.voting import Journal, decode_journal
 from talkoot.averaging.wire import decode, decode_bulk_header, encode, encode_bulk_header
 
@@ -105,6 +108,7 @@ class Swarm:
         timing: Timing | None = None,
         exchange: Literal["dense", "sparse"] = "dense",
         robustness: Robustness | None = None,
+        audits: Audits | None = None,
     ) -> None:
         self.random = Random(seed)
         generator = torch.Generator().manual_seed(seed)
@@ -114,7 +118,7 @@ class Swarm:
             swarm=bytes(32),
             numel=numel,
             founders=voters[:1],
-            invited_vote=True,
+            invited_vote=audits is None,
             admit=lambda peer, proof: proof if proof == b"token-" + peer[:8] else None,
             inner_steps=30,
             outer_learning_rate=0.7,
@@ -125,6 +129,7 @@ class Swarm:
             chunk_size=chunk_size,
             exchange=exchange,
             robustness=robustness or Robustness(),
+            audits=audits,
         )
         self.timing = timing or Timing(form_s=2.0, exchange_s=4.0, certify_s=2.0)
         theta = torch.randn(numel, generator=generator)
@@ -169,6 +174,9 @@ class Swarm:
         self.delivered = 0
         self.on_delivery: Callable[[int], None] = lambda count: None
         self.counted: Counter[str] = Counter()
+        self.judge: Callable[[bytes, bytes], int | None] = lambda auditor, subject: None
+        """(auditor, subject) -> score, or None: no verdict."""
+        self.vouches: Callable[[bytes, bytes], bool] = lambda voter, candidate: True
 
     # -- the virtual world ---------------------------------------------------------------------------
 
@@ -205,8 +213,25 @@ class Swarm:
             timing=self.timing,
             signer=node.signer,
             verify=toy_verify,
+            verdict=lambda: self._verdict(node),
+            vouches=lambda key: self.vouches(node.key, key),
         )
         node.round = Round(context, role=node.role, upload=0.0, earliest=self.now, journal=node.journal)
+
+    def _verdict(self, node: Node) -> Verdict | None:
+        subject = subject_of(node.key, node.ledger, node.digest, self.rules)
+        score = self.judge(node.key, subject) if subject is not None else None
+        if subject is None or score is None:
+            return None
+        number, prior = node.ledger.round, node.digest
+        return sign_verdict(
+            node.signer,
+            swarm=self.rules.swarm,
+            round_number=number,
+            prior=prior,
+            subject=subject,
+            score=score,
+        )
 
     def connect(self) -> None:
         """Tell every living node who can be reached now."""
