@@ -43,7 +43,7 @@ def make_swarm(num_peers: int, num_voters: int, audits: Audits | None = AUDITS, 
 
 def play(swarm: Swarm, rounds: int) -> list[Certificate]:
     """So many rounds; who was left out fetches the state. All have one state after each."""
-    certificates = []
+    certificates = list[Certificate]()
     for _ in range(rounds):
         swarm.start_round()
         swarm.close()
@@ -151,7 +151,7 @@ def context(before: Ledger | None = None) -> Context:
 def verdict(by: ToySigner, subject: bytes | None = None, **changes: Any) -> Verdict:
     ours = context()
     drawn = subject_of(by.key, ours.ledger, ours.prior, RULES) or bytes(32)
-    fields = {
+    fields: dict[str, Any] = {
         "swarm": RULES.swarm,
         "round_number": 5,
         "prior": ours.prior,
