@@ -46,6 +46,11 @@ class Encoded:
                 return sources
         return None
 
+    @property
+    def complete(self) -> bool:
+        """Whether the aggregate of any attempt was decoded or added up here, whole."""
+        return bool(self._sources) or any(self._whole(parts) for parts in self._parts.values())
+
     def pieces(self, value: Value, layout: RecordLayout) -> Iterator[Bytes]:
         """The record of the round with this value, piece by piece. Hashes all that was decoded.
 

@@ -1,12 +1,15 @@
 """What a peer's own past says about its contribution: scores of its norm and of its direction.
 
 EDiT (Cheng et al. 2024, arXiv:2412.07210, algorithm 2) keeps a running mean and variance of each worker's
-pseudo-gradient norm and throws out what lies too far above. Four things differ here. What was flagged does
+pseudo-gradient norm and throws out what lies too far above. Six things differ here. What was flagged does
 not enter the averages: in EDiT's published code it does on one path, so that a loud liar teaches them to
 accept it. Norms are taken relative to the median of their round, since all of them fall by an order of
-magnitude in training. Direction is watched besides length, and both sides count: nothing at all is as odd as
-ten times too much. Spreads have a floor, so that a peer that was regular by chance is not flagged for a
-hair's breadth.
+magnitude in training. Both sides count: nothing at all is as odd as ten times too much. Direction is watched
+besides length; but only what does not pull along with the others is odd, because honest peers' directions
+part suddenly when the learning rate falls. Spreads have a floor, so that a peer that was regular by chance is
+not flagged for a hair's breadth. And a peer that was left out of rounds may come back with the work of all of
+them: its length is read as that of any number of rounds in between, whichever suits its past, and nothing is
+learned from it.
 
 All of this is opinion: it weighs in audits and warnings, and proves nothing. Honest peers whose data change
 are flagged at times, so no ban may follow from it. Arithmetic is float64 in fixed order, without exp or log.
@@ -16,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import median_low
+from typing import Literal, get_args
 
 from talkoot.averaging.gram import Matrix
 
@@ -38,6 +42,17 @@ COSINE_FLOOR = 0.05
 CONTRARY = 0.4
 """How far a peer's cosines to the aggregates before may lie below the others' on the average. Measured: 0.2
 and more for an honest peer with odd data, 0.5 to 0.65 with wrong targets."""
+
+ALONG = 0.1
+"""Cosine to the aggregate before from which on no direction is odd because it was another one until now.
+Measured: an honest peer of 8 with odd data fell from 0.7 to 0.06 to 0.3 when the learning rate fell to a
+tenth, for some rounds."""
+
+WELL_ALONG = 0.3
+"""The same for one that always pulls against the others. Measured: 0.25 and less with wrong targets."""
+
+LATE_SLACK = 2.0
+"""How many times further a late contribution's norm may lie from the past: nobody knows how rounds add up."""
 
 FORGETTING = 0.8
 """Share of a suspicion that is left a round later."""
@@ -73,24 +88,48 @@ class Look:
     """What is seen of one contribution of a round."""
 
     norm: float
-    """Relative to the median of those in the round, at most `LOUDEST`."""
-    cosine: float
-    """To the aggregate of the round before; 0 where one of them is zero."""
-    lag: float
-    """That cosine minus the (lower) median of all in the round."""
+    """Relative to the median of those in the round."""
+    cosine: float | None
+    """To the aggregate of the round before; None: not seen."""
+    lag: float | None
+    """That cosine minus the (lower) median of all in the round; None: not seen."""
+    rounds: int = 1
+    """Rounds whose work it may be."""
 
 
-def looks(gram: Matrix) -> list[Look]:
-    """Each of N contributions, given the inner products of all and, last, of the aggregate before."""
-    norms = [sqrt(max(0.0, row[i])) for i, row in enumerate(gram)]
-    *own, before = norms
-    middle = median_low(own)
-    cosines = [
-        row[-1] / (norm * before) if norm and before else 0.0 for row, norm in zip(gram, own, strict=False)
+def looks(
+    norms_N: Sequence[float],
+    cosines_N: Sequence[float | None],
+    *,
+    counting_N: Sequence[bool],
+    rounds_N: Sequence[int],
+) -> list[Look]:
+    """At each of N contributions, given their norms, and their cosines to the aggregate before where seen.
+
+    Medians (lower ones) are of those that count, so that whoever weighs nothing moves none; of all where
+    nobody counts.
+    """
+    counting = counting_N if any(counting_N) else [True] * len(norms_N)
+    middle = median_low([norm for norm, counts in zip(norms_N, counting, strict=True) if counts])
+    seen = [
+        cosine for cosine, counts in zip(cosines_N, counting, strict=True) if counts and cosine is not None
     ]
-    usual = median_low(cosines)
-    ratios = [min(LOUDEST, norm / middle) if middle else (LOUDEST if norm else 1.0) for norm in own]
-    return [Look(ratio, cosine, cosine - usual) for ratio, cosine in zip(ratios, cosines, strict=True)]
+    usual = median_low(seen) if seen else None
+    return [
+        Look(
+            norm / middle if middle else (LOUDEST if norm else 1.0),
+            cosine,
+            None if usual is None or cosine is None else cosine - usual,
+            rounds,
+        )
+        for norm, cosine, rounds in zip(norms_N, cosines_N, rounds_N, strict=True)
+    ]
+
+
+Sign = Literal["norm", "direction", "copy"]
+"""What is odd about a contribution."""
+
+SIGNS: tuple[Sign, ...] = get_args(Sign)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,36 +137,45 @@ class History:
     """A peer's past."""
 
     norm: Track = Track()
-    """Of `Look.norm`, without outliers."""
+    """Of `Look.norm` up to `LOUDEST`, without outliers and late ones."""
     lag: Track = Track()
-    """Of `Look.lag`, without outliers."""
+    """Of `Look.lag`, without outliers and late ones."""
     every_lag: Track = Track()
-    """Of `Look.lag`, whatever it was."""
+    """Of `Look.lag`, outliers included."""
     suspicion: float = 0.0
     """0 to 1: how many of the last contributions were odd."""
 
     def scores(self, look: Look) -> tuple[float, float]:
-        """Of norm and direction, in spreads."""
-        return self.norm.score(look.norm, NORM_FLOOR), self.lag.score(look.lag, COSINE_FLOOR)
-
-    def odd(self, look: Look) -> bool:
-        """Whether it differs from this peer's past, or this peer always pulls against what the others do."""
-        return self._is_outlier(look) or (
-            self.every_lag.count >= WARM_ROUNDS and self.every_lag.mean < -CONTRARY
+        """Of norm and direction, in spreads. A late one has no direction: it is of more than one round."""
+        late = look.rounds > 1
+        norm = max(look.norm / look.rounds, min(look.norm, self.norm.mean)) if late else look.norm
+        score = self.norm.score(min(LOUDEST, norm), NORM_FLOOR)
+        lag = None if late else look.lag
+        return (
+            score / LATE_SLACK if late else score,
+            0.0 if lag is None else self.lag.score(lag, COSINE_FLOOR),
         )
 
-    def _is_outlier(self, look: Look) -> bool:
-        return any(abs(score) > OUTLIER for score in self.scores(look))
+    def signs(self, look: Look) -> tuple[Sign, ...]:
+        """What is odd: it differs from this peer's past, or this peer always pulls against what the others
+        do."""
+        cosine = 1.0 if look.cosine is None or look.rounds > 1 else look.cosine
+        norm, lag = self.scores(look)
+        turned = lag < -OUTLIER and cosine < ALONG
+        against = self.every_lag.count >= WARM_ROUNDS and self.every_lag.mean < -CONTRARY
+        odd = {"norm": abs(norm) > OUTLIER, "direction": turned or (against and cosine < WELL_ALONG)}
+        return tuple(sign for sign in SIGNS if odd.get(sign))
 
     def seen(self, look: Look, *, copied: bool = False) -> "History":
         """After this contribution, which may be a copy of another one."""
-        flag = 1.0 if copied or self.odd(look) else 0.0
-        outlier = self._is_outlier(look)
+        signs = self.signs(look)
+        lag = look.lag if look.rounds == 1 else None
+        learns = look.rounds == 1 and not signs
         return History(
-            self.norm if outlier else self.norm.learned(look.norm),
-            self.lag if outlier else self.lag.learned(look.lag),
-            self.every_lag.learned(look.lag),
-            FORGETTING * self.suspicion + (1.0 - FORGETTING) * flag,
+            self.norm.learned(min(LOUDEST, look.norm)) if learns else self.norm,
+            self.lag.learned(lag) if learns and lag is not None else self.lag,
+            self.every_lag if lag is None else self.every_lag.learned(lag),
+            FORGETTING * self.suspicion + (1.0 - FORGETTING) * (1.0 if copied or signs else 0.0),
         )
 
     @property

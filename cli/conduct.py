@@ -173,7 +173,7 @@ def _text(entries: list[Entry], running: bool) -> str:
     head = "" if running else "no daemon runs; this is the list of bans\n"
     if not entries:
         return head + ("no other peers known" if running else "nobody is banned")
-    lines = [f"{'peer':52}  {'state':9}  {'role':8}  {'round':>6}  {'score':>6}  banned"]
+    lines = [f"{'peer':52}  {'state':9}  {'role':8}  {'round':>6}  {'score':>6}  {'watch':14}  banned"]
     return head + "\n".join([*lines, *map(_line, entries)])
 
 
@@ -183,8 +183,19 @@ def _line(entry: Entry) -> str:
     return (
         f"{entry['peer_id']:52}  {entry['state']:9}  {entry.get('role') or '-':8}  "
         f"{'-' if entry.get('round') is None else entry['round']:>6}  "
-        f"{'-' if score is None else format(score, '.1f'):>6}  {words}"
+        f"{'-' if score is None else format(score, '.1f'):>6}  {_watch_words(entry):14}  {words}"
     ).rstrip()
+
+
+def _watch_words(entry: Entry) -> str:
+    """What its contributions look like to this node."""
+    watch = entry.get("watch")
+    if watch is None:
+        return "-"
+    signs = ", ".join(watch["signs"])
+    if watch["suspected"]:
+        return f"suspected: {signs}" if signs else "suspected"
+    return f"odd: {signs}" if signs else "new" if watch["norm_score"] is None else "as usual"
 
 
 def _score_words(entry: Entry) -> str:

@@ -39,6 +39,8 @@ async def leave(node: "Node") -> None:
     await node.training.stop(timeout_s=STOP_S)
     if contributor is not None:
         await _save(node, contributor)
+    if node.runner.watcher is not None and node.disk.fault is None:
+        await node.runner.watcher.save()
     with suppress(TimeoutError):
         async with asyncio.timeout(3.0):
             await node.publish()

@@ -21,6 +21,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from talkoot.averaging.history import SIGNS
 from talkoot.averaging.reasons import REASONS as PROTOCOL_REASONS
 from talkoot.dht.errors import REASONS
 from talkoot.dht.network import Events, Traffic
@@ -172,6 +173,15 @@ class Metrics:
             "Parts of other reducers that were checked.",
             "result",
             ("right", "wrong", "unavailable"),
+        )
+        self.contributions_odd = self._labelled(
+            "contributions_odd",
+            "Contributions of others that differ from their peer's past, or are as good as copies.",
+            "sign",
+            SIGNS,
+        )
+        self.peers_suspected = self._gauge(
+            "peers_suspected", "Peers whose contributions were odd most of the time lately."
         )
         self.contributions_rejected = self._labelled(
             "contributions_rejected",

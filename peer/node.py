@@ -60,6 +60,7 @@ from talkoot.peer.trainer_spec import trainer_spec
 from talkoot.peer.training import Training
 from talkoot.peer.transfer import StateServer
 from talkoot.peer.uplink import UploadMeter
+from talkoot.peer.watching import begin_watching
 
 log = logging.getLogger("talkoot.node")
 
@@ -213,6 +214,7 @@ class Node:
         )
         self._head(holdings.head)
         self.runner.auditor = await begin_audits(self, rules, holdings, group)
+        self.runner.watcher = await begin_watching(self, rules, group)
         self.runner.work_for(self.swarming)
         if self.options.observes:
             self._enter("observing", "")

@@ -1,7 +1,10 @@
 """The peers of `talkoot peers`: those of the swarm, and those against whom something is held."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from talkoot.averaging.history import WARM_ROUNDS
+from talkoot.averaging.watch import Record
 from talkoot.dht.identity import peer_id_of
 from talkoot.peer.bans import as_json
 from talkoot.peer.conduct import Standing
@@ -11,9 +14,10 @@ from talkoot.peer.node import Node
 def listed(node: Node) -> list[dict[str, Any]]:
     """One entry a peer, ours left out. Quick: called on the event loop."""
     seen = node.swarming.view.others if node.swarming is not None else {}
+    watched = node.runner.watcher.records if node.runner.watcher is not None else {}
     connected = node.links.connected
     entries = []
-    for key in sorted({*seen, *connected, *node.conduct.noted()} - {node.identity.key}):
+    for key in sorted({*seen, *connected, *node.conduct.noted(), *_suspected(watched)} - {node.identity.key}):
         record = seen[key].record if key in seen else None
         standing = node.conduct.standing(key)
         entries.append(
@@ -26,10 +30,32 @@ def listed(node: Node) -> list[dict[str, Any]]:
                 "voter": node.holdings is not None and key in node.holdings.ledger.voters,
                 "score": round(-standing.points, 1) + 0.0,  # never -0.0
                 "score_reason": standing.reason,
+                "watch": _watched(watched.get(key)),
                 "ban": None if standing.ban is None else as_json(standing.ban),
             }
         )
     return entries
+
+
+def _suspected(watched: Mapping[bytes, Record]) -> set[bytes]:
+    return {key for key, record in watched.items() if record.suspected}
+
+
+def _watched(record: Record | None) -> dict[str, Any] | None:
+    """What this node makes of a peer's contributions: an opinion."""
+    if record is None:
+        return None
+    judged = record.history.norm.count >= WARM_ROUNDS
+    return {
+        "rounds": record.rounds,
+        "last_round": record.last,
+        "suspected": record.suspected,
+        "suspicion": round(record.history.suspicion, 2),
+        "norm_score": round(record.norm, 1) if judged else None,
+        "direction_score": round(record.direction, 1) if judged else None,
+        "signs": list(record.signs),
+        "like": peer_id_of(record.like) if record.like else None,
+    }
 
 
 def _state(standing: Standing, announced: str | None) -> str:

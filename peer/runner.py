@@ -41,6 +41,7 @@ from talkoot.peer import clock
 from talkoot.peer.audits.auditor import Auditor
 from talkoot.peer.links import Links
 from talkoot.peer.pulse import Pulse
+from talkoot.peer.watcher import Watcher
 
 log = logging.getLogger("talkoot.rounds")
 
@@ -108,6 +109,8 @@ class Runner:
         self._decoding: Counter[tuple[int, int]] = Counter()
         self.auditor: Auditor | None = None
         """Hears what reducers answer for."""
+        self.watcher: Watcher | None = None
+        """Sees what the others contribute."""
         self.round: Round | None = None
         self.encoded: Encoded | None = None
         """What the aggregate of the current round was decoded from."""
@@ -251,6 +254,9 @@ class Runner:
             case outputs.Commit(certificate=certificate, ledger=ledger):
                 if self.auditor is not None:
                     self.auditor.ending(machine, certificate.value)
+                if self.watcher is not None:
+                    aggregate_P = self._workshop.aggregate_vector()
+                    self.watcher.ending(machine, certificate.value, self.encoded, aggregate_P)
                 await self._workshop.commit(certificate, ledger)
             case outputs.NeedState(certificate=certificate):
                 await self._workshop.need_state(certificate)

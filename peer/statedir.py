@@ -60,6 +60,8 @@ class StateDir:
         """Proofs against reducers (`talkoot.peer.audits`)."""
         self.convictions = self.path / "convictions.json"
         """Whom proofs convicted, kept or not."""
+        self.watch = self.path / "watch"
+        """What was seen of the other peers' contributions."""
         self.uplink = self.path / "uplink"
         """Bytes/s that were measured when bulk was sent."""
         self.base_file = self.path / "data_base"

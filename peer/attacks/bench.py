@@ -122,7 +122,7 @@ def _run(laboratory: Laboratory, key: Row, clean: float | None) -> Row:
     if key["attack"] in MESSAGES:
         return _run_nodes(laboratory, key, setting, clean)
     attack = ATTACKS.get(key["attack"])
-    training, watch = Training(laboratory, setting, attack), Watch(setting.workers)
+    training, watch = Training(laboratory, setting, attack), Watch()
     for counted in training.rounds():
         watch.see(counted)
     liars = range(setting.liars if attack is not None else 0)

@@ -4,7 +4,7 @@ Each worker reduces a part of the vector, honestly; what is missing of a real ro
 certificates.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -79,6 +79,8 @@ class Exchange:
         self.theta_P = theta_P.clone()
         self._momentum_P = torch.zeros_like(theta_P)
         self._carry_NP = [torch.zeros_like(theta_P) for _ in range(terms.workers)]
+        self._carried: dict[int, int] = {}
+        """Rounds that late workers' next contributions carry."""
         self._keys = tuple(bytes([number + 1]) * 32 for number in range(terms.workers))
         self.rules = self._rules = _rules(terms, theta_P.numel(), self._keys)
         self._ledger = _ledger(terms, self._keys)
@@ -95,16 +97,18 @@ class Exchange:
         """Inner steps to which the next contributions are scaled."""
         return self._ledger.reference_steps
 
-    def round(self, sent_N: Sequence[Sent]) -> Counted:
-        """Exchange, aggregate, take the outer step."""
-        encoded = [self._encode(number, sent) for number, sent in enumerate(sent_N)]
-        cut = [
-            self._header(key, index, sent)
-            for key, (index, _), sent in zip(self._keys, encoded, sent_N, strict=True)
-        ]
+    def round(self, sent_N: Sequence[Sent | None], *, late: Collection[int] = ()) -> Counted:
+        """Exchange, aggregate, take the outer step. None: this worker is away. What comes `late` is carried
+        into the worker's next contribution."""
+        made = [(n, sent, self._encode(n, sent)) for n, sent in enumerate(sent_N) if sent is not None]
+        self._carried |= {n: self._carried.get(n, 0) + 1 for n in late}
+        in_time = [item for item in made if item[0] not in late]
+        numbers, encoded = [n for n, _, _ in in_time], [pair for _, _, pair in in_time]
+        cut = [self._header(n, pair[0], sent) for n, sent, pair in in_time]
         aggregate_P = self._aggregate(cut, encoded)
-        for carry_P, (_, chunks) in zip(self._carry_NP, encoded, strict=True):
-            settle(carry_P, chunks, counted=True, rules=self._rules)
+        for number, (_, chunks) in zip(numbers, encoded, strict=True):
+            settle(self._carry_NP[number], chunks, counted=True, rules=self._rules)
+            self._carried.pop(number, None)
         before = Counted(
             decoded=[self._decoded(chunks) for _, chunks in encoded],
             weights=[item.weight for item in weigh(cut, self._ledger, self._rules)],
@@ -187,19 +191,20 @@ class Exchange:
                 return out_P.zero_()
         return out_P
 
-    def _header(self, key: bytes, index: Index, sent: Sent) -> Contribution:
+    def _header(self, number: int, index: Index, sent: Sent) -> Contribution:
         """Unsigned: nobody doubts it here."""
         return Contribution(
             swarm=self._rules.swarm,
             round=self._ledger.round,
             prior=self._prior,
-            key=key,
+            key=self._keys[number],
             root=index.root,
             norm2=index.norm2,
             steps=sent.steps,
             tokens=sent.tokens,
             numel=self._rules.numel,
             codec=self._ledger.codec,
+            carried=self._carried.get(number, 0),
         )
 
 

@@ -1,20 +1,19 @@
 """What the peers' histories say about the contributions of a run: who is suspected, and from which round
 on."""
 
-from collections.abc import Sequence
-
 import torch
 
+from talkoot.averaging import watch
 from talkoot.averaging.gram import Gram
-from talkoot.averaging.history import History, copies, cosines, looks
 from talkoot.peer.attacks.exchange import Counted
 
 
 class Watch:
-    """Follows all peers of a run. A copy flags both peers of the pair: which one copied is not known here."""
+    """Follows all peers of a run, as one that holds all contributions whole. A copy flags both peers of the
+    pair: which one copied is not known here."""
 
-    def __init__(self, num_peers: int) -> None:
-        self._histories = [History()] * num_peers
+    def __init__(self) -> None:
+        self._watch = watch.Watch()
         self._before_P: torch.Tensor | None = None
         self.rounds = 0
         self.suspected: dict[int, int] = {}
@@ -22,23 +21,24 @@ class Watch:
 
     def see(self, counted: Counted) -> None:
         """Take in a round."""
+        turns = self._watch.see(
+            self.rounds,
+            counted.value.cut,
+            counting=[weight > 0 for weight in counted.weights],
+            held=held_of(counted, self._before_P),
+        )
         self.rounds += 1
-        before_P = self._before_P
         self._before_P = counted.aggregate
-        if before_P is None:
-            before_P = torch.zeros_like(counted.aggregate)
-        products = Gram(len(counted.decoded) + 1)
-        products.add([*counted.decoded, before_P])
-        gram = products.matrix()
-        copied = {i for pair in copies([row[:-1] for row in cosines(gram)[:-1]]) for i in pair}
-        self._learn(gram, copied)
+        numbers = {item.key: number for number, item in enumerate(counted.value.cut)}
+        for turn in turns:
+            if turn.record.suspected:
+                self.suspected.setdefault(numbers[turn.key], self.rounds)
 
-    def _learn(self, gram: Sequence[list[float]], copied: set[int]) -> None:
-        seen = looks(list(gram))
-        self._histories = [
-            history.seen(look, copied=i in copied)
-            for i, (history, look) in enumerate(zip(self._histories, seen, strict=True))
-        ]
-        for i, history in enumerate(self._histories):
-            if history.suspect:
-                self.suspected.setdefault(i, self.rounds)
+
+def held_of(counted: Counted, before_P: torch.Tensor | None) -> watch.Held:
+    """All of a round's contributions, and the aggregate of the round before."""
+    products = Gram(len(counted.decoded) + 1)
+    products.add([*counted.decoded, torch.zeros_like(counted.aggregate) if before_P is None else before_P])
+    gram = products.matrix()
+    unsound = {i for i, item in enumerate(counted.value.cut) if item.norm2 > 0 and gram[i][i] == 0}
+    return watch.Held(rows=range(len(counted.value.cut)), gram=gram, unsound=frozenset(unsound))
