@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -21,6 +21,8 @@ from talkoot.compression.codec import Codec, get
 from talkoot.peer.bench_aggregate import RULES
 from talkoot.peer.bench_codec_worker import peak_bytes
 
+Exchange = Literal["dense", "sparse"]
+
 COSINE = 0.5
 """Between two peers' pseudo-gradients: what is common to all has as much energy as what is a peer's own."""
 
@@ -29,7 +31,7 @@ class Subject:
     """The contributions of one round, as a reducer of the whole vector holds them."""
 
     def __init__(self, *, peers: int, numel: int, codec: Codec) -> None:
-        self._rules = _rules(numel)
+        self._rules = rules_for(numel)
         held: list[tuple[list[bytes], list[Entry]]] = [([], []) for _ in range(peers)]
         for chunk in range(self._rules.num_chunks):
             for number, values in enumerate(_values(chunk, peers, self._rules.chunk_numel(chunk))):
@@ -44,7 +46,7 @@ class Subject:
 
     def aggregate(self, robustness: Robustness) -> None:
         """One reducer's work, with the result encoded as int8."""
-        rules = _rules(self._rules.numel, robustness)
+        rules = rules_for(self._rules.numel, robustness)
         whole = Part(bytes(32), 0, rules.num_chunks)
         aggregate_part(whole, self.sources, codec=get("int8"), rules=rules, seed=bytes(32))
 
@@ -56,7 +58,8 @@ def _values(chunk: int, peers: int, numel: int) -> list[torch.Tensor]:
     return [common + own * torch.randn(numel, generator=generator) for _ in range(peers)]
 
 
-def _rules(numel: int, robustness: Robustness | None = None) -> Rules:
+def rules_for(numel: int, robustness: Robustness | None = None, *, exchange: Exchange = "dense") -> Rules:
+    """Of a swarm with so many parameters."""
     return Rules(
         swarm=bytes(32),
         numel=numel,
@@ -69,6 +72,7 @@ def _rules(numel: int, robustness: Robustness | None = None) -> Rules:
         error_feedback=False,
         max_absent_rounds=1,
         robustness=robustness or Robustness(),
+        exchange=exchange,
     )
 
 

@@ -8,6 +8,7 @@ Nothing follows from it but what is shown: it weighs in no round, scores nobody,
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,12 @@ from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.rotation import contribution_codec
 from talkoot.averaging.round import Round
 from talkoot.averaging.rules import Rules
+from talkoot.averaging.signing import Signer
 from talkoot.averaging.source import Source, decode_checked
 from talkoot.averaging.succession import weigh
 from talkoot.averaging.watch import Held, Record, Turn, Watch
 from talkoot.dht.errors import ConfigError
-from talkoot.dht.identity import Identity, peer_id_of
+from talkoot.dht.identity import peer_id_of
 from talkoot.peer import clock, watch_file
 
 log = logging.getLogger("talkoot.watch")
@@ -43,7 +45,7 @@ SAVE_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Ended:
+class Ended:
     """A round that is certified, and what is here of it."""
 
     value: Value
@@ -93,7 +95,7 @@ class Watcher:
 
     def __init__(
         self,
-        identity: Identity,
+        signer: Signer,
         rules: Rules,
         path: Path,
         *,
@@ -103,8 +105,8 @@ class Watcher:
     ) -> None:
         """`records` are from the file at `path`; `count` hears of each odd sign, `suspects` how many are
         suspected."""
-        self._key = identity.key
-        self._secret = identity.sign(b"talkoot watch")  # a signature that nobody else sees
+        self._key = signer.key
+        self._secret = signer.sign(b"talkoot watch")  # a signature that nobody else sees
         self._rules = rules
         self._path = path
         self._count = count
@@ -113,9 +115,9 @@ class Watcher:
         self._sample = Sample(rules, self._secret)
         self._last: tuple[bytes, torch.Tensor] | None = None
         """Digest of an outer state, and the sample of the aggregate that led to it."""
-        self._ended: _Ended | None = None
+        self._ended: Ended | None = None
         self._wake = asyncio.Event()
-        self._saved_s = clock.now()
+        self._saved_s = -math.inf
         self._unsaved = self._told = False
         self._tell()
 
@@ -134,7 +136,7 @@ class Watcher:
             self._last = value.digest, self._sample.take(aggregate_P)
         before = last[1] if last is not None and last[0] == value.prior else None
         pieces = self._pieces(machine, value, encoded)
-        self._ended = _Ended(value=value, ledger=machine.context.ledger, pieces=pieces, before=before)
+        self._ended = Ended(value=value, ledger=machine.context.ledger, pieces=pieces, before=before)
         self._wake.set()
 
     def _pieces(
@@ -146,7 +148,7 @@ class Watcher:
                 return {}
             return {i: dict(enumerate(_pairs(source))) for i, source in enumerate(sources)}
         whole = machine.slices.whole()
-        pieces = {}
+        pieces: dict[int, Mapping[int, Piece]] = {}
         for i, item in enumerate(value.cut):
             held = whole.get(item.key)
             if held is not None and held.contribution.root == item.root and held.index is not None:
@@ -158,16 +160,18 @@ class Watcher:
         """Look at each round that ends until cancelled; where rounds end faster, at the newest."""
         while True:
             await self._wake.wait()
-            self._wake.clear()
-            ended, self._ended = self._ended, None
-            if ended is None:
-                continue
-            held = await asyncio.to_thread(self.look, ended)
-            self._learn(ended, held)
+            await self.look()
             if clock.now() - self._saved_s >= SAVE_S:
                 await self.save()
 
-    def look(self, ended: _Ended) -> Held | None:
+    async def look(self) -> None:
+        """Look at the round that ended last, unless that is done."""
+        self._wake.clear()
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            self._learn(ended, await asyncio.to_thread(self._held, ended))
+
+    def _held(self, ended: Ended) -> Held | None:
         """Decode and compare; None where nothing but headers is here. Computes for long: for a thread."""
         rows = sorted(ended.pieces)
         numbers = self._drawn(ended)
@@ -194,14 +198,14 @@ class Watcher:
             products.add(slices)
         return Held(rows=rows, gram=products.matrix(), unsound=frozenset(unsound))
 
-    def _drawn(self, ended: _Ended) -> list[int]:
+    def _drawn(self, ended: Ended) -> list[int]:
         """Chunks that are here of every contribution of which any is: some of them, as nobody else knows."""
         held = [set(chunks) for chunks in ended.pieces.values()]
         common = set.intersection(*held) if held else set()
         seed = self._secret + ended.value.digest
         return sorted(common, key=lambda n: blake3(seed + n.to_bytes(4, "little")).digest())[:MAX_CHUNKS]
 
-    def _learn(self, ended: _Ended, held: Held | None) -> None:
+    def _learn(self, ended: Ended, held: Held | None) -> None:
         value = ended.value
         weights = weigh(value.cut, ended.ledger, self._rules)
         turns = self._watch.see(

@@ -87,11 +87,31 @@ def test_what_cannot_be_is_one_line(capsys: pytest.CaptureFixture[str], state: P
 def test_the_table_shows_scores_and_why() -> None:
     peer = {"peer_id": PEER, "state": "training", "role": "full", "round": 7, "score": -12.5}
     banned = {"reason": "flood", "by": "score", "since": 0.0, "until": None}
+    watch = {"suspected": False, "signs": [], "norm_score": 0.3}
     entries = [
-        {**peer, "score_reason": "wrong_hash", "ban": None},
+        {**peer, "score_reason": "wrong_hash", "ban": None, "watch": watch},
         {**peer, "state": "banned", "score": 0.0, "score_reason": "", "ban": banned},
     ]
     lines = conduct._text(entries, running=True).splitlines()
-    assert lines[0].split() == ["peer", "state", "role", "round", "score", "banned"]
-    assert lines[1].split() == [PEER, "training", "full", "7", "-12.5", "no", "(wrong", "hash)"]
+    assert lines[0].split() == ["peer", "state", "role", "round", "score", "watch", "banned"]
+    assert lines[1].split() == [
+        PEER,
+        *["training", "full", "7", "-12.5", "as", "usual", "no", "(wrong", "hash)"],
+    ]
     assert "until lifted, by its score: flood" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "as usual"),
+        ({"norm_score": None}, "new"),
+        ({"signs": ["norm"]}, "odd: norm"),
+        ({"suspected": True, "signs": ["norm", "copy"]}, "suspected: norm, copy"),
+        ({"suspected": True}, "suspected"),
+    ],
+)
+def test_what_contributions_look_like_is_said_in_a_word(changes: dict[str, object], words: str) -> None:
+    watch = {"suspected": False, "signs": [], "norm_score": 0.3} | changes
+    assert conduct._watch_words({"watch": watch}) == words
+    assert conduct._watch_words({"watch": None}) == "-"
