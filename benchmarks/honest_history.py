@@ -76,7 +76,9 @@ def main() -> None:
     for number, counted in enumerate(Honest(Laboratory(), setting, None).played()):
         held = held_of(counted, before_P)
         before_P = counted.aggregate
-        for turn in watching.see(number, counted.value.cut, counting=[True] * len(counted.value.cut), held=held):
+        for turn in watching.see(
+            number, counted.value.cut, counting=[True] * len(counted.value.cut), held=held
+        ):
             print(f"round {number}: {turn.key[0] - 1} suspected: {turn.record}")
         for key, record in watching.records.items():
             most[key[0] - 1] = max(most.get(key[0] - 1, 0.0), record.history.suspicion)

@@ -65,7 +65,7 @@ class Round:
         )  # fmt: skip
         context = SimpleNamespace(ledger=ledger)
         self.machine: Any = SimpleNamespace(context=context, slices=SimpleNamespace(whole=lambda: slices))
-        self.encoded: Any = SimpleNamespace(complete=True, sources=self.sources)
+        self.encoded: Any = SimpleNamespace(complete=True, counted=lambda _value: self.sources)
         self.ledger, self.cut = ledger, cut
 
     def aggregate(self, robustness: Robustness) -> EncodedPart | None:

@@ -9,7 +9,7 @@ Nothing follows from it but what is shown: it weighs in no round, scores nobody,
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,10 +51,22 @@ class Ended:
     value: Value
     ledger: Ledger
     """Before the round."""
-    pieces: Mapping[int, Mapping[int, "Piece"]]
-    """By number in the cut, by number of chunk."""
+    slices: Mapping[int, Mapping[int, "Piece"]]
+    """Of a dense one: by number in the cut, by number of chunk."""
+    encoded: Encoded | None
+    """Of a sparse one."""
     before: torch.Tensor | None
     """The sample of the aggregate of the round before."""
+
+    def pieces(self) -> Mapping[int, Mapping[int, "Piece"]]:
+        """What is here of the contributions. Hashes the indexes of sparse ones."""
+        if self.encoded is None:
+            return self.slices
+        sources = self.encoded.counted(self.value)
+        return {
+            i: dict(enumerate(zip(source.chunks, source.entries, strict=True)))
+            for i, source in enumerate(sources or ())
+        }
 
 
 Piece = tuple[bytes | memoryview, Entry]
@@ -135,18 +147,17 @@ class Watcher:
         if encoded is not None and encoded.complete:
             self._last = value.digest, self._sample.take(aggregate_P)
         before = last[1] if last is not None and last[0] == value.prior else None
-        pieces = self._pieces(machine, value, encoded)
-        self._ended = Ended(value=value, ledger=machine.context.ledger, pieces=pieces, before=before)
+        self._ended = Ended(
+            value=value,
+            ledger=machine.context.ledger,
+            slices=self._slices(machine, value) if self._rules.exchange == "dense" else {},
+            encoded=encoded if self._rules.exchange == "sparse" else None,
+            before=before,
+        )
         self._wake.set()
 
-    def _pieces(
-        self, machine: Round, value: Value, encoded: Encoded | None
-    ) -> dict[int, Mapping[int, Piece]]:
-        if self._rules.exchange == "sparse":
-            sources = encoded.sources if encoded is not None else ()
-            if len(sources) != len(value.cut):
-                return {}
-            return {i: dict(enumerate(_pairs(source))) for i, source in enumerate(sources)}
+    def _slices(self, machine: Round, value: Value) -> dict[int, Mapping[int, Piece]]:
+        """Of a dense round."""
         whole = machine.slices.whole()
         pieces: dict[int, Mapping[int, Piece]] = {}
         for i, item in enumerate(value.cut):
@@ -173,8 +184,8 @@ class Watcher:
 
     def _held(self, ended: Ended) -> Held | None:
         """Decode and compare; None where nothing but headers is here. Computes for long: for a thread."""
-        rows = sorted(ended.pieces)
-        numbers = self._drawn(ended)
+        pieces = ended.pieces()
+        rows, numbers = sorted(pieces), self._drawn(ended.value, pieces)
         if not rows or not numbers:
             return None
         products = Gram(len(rows) + 1)
@@ -186,7 +197,7 @@ class Watcher:
             run, start = self._sample.of(chunk), self._sample.start(chunk)
             slices = []
             for i in rows:
-                data, entry = ended.pieces[i][chunk]
+                data, entry = pieces[i][chunk]
                 if not decode_checked(Source(1.0, [data], [entry], codecs[i]), 0, values):
                     unsound.add(i)
                     values.zero_()
@@ -198,11 +209,11 @@ class Watcher:
             products.add(slices)
         return Held(rows=rows, gram=products.matrix(), unsound=frozenset(unsound))
 
-    def _drawn(self, ended: Ended) -> list[int]:
+    def _drawn(self, value: Value, pieces: Mapping[int, Mapping[int, Piece]]) -> list[int]:
         """Chunks that are here of every contribution of which any is: some of them, as nobody else knows."""
-        held = [set(chunks) for chunks in ended.pieces.values()]
+        held = [set(chunks) for chunks in pieces.values()]
         common = set.intersection(*held) if held else set()
-        seed = self._secret + ended.value.digest
+        seed = self._secret + value.digest
         return sorted(common, key=lambda n: blake3(seed + n.to_bytes(4, "little")).digest())[:MAX_CHUNKS]
 
     def _learn(self, ended: Ended, held: Held | None) -> None:
@@ -237,10 +248,6 @@ class Watcher:
             self._told = self._unsaved = True
             return
         self._told = False
-
-
-def _pairs(source: Source) -> Sequence[Piece]:
-    return list(zip(source.chunks, source.entries, strict=True))
 
 
 def _log(round_: int, turn: Turn) -> None:
