@@ -209,9 +209,12 @@ class Context:
         In a swarm by invitation that is a newcomer whose invite does not hold now. Whom the ledger knows
         is not asked again.
         """
-        known = {*self.rules.founders, *self.ledger.voters, *(use.peer for use in self.ledger.used)}
+        rules = self.rules
+        known = {*rules.founders, *rules.listed, *self.ledger.voters, *(use.peer for use in self.ledger.used)}
         if self.door is None or not self.rules.invited_vote or join.key in known:
             return None
+        if rules.listed:
+            return "uninvited"
         return self.door(join.key, join.contribution.admission) if join.contribution is not None else None
 
     def _check_contribution(self, contribution: Contribution, key: bytes) -> None:

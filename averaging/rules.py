@@ -84,6 +84,9 @@ class Rules:
     """How contributions are aggregated; rules that a sparse exchange cannot follow are refused in the
     manifest."""
 
+    listed: tuple[bytes, ...] = ()
+    """Peers that need no invite; where there are any, invites admit nobody."""
+
     audits: Audits | None = None
     """What audits of trainers earn; None: there are none."""
 

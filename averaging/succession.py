@@ -59,6 +59,8 @@ def admitted(cut: Sequence[Contribution], ledger: Ledger, rules: Rules) -> dict[
 
     Of several in one cut that show the same key, the first is admitted.
     """
+    if rules.listed:
+        return {}
     owners = {use.token: use.peer for use in ledger.used}
     uses: dict[bytes, Used] = {}
     for item in cut:
@@ -74,7 +76,7 @@ def _weighing(cut: Sequence[Contribution], ledger: Ledger, rules: Rules) -> list
     """Contributions that count with a weight: voters', founders', invited and proven peers'; but for those
     that audits leave out, as long as there are others."""
     earned = set(admitted(cut, ledger, rules)) if rules.invited_vote else proven(ledger, rules)
-    entitled = {*ledger.voters, *rules.founders, *earned}
+    entitled = {*ledger.voters, *rules.founders, *rules.listed, *earned}
     counting = [item for item in cut if item.key in entitled]
     out = left_out({item.key for item in counting}, ledger)
     return [item for item in counting if item.key not in out] or counting
@@ -226,7 +228,8 @@ def _next_voters(
         absences = {voter: n for voter, n in absences.items() if n <= rules.max_absent_rounds}
         absences = {voter: n for voter, n in absences.items() if voter not in banned} or absences
     invited = admitted(cut, ledger, rules)
-    contributors = [item.key for item in cut if item.key in rules.founders or item.key in invited]
+    entitled = {*rules.founders, *rules.listed, *invited} - set(banned)
+    contributors = [item.key for item in cut if item.key in entitled]
     for key in (*contributors, *(founder for founder in rules.founders if founder in there), *promoted):
         if len(absences) < MAX_VOTERS:
             absences.setdefault(key, 0)

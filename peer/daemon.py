@@ -194,7 +194,7 @@ def make_invite(node: Node) -> str:
         raise ValueError("this peer is not in the swarm yet: try again in a moment")
     swarm = node.membership.swarm
     key = None
-    if node.identity.key in node.holdings.rules.founders:
+    if node.manifest.swarm.admission != "allowlist" and node.identity.key in node.holdings.rules.founders:
         seed = secrets.token_bytes(32)
         expires = int(time.time()) + INVITE_DAYS * 86400
         key = invite.InviteKey(seed, admission.issue(node.identity, swarm=swarm, seed=seed, expires=expires))

@@ -63,9 +63,13 @@ class Swarm:
     """One line about the purpose, at most 500 characters."""
     license: str = "Apache-2.0"
     """SPDX identifier under which the trained weights are published."""
-    admission: Literal["invite", "open"] = "invite"
+    admission: Literal["invite", "open", "allowlist"] = "invite"
     """`invite`: peers with an invite key signed by a founder weigh and vote from their next round on.
-    `open`: anyone may join and contribute; founders alone vote until trust is earned."""
+    `allowlist`: the same, for the peers in `allowlist` and nobody else. `open`: anyone may join and
+    contribute; founders alone vote until trust is earned."""
+    allowlist: tuple[str, ...] = ()
+    """Peer ids that `admission = "allowlist"` lets in (`talkoot id` tells one's own), at most 512; founders
+    need not be among them."""
     founders: tuple[str, ...] = ()
     """Peer ids of the founders, the first voters; filled in when the swarm is founded."""
     start_peers: int = 1
@@ -81,7 +85,12 @@ class Swarm:
         _require(1 <= len(self.name) <= 64, "swarm.name", "1 to 64 characters")
         _require(len(self.description) <= 500, "swarm.description", "at most 500 characters")
         _require(len(self.license) <= 100, "swarm.license", "at most 100 characters")
-        _require(self.admission in ("invite", "open"), "swarm.admission", '"invite" or "open"')
+        kinds = ("invite", "open", "allowlist")
+        _require(self.admission in kinds, "swarm.admission", "one of " + ", ".join(kinds))
+        listed = self.admission == "allowlist"
+        _require(len(self.allowlist) <= 512, "swarm.allowlist", "at most 512 peer ids")
+        _require(not listed or bool(self.allowlist), "swarm.allowlist", "given for admission 'allowlist'")
+        _require(listed or not self.allowlist, "swarm.allowlist", "empty but for admission 'allowlist'")
         _require(1 <= self.start_peers <= 64, "swarm.start_peers", "1 to 64")
         _require(1 <= self.max_peers <= 64, "swarm.max_peers", "1 to 64")
         _require(1 <= self.trust_days <= 3650, "swarm.trust_days", "1 to 3650")
@@ -387,8 +396,8 @@ class Manifest:
     def canonical(self) -> bytes:
         """The one byte string that stands for this manifest: msgpack with sorted keys.
 
-        Sections [robustness] and [audits] are in it only where they differ from the default, so that swarms
-        from before there were any keep their ids.
+        Sections [robustness] and [audits] are in it only where they differ from the default, and
+        swarm.allowlist where it is not empty, so that swarms from before there were any keep their ids.
         """
         values = asdict(self)
         for section in fields(self):
@@ -398,6 +407,8 @@ class Manifest:
         for name, default in (("robustness", Robustness()), ("audits", Audits())):
             if getattr(self, name) == default:
                 del values[name]
+        if not self.swarm.allowlist:
+            del values["swarm"]["allowlist"]
         return msgspec.msgpack.encode(values, order="deterministic")
 
     @property

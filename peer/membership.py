@@ -21,6 +21,7 @@ from talkoot.peer.node import Membership
 from talkoot.peer.options import RunOptions
 from talkoot.peer.requirements import require_admission, require_data, require_device, require_tokenizer
 from talkoot.peer.restoring import bring_tokenizer, restore
+from talkoot.peer.rules_of import listed_keys
 from talkoot.peer.small_files import cannot_write, read_small, write_small
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
@@ -111,6 +112,7 @@ def _founded(
     if not options.observes:
         require_data(draft, base, options.data_paths)
     require_tokenizer(draft, base)
+    listed_keys(draft)
     if weights is not None:
         restorable.require_whole(weights)
         rounds, before = weights.contents.ledger.round, weights.contents.manifest.swarm.name

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
+from talkoot.averaging.audits import Audits
 from talkoot.averaging.robustness import Robustness
 from talkoot.dht.errors import ConfigError
 from talkoot.peer.manifest import Compression, Data, Inner, Manifest, Model, Outer, Round, Swarm
@@ -88,6 +89,7 @@ def _public(name: str) -> Manifest:
         outer=Outer(inner_steps=500, learning_rate=0.7, momentum=0.9),
         compression=Compression(codec="int8", aggregate_codec="int8", error_feedback=True),
         robustness=PUBLIC,
+        audits=Audits(trainers=True),
         round=Round(
             min_interval_s=60.0,
             max_interval_s=7200.0,

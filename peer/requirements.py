@@ -9,15 +9,23 @@ from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import Identity
 from talkoot.peer import admission
 from talkoot.peer.manifest import Manifest
-from talkoot.peer.rules_of import founder_keys
+from talkoot.peer.rules_of import founder_keys, listed_keys
 from talkoot.peer.trainer.documents import expand
 
 
 def require_admission(manifest: Manifest, identity: Identity, proof: bytes) -> None:
-    """A newcomer of a swarm by invitation needs a proof that holds; its date is for the others to judge."""
+    """A newcomer of a swarm by invitation needs a proof that holds; its date is for the others to judge. In
+    one with a list it must be on it."""
     founders = founder_keys(manifest)
     if manifest.swarm.admission == "open" or identity.key in founders:
         return
+    if manifest.swarm.admission == "allowlist":
+        if identity.key in listed_keys(manifest):
+            return
+        raise ConfigError(
+            f"swarm {manifest.swarm.name!r} takes only the peers that its manifest lists (swarm.allowlist), "
+            f"and this one, {identity.peer_id}, is not among them: --role observer follows it all the same"
+        )
     if not proof:
         raise ConfigError(
             f"swarm {manifest.swarm.name!r} takes new peers by invitation only, and this peer has no invite "

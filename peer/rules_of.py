@@ -11,10 +11,19 @@ from talkoot.peer.manifest import Manifest
 
 def founder_keys(manifest: Manifest) -> tuple[bytes, ...]:
     """Keys of the founders, ascending. Raises ConfigError when the manifest lists something else."""
+    return _keys(manifest.swarm.founders, "founders")
+
+
+def listed_keys(manifest: Manifest) -> tuple[bytes, ...]:
+    """Keys of the peers in the allowlist, ascending. Raises ConfigError when it lists something else."""
+    return _keys(manifest.swarm.allowlist, "allowlist")
+
+
+def _keys(names: tuple[str, ...], field: str) -> tuple[bytes, ...]:
     try:
-        return tuple(sorted(key_of_peer_id(name) for name in manifest.swarm.founders))
+        return tuple(sorted({key_of_peer_id(name) for name in names}))
     except ValueError as error:
-        raise ConfigError(f"swarm.founders: {error}") from error
+        raise ConfigError(f"swarm.{field}: {error}") from error
 
 
 def rules_of(manifest: Manifest) -> Rules:
@@ -26,7 +35,7 @@ def rules_of(manifest: Manifest) -> Rules:
         swarm=manifest.swarm_id,
         numel=manifest.model.numel,
         founders=founders,
-        invited_vote=manifest.swarm.admission == "invite",
+        invited_vote=manifest.swarm.admission != "open",
         admit=admit_rule(manifest.swarm_id, founders),
         inner_steps=manifest.outer.inner_steps,
         outer_learning_rate=manifest.outer.learning_rate,
@@ -37,6 +46,7 @@ def rules_of(manifest: Manifest) -> Rules:
         max_absent_rounds=manifest.round.max_absent_rounds,
         exchange=manifest.round.exchange,
         robustness=manifest.robustness,
+        listed=listed_keys(manifest),
         audits=manifest.audits if manifest.audits.trainers else None,
     )
 

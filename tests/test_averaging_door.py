@@ -1,5 +1,7 @@
 """The door: a leader keeps newcomers out whose invites do not hold now; whom the ledger knows passes."""
 
+from dataclasses import replace
+
 from round_swarm import Node, Swarm
 
 from talkoot.averaging import outputs
@@ -53,6 +55,18 @@ def test_whom_the_ledger_knows_is_not_asked() -> None:
     swarm.run(30.0)
     assert asked == []
     assert newcomer.key in newcomer.ledger.voters
+
+
+def test_where_peers_are_listed_no_invite_helps() -> None:
+    swarm, newcomer, asked = swarm_with_door(None)
+    swarm.rules = replace(swarm.rules, listed=(bytes(32),))
+    for node in swarm.nodes.values():
+        object.__setattr__(node.machine.context, "rules", swarm.rules)
+    swarm.close()
+    swarm.run(30.0)
+    assert asked == []
+    assert swarm.counted["uninvited"]
+    assert newcomer.key not in next(node.ledger for node in swarm.nodes.values() if node.commits).voters
 
 
 def test_the_rule_of_the_door_asks_the_clock() -> None:

@@ -229,6 +229,17 @@ def test_there_is_room_for_so_many_voters() -> None:
     assert after.voters == many
 
 
+def test_listed_peers_weigh_at_once_and_vote_from_the_next_round_and_nobody_else_does() -> None:
+    rules = make_rules(founders=KEYS[:1], listed=(FIVE[1].key,))
+    invited = make_contribution(STRANGER, admission=proof(STRANGER))
+    cut = cut_of(make_contribution(FIVE[0]), make_contribution(FIVE[1]), invited)
+    ledger = make_ledger(KEYS[:1])
+    assert [item.weight for item in weigh(cut, ledger, rules) if item.contribution.key == STRANGER.key] == [0]
+    after = next_ledger(ledger, cut, KEYS, rules)
+    assert after.voters == tuple(sorted((KEYS[0], FIVE[1].key)))
+    assert after.used == ()
+
+
 def test_in_an_open_swarm_newcomers_weigh_after_probation_and_do_not_vote() -> None:
     ledger = make_ledger(KEYS[:1])
     weights = []

@@ -5,6 +5,7 @@ import json
 import shutil
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,27 @@ def test_a_swarm_by_invitation_and_an_invite_without_key(
     assert outcome.code == 2
     assert "by invitation only" in outcome.line
     assert "talkoot invite" in outcome.line
+
+
+def test_a_swarm_with_a_list_that_we_are_not_on(capsys: Capsys, founded: Path, tmp_path: Path) -> None:
+    paths, sealed = StateDir(tmp_path / "state"), sealed_of(founded)
+    listed = Identity.from_seed(b"l" * 32).peer_id
+    swarm = replace(sealed.swarm, admission="allowlist", allowlist=(listed,))
+    manifest = replace(sealed, swarm=swarm)
+    paths.prepare()
+    paths.save_manifest(manifest.canonical())
+    invite = invite_to(founded, key=False, swarm=manifest.swarm_id)
+    outcome = refused(capsys, "run", "--join", invite, "--state-dir", paths.path)
+    assert outcome.code == 2
+    assert "swarm.allowlist" in outcome.line
+    assert "--role observer" in outcome.line
+
+
+def test_a_list_of_what_is_no_peer(capsys: Capsys, tmp_path: Path) -> None:
+    path = draft(tmp_path, swarm={"name": "s", "admission": "allowlist", "allowlist": ["12D3Koo"]})
+    outcome = refused(capsys, "run", path, "--state-dir", tmp_path / "state")
+    assert outcome.code == 2
+    assert outcome.line.startswith("swarm.allowlist: ")
 
 
 @pytest.mark.processes

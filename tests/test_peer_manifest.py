@@ -78,6 +78,19 @@ def test_audits_have_bounds(change: dict[str, Any], bound: str) -> None:
         Audits(**change)
 
 
+def test_a_list_of_peers_is_part_of_the_manifest_only_where_there_is_one() -> None:
+    ids = ("12D3KooWA", "12D3KooWB")
+    listed = Manifest(swarm=Swarm(name="s", admission="allowlist", allowlist=ids), model=Model(kind="numpy"))
+    assert "allowlist" not in msgspec.msgpack.decode(tiny().canonical())["swarm"]
+    assert from_canonical(listed.canonical()) == listed
+    for wrong in (
+        {"admission": "allowlist"}, {"allowlist": ids}, {"admission": "open", "allowlist": ids},
+        {"admission": "allowlist", "allowlist": ids * 257},
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"swarm\.allowlist must be"):
+            Swarm(name="s", **wrong)  # type: ignore[arg-type]
+
+
 def test_sealed_means_founders_layout_and_size() -> None:
     assert not tiny().sealed
     sealed = Manifest(
