@@ -1,8 +1,9 @@
-"""Whom a node chose to be connected with, and whom it refuses. Pure."""
+"""Whom a node chose to be connected with, whom it refuses, and where peers were seen. Pure."""
 
 from collections import OrderedDict
+from collections.abc import Mapping
 
-from talkoot.dht.limits import MAX_DIALLED
+from talkoot.dht.limits import MAX_DIALLED, MAX_PLACES
 
 
 class Company:
@@ -16,6 +17,7 @@ class Company:
         self.distrusted: frozenset[bytes] = frozenset()
         """Peers that are strangers, whatever we chose before."""
         self._dialled: OrderedDict[bytes, None] = OrderedDict()
+        self._places: OrderedDict[bytes, str] = OrderedDict()
 
     def dialled(self, peer: bytes) -> None:
         """We opened a channel to it."""
@@ -23,6 +25,19 @@ class Company:
         self._dialled.move_to_end(peer)
         if len(self._dialled) > MAX_DIALLED:
             self._dialled.popitem(last=False)
+
+    def seen(self, peer: bytes, prefix: str) -> None:
+        """A connection of this peer has the other end in this address prefix, whatever it announces."""
+        self._places[peer] = prefix
+        self._places.move_to_end(peer)
+        while len(self._places) > MAX_PLACES:
+            known = (other for other in self._places if other not in self.wanted)
+            del self._places[next(known, peer)]
+
+    @property
+    def places(self) -> Mapping[bytes, str]:
+        """By peer, where it was seen last."""
+        return self._places
 
     def is_wanted(self, peer: bytes) -> bool:
         """Whether rounds need it: its channels and messages have places that no stranger gets."""

@@ -219,9 +219,11 @@ class P2PNetwork(Network):
                     await self._look.wait()
 
     async def _cut_connections(self, control: Control) -> None:
-        cut = self._guard.too_many(
-            await control.connections(), chosen=self.company.is_chosen, banned=self.company.banned
-        )
+        connections = await control.connections()
+        for each in connections:
+            if each.peer is not None and each.prefix is not None:
+                self.company.seen(each.peer, each.prefix)
+        cut = self._guard.too_many(connections, chosen=self.company.is_chosen, banned=self.company.banned)
         leaving = {multihash_of(peer): "score" for peer in self._leaving}
         self._leaving.clear()
         for name, reason in (leaving | cut).items():

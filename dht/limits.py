@@ -18,7 +18,12 @@ CONNECTIONS_PER_PEER = 8
 """Connections of one key: both sides dial at once, directly and through a relay, on two families."""
 OUTBOUND_PER_PREFIX = 2
 """Peers without a vote, of one public prefix, that a node stays connected to by its own choice: with 80 keys
-on 8 prefixes an attacker gets 16 of its places. Voters are chosen wherever they are."""
+on 8 prefixes an attacker gets 16 of its places. The prefix is the one that they are connected from, and only
+until that is known the one that they announce. Voters are chosen wherever they are."""
+FEELER_S = 60.0
+"""So often a node tries others of the peers that it was never connected to."""
+MAX_PLACES = 4096
+"""Peers of which is remembered from where they were connected; the oldest are forgotten first."""
 MAX_DIALLED = 32
 """Peers dialled last whose connections are not closed in favour of others, though rounds do not need them:
 sources of a download, and those that are asked for their state."""

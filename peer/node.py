@@ -18,6 +18,7 @@ from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.rules import Rules
 from talkoot.compression.arithmetic import self_test
 from talkoot.dht.identity import Identity, key_of_peer_id
+from talkoot.dht.limits import FEELER_S
 from talkoot.dht.network import Network
 from talkoot.dht.records import MAX_TTL_S
 from talkoot.peer import clock, trust, uplink
@@ -457,7 +458,14 @@ class Node:
             if seen.record.role != "observer" or may_certify(key)
         }
         voters = frozenset(filter(may_certify, there))
-        return choose(there, voters=voters, most=self.manifest.swarm.max_peers, salt=self._salt)
+        return choose(
+            there,
+            voters=voters,
+            most=self.manifest.swarm.max_peers,
+            salt=self._salt,
+            seen=self.network.company.places,
+            turn=int(clock.now() // FEELER_S),
+        )
 
     async def publish(self) -> None:
         """Say where we are now."""

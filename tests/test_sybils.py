@@ -1,0 +1,13 @@
+"""The benchmark of Sybils, in small."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "sybils.py"
+
+
+def test_few_addresses_get_an_attacker_few_places_and_no_past() -> None:
+    command = [sys.executable, str(BENCHMARK), "--trials", "5", "--rounds", "50"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
