@@ -15,7 +15,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 PINS := -c constraints.txt --build-constraint constraints.txt
 PACKAGES := peer dht averaging compression cli
 
-.PHONY: demo test trials simulate soak soak-simulated soak-real fuzz fuzz-properties fuzz-codecs lint types bench clean
+.PHONY: demo test trials simulate soak soak-simulated soak-real fuzz fuzz-properties fuzz-codecs fuzz-parsers lint types bench clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/talkoot demo $(ARGS)
@@ -43,15 +43,19 @@ soak-real: $(VENV)/.installed
 	mkdir -p build
 	$(VENV)/bin/talkoot demo --chaos --peers 8 --gap 15 --minutes $(MINUTES) --seed $(SEED) --json build/soak.json $(ARGS)
 
-# The property tests with FUZZ times as many examples, new ones on each run, then each decoder for FUZZ_SECONDS,
-# guided by coverage, where atheris has a wheel. What is found becomes a test.
-fuzz: fuzz-properties fuzz-codecs
+# The property tests with FUZZ times as many examples, new ones on each run, then each codec and each parser (of
+# what comes from the network, the local API, a manifest, an invite or a disk) for FUZZ_SECONDS, guided by
+# coverage, where atheris has a wheel. What is found becomes a test.
+fuzz: fuzz-properties fuzz-codecs fuzz-parsers
 
 fuzz-properties: $(VENV)/.installed-dev
 	TALKOOT_FUZZ=$(FUZZ) $(VENV)/bin/python -m pytest --timeout 3600 -m hypothesis $(ARGS)
 
 fuzz-codecs: $(VENV)/.installed-dev
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(VENV)/bin/python tests/fuzz_codecs.py $(CODECS)
+
+fuzz-parsers: $(VENV)/.installed-dev
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(VENV)/bin/python tests/fuzz_parsers.py $(PARSERS)
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

@@ -59,7 +59,7 @@ class ApiClient:
             os.kill(pid, 0)
         except PermissionError as error:
             raise NoDaemon(f"the daemon in {path} belongs to another user") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise NoDaemon(f"no daemon runs on {path}") from error
         return cls(port, token)
 
@@ -100,7 +100,7 @@ def _parse(data: bytes) -> Any:
         if len(data) > MAX_ANSWER_BYTES:
             raise ValueError("too long")
         return json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ApiError(0, "malformed", "the answer is no JSON; is this a talkoot daemon?") from error
 
 
@@ -108,5 +108,5 @@ def _api_error(status: int, data: bytes) -> ApiError:
     try:
         answer = json.loads(data)
         return ApiError(status, str(answer["error"]), str(answer["detail"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ApiError(status, "malformed", f"HTTP status {status}; is this a talkoot daemon?")

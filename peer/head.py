@@ -58,7 +58,7 @@ def read_head(path: Path, name: str = HEAD) -> Head | None:
         raise StoreCorruptError(f"{path / name} does not fit its checksum")
     try:
         head = msgspec.msgpack.decode(body, type=Head)
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreCorruptError(f"{path / name} is malformed: {error}") from error
     if head.generation in ("", ".", "..") or "/" in head.generation:
         raise StoreCorruptError(f"{path / name} names no directory: {head.generation!r}")

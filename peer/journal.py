@@ -78,7 +78,7 @@ def _load(path: Path) -> dict[str, bytes] | None:
         return None
     try:
         return msgspec.msgpack.decode(body, type=dict[str, bytes])
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -111,7 +111,8 @@ def test_what_came_before_a_snapshot_is_obeyed_before_it(tmp_path: Path) -> None
     )
     daemon.ask(adopt, protocol.SnapshotRequest(number=7), protocol.StopRequest(save=False))
     daemon.run()
-    numbers = [answer.number for _, answer in daemon.answers if not isinstance(answer, protocol.Progress)]
+    replies = protocol.AdoptReply | protocol.SnapshotReply
+    numbers = [answer.number for _, answer in daemon.answers if isinstance(answer, replies)]
     assert numbers == [6, 7]
     assert _only(daemon.answers)[1].steps == 2
     base = np.fromfile(tmp_path / "other", dtype="<f4")

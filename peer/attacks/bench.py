@@ -161,7 +161,7 @@ def load(path: Path) -> list[Row]:
         rows = json.loads(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is no JSON; give another file to --out") from error
     if not isinstance(rows, list) or not all(_is_row(row) for row in rows):
         raise ConfigError(f"{path} has other rows than those of this bench; give another file to --out")

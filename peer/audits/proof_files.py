@@ -23,8 +23,8 @@ MAX_PROOFS = 64
 MIN_KEPT_BYTES = 256 << 20
 """What they may add up to in any swarm."""
 
-KEPT_BYTES_PER_ELEMENT = 4
-"""And for each parameter: half of what the outer state takes. So many bytes once more may be in drafts."""
+KEPT_BYTES_PER_ELEMENT = 8
+"""And for each parameter: as much as the outer state takes. So many bytes once more may be in drafts."""
 
 ROOM_BYTES = 64 << 20
 """Left free on the disk for the node itself, as beside checkpoints."""

@@ -103,7 +103,7 @@ def _field_of(line: bytes, text_field: str, where: str) -> bytes:
         raise ConfigError(f"data: {where}: line of more than {MAX_LINE_BYTES} bytes")
     try:
         row = msgspec.json.decode(line)
-    except ValueError as error:  # bad UTF-8 included
+    except (ValueError, RecursionError) as error:  # bad UTF-8 included
         raise ConfigError(f"data: {where}: not JSON: {error}") from error
     if not isinstance(row, dict):
         raise ConfigError(f"data: {where}: a JSON object is expected")

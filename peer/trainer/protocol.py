@@ -391,11 +391,17 @@ _answers = msgspec.msgpack.Decoder(Answer)
 
 def decode_command(body: bytes) -> Command:
     """Parse one message to the trainer. Raises ValueError (msgspec's errors are of that type)."""
-    command: Command = _commands.decode(body)
+    try:
+        command: Command = _commands.decode(body)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     return command
 
 
 def decode_answer(body: bytes) -> Answer:
     """Parse one message from the trainer. Raises ValueError."""
-    answer: Answer = _answers.decode(body)
+    try:
+        answer: Answer = _answers.decode(body)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     return answer

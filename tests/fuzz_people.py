@@ -1,0 +1,114 @@
+"""Parsers of what people paste, write and ask for, to be tried."""
+
+import base64
+import itertools
+import os
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+from fuzz_target import Target, of, on_disk
+from samples import samples, written
+from state_rig import FOUNDERS, MANIFEST, SWARM
+
+from talkoot.dht.errors import ConfigError
+from talkoot.peer import (
+    api,
+    client,
+    invite,
+    manifest,
+    manifest_file,
+    manifest_text,
+)
+from talkoot.peer.attacks import bench
+from talkoot.peer.trainer import documents
+
+
+def pasted(data: bytes) -> None:
+    front = bytes([manifest.PROTOCOL_VERSION]) + (len(data) % 2**16).to_bytes(2, "big") + data
+    right = base64.urlsafe_b64encode(front + invite._checksum(front)).decode()
+    for text in (right, data.decode("latin-1")):
+        try:
+            invite.encode(invite.decode(invite.SCHEME + text))
+        except ValueError:
+            continue
+
+
+def valid_invites() -> list[bytes]:
+    address = f"/ip4/127.0.0.1/tcp/1/p2p/{FOUNDERS[0].peer_id}"
+    keys = [msgspec.convert(value, invite.InviteKey) for value in samples(invite.InviteKey)]
+    return [
+        msgspec.msgpack.encode(invite.Invite(swarm=SWARM, addresses=(address,), anchor=anchor, key=key))
+        for anchor in (None, invite.Anchor(1, SWARM, SWARM, 1))
+        for key in (None, *keys)
+    ]
+
+
+def ordered(data: bytes) -> None:
+    for order in (lambda: api._order(data, api.BanOrder), lambda: api._order(data, api.UnbanOrder)):
+        try:
+            order()
+        except web.HTTPBadRequest:
+            continue
+
+
+def answered(data: bytes) -> None:
+    client._api_error(400, data)
+    client._parse(data)
+
+
+def announced(path: Path) -> None:
+    (path.parent / "api.token").write_text("x")
+    client.ApiClient.from_state_dir(path.parent)
+
+
+PEOPLE = [
+    Target("invite", ("peer/invite.py decode",), "msgpack", valid_invites, pasted),
+    Target(
+        "manifest-text",
+        ("peer/manifest_file.py parse", "peer/manifest_file.py line_of"),
+        "raw",
+        lambda: [manifest_text.toml_text(MANIFEST).encode()],
+        lambda data: manifest_file.parse(data.decode("utf-8", "replace"), name="m"),
+        (ConfigError,),
+    ),
+    Target(
+        "api-order",
+        ("peer/api.py _order",),
+        "json",
+        lambda: itertools.chain(of(api.BanOrder, "json")(), of(api.UnbanOrder, "json")()),
+        ordered,
+    ),
+    Target(
+        "api-answer",
+        ("peer/client.py _parse", "peer/client.py _api_error"),
+        "json",
+        lambda: [written({"error": "x", "detail": "y"}, "json")],
+        answered,
+        (client.ApiError,),
+    ),
+    Target(
+        "api-file",
+        ("peer/client.py ApiClient.from_state_dir",),
+        "json",
+        lambda: [written({"port": 1, "pid": os.getpid()}, "json")],
+        on_disk("api.json", announced),
+        (client.NoDaemon,),
+    ),
+    Target(
+        "documents",
+        ("peer/trainer/documents.py _field_of",),
+        "json",
+        lambda: [written({"text": "x"}, "json")],
+        on_disk("text.jsonl", lambda path: list(documents.json_lines([path], "text"))),
+        (ConfigError,),
+    ),
+    Target(
+        "attack-results",
+        ("peer/attacks/bench.py load",),
+        "json",
+        lambda: [b"[]"],
+        on_disk("results.json", bench.load),
+        (ConfigError,),
+    ),
+]
