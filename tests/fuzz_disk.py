@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from blake3 import blake3
 from checkpoint_rig import write
 from fuzz_target import Target, folder, of, on_disk
 from safetensors.numpy import save_file
@@ -23,6 +24,7 @@ from talkoot.peer import (
     record_writer,
     residual_note,
     tensor_names,
+    watch_file,
 )
 from talkoot.peer.audits import convictions
 from talkoot.peer.bans import BanList, _Bans, banned_as_json
@@ -187,6 +189,14 @@ DISK = [
     ),
     Target(
         "local-work", ("peer/trainer/localwork.py load",), "json", of(localwork.LocalWork, "json"), saved_work
+    ),
+    Target(
+        "watch",
+        ("peer/watch_file.py decode",),
+        "msgpack",
+        of(watch_file._Rows),
+        lambda data: watch_file.encode(watch_file.decode(watch_file.HEAD + blake3(data).digest() + data)),
+        (watch_file.WatchFileError,),
     ),
     Target(
         "prepared",
