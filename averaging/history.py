@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import median_low
-from typing import Literal, get_args
 
 from talkoot.averaging.gram import Matrix
+from talkoot.averaging.reasons import SIGNS, Sign
 
 LOUDEST = 4.0
 """Median norms above which norms are told apart no more: one such would outweigh all others in a mean."""
@@ -124,12 +124,6 @@ def looks(
         )
         for norm, cosine, rounds in zip(norms_N, cosines_N, rounds_N, strict=True)
     ]
-
-
-Sign = Literal["norm", "direction", "copy"]
-"""What is odd about a contribution."""
-
-SIGNS: tuple[Sign, ...] = get_args(Sign)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,9 @@
-"""Why what another peer says in a round is refused: a closed list, since each is a label of a counter."""
+"""Why what another peer says in a round is refused: a closed list, since each is a label of a counter.
+
+Likewise what may be odd about a contribution.
+"""
+
+from typing import Literal, get_args
 
 REASONS = {
     "already_voted": "a voter would have to sign two values in one phase of an attempt",
@@ -39,3 +44,8 @@ REASONS = {
     "wrong_round": "of another round, roster or peer",
     "wrong_swarm": "of another swarm",
 }
+
+Sign = Literal["norm", "direction", "copy"]
+"""What is odd about a contribution (`talkoot.averaging.history`)."""
+
+SIGNS: tuple[Sign, ...] = get_args(Sign)

@@ -11,7 +11,8 @@ from math import inf, sqrt
 
 from talkoot.averaging.certificate import Contribution
 from talkoot.averaging.gram import Matrix
-from talkoot.averaging.history import History, Sign, copies, cosines, looks
+from talkoot.averaging.history import History, copies, cosines, looks
+from talkoot.averaging.reasons import Sign
 
 MAX_WATCHED = 1024
 """Peers that are remembered; those that were seen longest ago are forgotten first."""

@@ -15,7 +15,8 @@ import msgspec
 from blake3 import blake3
 from msgspec import Meta
 
-from talkoot.averaging.history import LOUDEST, SIGNS, History, Sign, Track
+from talkoot.averaging.history import LOUDEST, History, Track
+from talkoot.averaging.reasons import SIGNS, Sign
 from talkoot.averaging.watch import MAX_WATCHED, Record
 from talkoot.dht.errors import ConfigError
 from talkoot.peer.small_files import read_small, write_small

@@ -11,7 +11,7 @@ from round_swarm import ToySigner
 
 from talkoot.averaging.certificate import Contribution
 from talkoot.averaging.gram import Matrix
-from talkoot.averaging.history import Sign
+from talkoot.averaging.reasons import Sign
 from talkoot.averaging.watch import MAX_WATCHED, Held, Turn, Watch
 
 SIGNERS = peers(8)
