@@ -72,16 +72,21 @@ def measure(options: argparse.Namespace, laboratory: Laboratory, name: str, n: i
             seed=seed,
         )
         training = Training(laboratory, setting, ATTACKS.get(name))
-        engine = make_engine(manifest_of(setting), device="cpu", threads=1)
-        window = manifest_of(setting).data.sequence_length + 1
         for number, counted in enumerate(training.rounds()):
             if number not in ROUNDS:
                 continue
             for windows in options.windows:
-                auditors = Auditors(
-                    engine, laboratory.data, rules=training.exchange.rules, window=window, windows=windows
+                _judge(
+                    options,
+                    training.auditors(windows),
+                    counted,
+                    setting,
+                    number,
+                    tallies,
+                    audit_s,
+                    windows,
+                    name != NONE,
                 )
-                _judge(options, auditors, counted, setting, number, tallies, audit_s, windows, name != NONE)
     step_s = _step_s(options, laboratory)
     return [
         {
@@ -113,20 +118,19 @@ def _judge(
     for subject in range(setting.workers):
         lies = attacked and subject < setting.liars
         for turn in range(AUDITORS):
-            auditor = (subject + 1 + turn + number) % setting.workers
-            case = auditors.case(counted, auditor, subject)
-            assert case is not None
-            piece = case.decode()
+            auditor = counted.value.parts[(subject + 1 + turn + number) % setting.workers].reducer
+            case = auditors.case(counted, auditor, counted.value.cut[subject].key)
+            piece_P = case.decode()
             for scale in options.scale:
                 tally = tallies[windows, scale, lies]
-                if piece is None:
+                if piece_P is None:
                     tally.scores.append(-MAX_SCORE)
                     continue
                 began = time.perf_counter()
-                losses = auditors.losses(counted, case, piece.numpy(), scale=scale)
+                losses = auditors.losses(counted, case, auditor, torch.mul(piece_P, scale))
                 audit_s[windows].append(time.perf_counter() - began)
-                tally.scores.append(score_of(losses.before, losses.after) or 0)
-                tally.ratios.append(ratio_of(losses.before, losses.after))
+                tally.scores.append(score_of(*losses) or 0)
+                tally.ratios.append(ratio_of(*losses))
 
 
 def _step_s(options: argparse.Namespace, laboratory: Laboratory) -> float:

@@ -17,12 +17,13 @@ Row = dict[str, Any]
 DIVERGED = 100.0
 """Nats a byte: no model that learned anything is so bad."""
 
-HEAD = "  n  f  attack                  loss        %    worst   suspected after  honest  rule"
+HEAD = "  n  f  attack                  loss        %    worst  detected  honest  suspected  honest  rule"
 
 LEGEND = """\
 loss: held out, nats a byte, mean over the seeds. %: above the plain mean without attack, mean and worst seed.
-suspected after: rounds until the histories point at all liars (in so many seeds), and honest peers that they
-pointed at. Suspicion asks for an audit; nobody is banned for it."""
+detected: rounds until all liars are left out or banned, by audits (with the default rule) or proofs (in so
+many seeds), and honest peers that ever were. suspected: the same for what histories point at; nobody is left
+out for that."""
 
 
 def run(
@@ -81,14 +82,21 @@ def table(rows: Sequence[Row]) -> str:
     lines = [HEAD]
     for (n, f, rule, attack), found in groups.items():
         above = [100 * (row["loss"] / row["loss_clean"] - 1) for row in found]
-        after = [row["detected_after"] for row in found if row["detected_after"] is not None]
-        seen = f"{mean(after):.0f} ({len(after)}/{len(found)})" if after else "-"
-        honest = sum(row["honest_suspected"] for row in found)
+        out = sum((row["honest_left_out"] or 0) + (row["honest_banned"] or 0) for row in found)
+        suspected = sum(row["honest_suspected"] for row in found)
         lines.append(
-            f"{n:3}{f:3}  {attack:18}{_loss(mean(row['loss'] for row in found)):>10}"
-            f"{_percent(mean(above)):>9}{_percent(max(above)):>9}{seen:>18}{honest:8}  {rule}"
+            f"{n:3}{f:3}  {attack:20}{_loss(mean(row['loss'] for row in found)):>8}"
+            f"{_percent(mean(above)):>9}{_percent(max(above)):>9}"
+            f"{_after(found, 'detected_after'):>10}{out:8}"
+            f"{_after(found, 'suspected_after'):>11}{suspected:8}  {rule}"
         )
     return "\n".join([*lines, "", LEGEND])
+
+
+def _after(rows: Sequence[Row], name: str) -> str:
+    """Mean number of rounds, and in how many of the rows there is one."""
+    after = [row[name] for row in rows if row[name] is not None]
+    return f"{mean(after):.0f} ({len(after)}/{len(rows)})" if after else "-"
 
 
 def _loss(value: float) -> str:

@@ -126,6 +126,17 @@ def test_a_reducer_that_claims_more_than_there_can_be_changes_nothing(
     assert [len(cut) for cut in run.counted[:1]] == [4]
 
 
+def test_audits_leave_liars_out_and_ban_them_and_nobody_else(laboratory: Laboratory) -> None:
+    plan = Plan(
+        sizes=[(4, 1)], attacks=["sign-flip"], rules=["default"], seeds=1, rounds=12, steps=4, model="bigram"
+    )
+    clean, lies = measure(plan, None, laboratory)
+    assert clean["detected_after"] is clean["honest_left_out"] is clean["honest_banned"] is None
+    assert lies["audits"]
+    assert lies["detected_after"] is not None
+    assert lies["honest_left_out"] == lies["honest_banned"] == 0
+
+
 def test_rows_are_kept_and_not_run_again(laboratory: Laboratory, tmp_path: Path) -> None:
     plan = Plan(
         sizes=[(4, 1)], attacks=["zero"], rules=["default"], seeds=1, rounds=1, steps=1, model="bigram"
@@ -145,8 +156,10 @@ def test_the_command_prints_the_promised_fields(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
     key = {"attack": NONE, "n": 4, "f": 1, "rule": "mean", "seed": 0, "model": "bigram"}
     row = key | {"rounds": 40, "steps": 10, "codec": "int8", "loss": 2.0, "loss_clean": 2.0}
-    row |= {"detected_after": None, "honest_suspected": 0, "honest_banned": None}
-    rows = [row, row | {"attack": "zero", "rule": "default", "loss": 1e9, "detected_after": 7}]
+    row |= {"audits": False, "detected_after": None, "suspected_after": None, "honest_suspected": 0}
+    row |= {"honest_left_out": None, "honest_banned": None}
+    lies = {"attack": "zero", "rule": "default", "audits": True, "loss": 1e9, "detected_after": 7}
+    rows = [row, row | lies | {"honest_left_out": 1, "honest_banned": 0}]
     out.write_text(json.dumps(rows))
     arguments = [
         "--n",

@@ -1,71 +1,64 @@
-"""Audits of a bench's contributions, as the nodes of a swarm make them: the same slices, losses and scores.
+"""Audits in a run of the bench, as the nodes of a swarm make them: the same draws, slices, losses and scores.
 
-What differs is time: rounds here are a few steps long, so that audits with as many windows as in a real swarm
-take more than their share of them.
+What differs is time: rounds here are a few steps long, so that audits on as many windows as in a real swarm
+take more than their share of them. Liars audit, too, and say the worst of all but each other.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
+import torch
 
+from talkoot.averaging.ledger import Ledger
+from talkoot.averaging.reputation import subject_of
 from talkoot.averaging.rules import Rules
-from talkoot.averaging.verdicts import MAX_SCORE
-from talkoot.peer.attacks.data import Data
-from talkoot.peer.attacks.exchange import Counted
+from talkoot.averaging.verdicts import MAX_SCORE, Verdict
+from talkoot.peer.attacks.exchange import Counted, number_of
 from talkoot.peer.judging.case import Case, dense_case
 from talkoot.peer.judging.score import SCALE, score_of, windows_seed
-from talkoot.peer.trainer.engine import Engine
+
+Losses = tuple[list[float], list[float]]
+"""Before and after, window by window."""
 
 
 @dataclass(frozen=True, slots=True)
-class Losses:
-    """Of one audit, window by window."""
-
-    before: list[float]
-    after: list[float]
-
-    @property
-    def score(self) -> int:
-        """As in `talkoot.peer.judging.score`; 0 where the model has no loss any more."""
-        return score_of(self.before, self.after) or 0
-
-
 class Auditors:
-    """Judges what was counted, with an engine that nobody trains with."""
+    """All voters of a run."""
 
-    def __init__(self, engine: Engine, data: Data, *, rules: Rules, window: int, windows: int) -> None:
-        """`window` in tokens, `windows` of them an audit."""
-        self._engine, self._data, self._rules = engine, data, rules
-        self._window, self._windows = window, windows
+    paired: Callable[..., Losses]
+    """See `talkoot.peer.attacks.swarm.Worker.paired`."""
+    rules: Rules
+    liars: frozenset[int]
+    windows: int
 
-    def case(self, counted: Counted, auditor: int, subject: int) -> Case | None:
-        """The slice that this auditor reduced of that contribution."""
-        value = counted.value
-        reducer, key = value.parts[auditor].reducer, value.cut[subject].key
-        held = counted.slices[auditor]
-        return dense_case(value, held, counted.ledger, self._rules, auditor=reducer, subject=key)
+    def verdicts(self, counted: Counted, ledger: Ledger) -> list[Verdict]:
+        """On the round that was just counted; `ledger` is the one after it. Unsigned."""
+        found = []
+        for part in counted.value.parts:
+            auditor = part.reducer
+            subject = subject_of(auditor, ledger, counted.value.digest, self.rules)
+            if subject is not None:
+                found.append(Verdict(auditor, subject, self._say(counted, auditor, subject)))
+        return found
 
-    def score(self, counted: Counted, auditor: int, subject: int) -> int:
-        """-1000 to 1000."""
+    def _say(self, counted: Counted, auditor: bytes, subject: bytes) -> int:
+        if number_of(auditor) in self.liars:
+            return MAX_SCORE if number_of(subject) in self.liars else -MAX_SCORE
         case = self.case(counted, auditor, subject)
-        if case is None:
-            return 0
-        piece = case.decode()
-        if piece is None:
+        piece_P = case.decode()
+        if piece_P is None:
             return -MAX_SCORE
-        return self.losses(counted, case, piece.numpy(), scale=SCALE).score
+        return score_of(*self.losses(counted, case, auditor, torch.mul(piece_P, SCALE))) or 0
 
-    def losses(
-        self, counted: Counted, case: Case, piece: np.ndarray[Any, np.dtype[np.float32]], *, scale: float
-    ) -> Losses:
-        """Before and after `scale` times the slice."""
-        auditor = counted.value.parts[case.start // self._rules.chunk_size].reducer
+    def case(self, counted: Counted, auditor: bytes, subject: bytes) -> Case:
+        """The slice that this auditor reduced of that contribution."""
+        place = next(n for n, part in enumerate(counted.value.parts) if part.reducer == auditor)
+        held = counted.slices[place]
+        case = dense_case(counted.value, held, counted.ledger, self.rules, auditor=auditor, subject=subject)
+        assert case is not None
+        return case
+
+    def losses(self, counted: Counted, case: Case, auditor: bytes, step_P: torch.Tensor) -> Losses:
+        """Without and with a step along the slice."""
         seed = windows_seed(case.digest, auditor)
-        windows = self._data.drawn(seed, self._windows, self._window)
-        flat = counted.theta.numpy().copy()
-        with np.errstate(over="ignore", invalid="ignore"), self._engine.elsewhere(flat):
-            before = self._engine.window_losses(windows)
-            self._engine.move(case.start, piece * np.float32(scale))
-            after = self._engine.window_losses(windows)
-        return Losses(before, after)
+        return self.paired(counted.theta, case.start, step_P, seed=seed, windows=self.windows)

@@ -1,7 +1,7 @@
 """`talkoot bench attacks`: the table of held-out losses under each attack, row by row."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,19 @@ from typing import Any
 from talkoot.averaging.robustness import sparse_problem
 from talkoot.compression.codec import CodecError, get
 from talkoot.dht.errors import ConfigError
+from talkoot.peer import presets
 from talkoot.peer.attacks.catalogue import ATTACKS, MESSAGES, NONE
+from talkoot.peer.attacks.exchange import Counted, Exchange
 from talkoot.peer.attacks.nodes import run_nodes
 from talkoot.peer.attacks.rules import parse_rule
 from talkoot.peer.attacks.swarm import MODELS, Laboratory, Setting, Training
 from talkoot.peer.attacks.watching import Watch
 
 Row = dict[str, Any]
+
+AUDITED = "default"
+"""Rule with which trainers are audited, as in the preset for public swarms, where the bench sends no
+messages."""
 
 BASELINE = "mean"
 """Rule of the run that all others are compared with: no attack, no liars."""
@@ -26,8 +32,11 @@ MAX_STEPS = 10_000
 MAX_SEEDS = 1000
 MAX_OUT_BYTES = 64 * 1024 * 1024
 
-KEY = ("attack", "n", "f", "rule", "seed", "model", "rounds", "steps", "codec")
+KEY = ("attack", "n", "f", "rule", "seed", "model", "rounds", "steps", "codec", "audits")
 """Fields that a row is known by."""
+
+FOUND = ("detected_after", "suspected_after", "honest_suspected", "honest_left_out", "honest_banned")
+"""Fields that say who was found."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +87,9 @@ class Plan:
                     *((attack, rule) for attack in self.attacks for rule in self.rules),
                 ]
                 for attack, rule in pairs:
-                    key = {"attack": attack, "n": n, "f": f, "rule": rule, "seed": seed, **self._rest}
+                    audits = rule == AUDITED and attack not in MESSAGES
+                    known = {"attack": attack, "n": n, "f": f, "rule": rule, "seed": seed}
+                    key = {**known, **self._rest, "audits": audits}
                     if key not in done:
                         done.append(key)
                         yield key
@@ -118,24 +129,52 @@ def _run(laboratory: Laboratory, key: Row, clean: float | None) -> Row:
         codec=key["codec"],
         robustness=parse_rule(key["rule"]),
         seed=key["seed"],
+        audits=presets.make("public", name="bench").audits if key["audits"] else None,
     )
     if key["attack"] in MESSAGES:
         return _run_nodes(laboratory, key, setting, clean)
     attack = ATTACKS.get(key["attack"])
-    training, watch = Training(laboratory, setting, attack), Watch()
+    training, seen = Training(laboratory, setting, attack), _Seen(setting, attack is not None)
     for counted in training.rounds():
-        watch.see(counted)
-    liars = range(setting.liars if attack is not None else 0)
-    found = [round_ for peer, round_ in watch.suspected.items() if peer in liars]
+        seen.see(counted, training.exchange)
     loss = training.loss()
     return {
         **key,
         "loss": loss,
         "loss_clean": loss if clean is None else clean,
-        "detected_after": max(found) if liars and len(found) == len(liars) else None,
-        "honest_suspected": sum(1 for peer in watch.suspected if peer not in liars),
-        "honest_banned": None,
+        "detected_after": seen.after(seen.out if key["audits"] else {}),
+        "suspected_after": seen.after(seen.watch.suspected),
+        "honest_suspected": seen.honest(seen.watch.suspected),
+        "honest_left_out": seen.honest(seen.out) if key["audits"] else None,
+        "honest_banned": seen.honest(seen.banned) if key["audits"] else None,
     }
+
+
+class _Seen:
+    """What histories and audits say of the peers of a run, and since which round, counted from 1."""
+
+    def __init__(self, setting: Setting, attacked: bool) -> None:
+        self._liars = range(setting.liars if attacked else 0)
+        self.watch = Watch()
+        self.out: dict[int, int] = {}
+        """First left out or banned by what audits say."""
+        self.banned: dict[int, int] = {}
+
+    def see(self, counted: Counted, exchange: Exchange) -> None:
+        """A round is over."""
+        self.watch.see(counted)
+        for known, peers in ((self.out, exchange.left_out), (self.banned, exchange.banned)):
+            for peer in peers:
+                known.setdefault(peer, self.watch.rounds)
+
+    def after(self, since: Mapping[int, int]) -> int | None:
+        """The round in which this was known of the last liar; None: not of all of them."""
+        rounds = [round_ for peer, round_ in since.items() if peer in self._liars]
+        return max(rounds) if rounds and len(rounds) == len(self._liars) else None
+
+    def honest(self, since: Mapping[int, int]) -> int:
+        """How many honest peers are among them."""
+        return sum(1 for peer in since if peer not in self._liars)
 
 
 def _run_nodes(laboratory: Laboratory, key: Row, setting: Setting, clean: float | None) -> Row:
@@ -146,7 +185,9 @@ def _run_nodes(laboratory: Laboratory, key: Row, setting: Setting, clean: float 
         "loss": loss,
         "loss_clean": loss if clean is None else clean,
         "detected_after": run.detected_after,
+        "suspected_after": None,
         "honest_suspected": 0,
+        "honest_left_out": None,
         "honest_banned": len(run.honest_banned),
     }
 
@@ -169,7 +210,7 @@ def load(path: Path) -> list[Row]:
 
 
 def _is_row(row: object) -> bool:
-    if not isinstance(row, dict) or not {*KEY, "detected_after", "honest_suspected"} <= set(row):
+    if not isinstance(row, dict) or not {*KEY, *FOUND} <= set(row):
         return False
     return all(isinstance(row.get(name), float) for name in ("loss", "loss_clean"))
 

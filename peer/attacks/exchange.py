@@ -11,17 +11,20 @@ from typing import Literal
 import torch
 
 from talkoot.averaging.aggregate import aggregate_part, decode_part
+from talkoot.averaging.audits import Audits
 from talkoot.averaging.certificate import Contribution, PartDigest, Value
 from talkoot.averaging.contribution import Chunks, Index, encode_delta, settle, step_scale
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.outer import outer_step
 from talkoot.averaging.parts import Part, assign_parts
+from talkoot.averaging.reputation import banned, left_out
 from talkoot.averaging.robustness import Robustness
 from talkoot.averaging.rotation import codec_of
 from talkoot.averaging.rules import Rules
 from talkoot.averaging.slices import Slice
 from talkoot.averaging.source import source_of
 from talkoot.averaging.succession import next_ledger, weigh
+from talkoot.averaging.verdicts import Verdict
 from talkoot.compression.codec import CodecError
 
 CHUNKS_A_WORKER = 1
@@ -69,6 +72,8 @@ class Terms:
     aggregate_codec: str = "int8"
     outer_learning_rate: float = 0.7
     outer_momentum: float = 0.5
+    audits: Audits | None = None
+    """None: trainers are not audited."""
 
 
 class Exchange:
@@ -84,8 +89,32 @@ class Exchange:
         self._keys = tuple(bytes([number + 1]) * 32 for number in range(terms.workers))
         self.rules = self._rules = _rules(terms, theta_P.numel(), self._keys)
         self._ledger = _ledger(terms, self._keys)
-        reducers = [(key, 1.0) for key in self._keys]
-        self._parts = assign_parts(reducers, self._rules.num_chunks, terms.workers)
+
+    @property
+    def ledger(self) -> Ledger:
+        """After the last round."""
+        return self._ledger
+
+    @property
+    def banned(self) -> frozenset[int]:
+        """Workers that may not take part in the next round."""
+        return frozenset(map(number_of, banned(self._ledger)))
+
+    @property
+    def left_out(self) -> frozenset[int]:
+        """Workers whose contributions weigh nothing in the next round, since audits say that they hurt."""
+        return frozenset(map(number_of, left_out(self._keys, self._ledger)))
+
+    @property
+    def _present(self) -> tuple[bytes, ...]:
+        out = banned(self._ledger)
+        return tuple(key for key in self._keys if key not in out)
+
+    @property
+    def _parts(self) -> list[Part]:
+        """Of the voters, the same for each."""
+        reducers = [(key, 1.0) for key in self._present if key in self._ledger.voters]
+        return list(assign_parts(reducers, self._rules.num_chunks, self._terms.workers))
 
     @property
     def first_part(self) -> slice:
@@ -97,9 +126,15 @@ class Exchange:
         """Inner steps to which the next contributions are scaled."""
         return self._ledger.reference_steps
 
-    def round(self, sent_N: Sequence[Sent | None], *, late: Collection[int] = ()) -> Counted:
+    def round(
+        self,
+        sent_N: Sequence[Sent | None],
+        *,
+        late: Collection[int] = (),
+        verdicts: Sequence[Verdict] = (),
+    ) -> Counted:
         """Exchange, aggregate, take the outer step. None: this worker is away. What comes `late` is carried
-        into the worker's next contribution."""
+        into the worker's next contribution. `verdicts` on the round before enter the ledger, unsigned."""
         made = [(n, sent, self._encode(n, sent)) for n, sent in enumerate(sent_N) if sent is not None]
         self._carried |= {n: self._carried.get(n, 0) + 1 for n in late}
         in_time = [item for item in made if item[0] not in late]
@@ -118,7 +153,7 @@ class Exchange:
             ledger=self._ledger,
             slices=[_slices(part, cut, encoded) for part in self._parts],
         )
-        self._ledger = next_ledger(self._ledger, cut, self._keys, self._rules)
+        self._ledger = next_ledger(self._ledger, cut, self._present, self._rules, verdicts)
         outer_step(
             self.theta_P,
             self._momentum_P,
@@ -141,7 +176,7 @@ class Exchange:
             round=self._ledger.round,
             prior=self._prior,
             cut=tuple(cut),
-            present=self._keys,
+            present=self._present,
             parts=tuple(
                 PartDigest(part.reducer, part.first_chunk, part.num_chunks, bytes(32)) for part in self._parts
             ),
@@ -208,6 +243,11 @@ class Exchange:
         )
 
 
+def number_of(key: bytes) -> int:
+    """The worker with this key."""
+    return key[0] - 1
+
+
 def _digest(round_number: int) -> bytes:
     """Stands for the digest of the state after so many rounds."""
     return round_number.to_bytes(32, "little")
@@ -226,7 +266,7 @@ def _rules(terms: Terms, numel: int, keys: tuple[bytes, ...]) -> Rules:
     return Rules(
         swarm=bytes(32),
         numel=numel,
-        founders=keys,
+        founders=() if terms.audits is not None else keys,  # who is never banned
         invited_vote=True,
         admit=lambda _key, _proof: None,
         inner_steps=terms.inner_steps,
@@ -235,6 +275,7 @@ def _rules(terms: Terms, numel: int, keys: tuple[bytes, ...]) -> Rules:
         error_feedback="auto",
         max_absent_rounds=3,
         robustness=terms.robustness,
+        audits=terms.audits,
         chunk_size=-(-numel // (CHUNKS_A_WORKER * terms.workers)),
     )
 

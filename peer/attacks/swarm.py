@@ -2,19 +2,25 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import inf, isfinite
 
 import numpy as np
 import torch
 
+from talkoot.averaging.audits import Audits
 from talkoot.averaging.robustness import Robustness
+from talkoot.averaging.verdicts import Verdict
 from talkoot.peer import presets
+from talkoot.peer.attacks.auditors import Auditors
 from talkoot.peer.attacks.catalogue import Attack, View
 from talkoot.peer.attacks.data import Data
 from talkoot.peer.attacks.exchange import Counted, Exchange, Sent, Terms
+from talkoot.peer.judging.score import MOST_WINDOWS
 from talkoot.peer.manifest import Manifest
+from talkoot.peer.trainer.audit import audit
 from talkoot.peer.trainer.engine import Engine, learning_rate
 from talkoot.peer.trainer.layout import initial_weights
+from talkoot.peer.trainer.protocol import Audited, AuditTask
 from talkoot.peer.trainer.windows import Windows
 from talkoot.peer.trainer.workplace import make_engine
 
@@ -41,6 +47,8 @@ class Setting:
     inner_steps: int = 10
     codec: str = "int8"
     robustness: Robustness
+    audits: Audits | None = None
+    """None: trainers are not audited."""
     seed: int = 0
 
 
@@ -126,12 +134,40 @@ class Worker:
                 )
         return torch.from_numpy(np.concatenate([np.array(chunk) for chunk in engine.chunks()]))
 
+    def audit(self, task: AuditTask) -> Audited:
+        """As a trainer does beside its steps, but that it takes no time."""
+        task = replace(task, budget_s=inf)
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = audit(self._engine, _HeldOut(self._data, self._window), task, lambda: False)
+        return replace(found, seconds=0.0)
+
+    def paired(
+        self, theta_P: torch.Tensor, start: int, delta_P: torch.Tensor, *, seed: int, windows: int
+    ) -> tuple[list[float], list[float]]:
+        """Losses on held-out windows of these parameters, and of those without `delta_P` from `start` on."""
+        chosen, flat = self._data.drawn(seed, windows, self._window), theta_P.numpy().copy()
+        with np.errstate(over="ignore", invalid="ignore"), self._engine.elsewhere(flat):
+            before = self._engine.window_losses(chosen)
+            self._engine.move(start, delta_P.numpy())
+            return before, self._engine.window_losses(chosen)
+
     def loss(self, theta_P: torch.Tensor) -> float:
         """On held-out data, nats a byte."""
         windows = self._data.held_out(HELD_OUT, self._window)
         with np.errstate(over="ignore", invalid="ignore"):
             loss = self._engine.evaluate(theta_P.numpy(), windows)
         return loss if isfinite(loss) else LOST
+
+
+class _HeldOut:
+    """The held-out part of the bench's data."""
+
+    def __init__(self, data: Data, window: int) -> None:
+        self._data, self._window = data, window
+
+    def drawn(self, seed: int, count: int) -> Windows:
+        """See `talkoot.peer.trainer.data.Corpus`."""
+        return self._data.drawn(seed, count, self._window)
 
 
 class Training:
@@ -146,6 +182,7 @@ class Training:
             robustness=setting.robustness,
             codec=setting.codec,
             aggregate_codec=setting.codec,
+            audits=setting.audits,
         )
         self.exchange = Exchange(terms, theta_P)
         self._workers = laboratory.workers(setting, theta_P)
@@ -154,18 +191,31 @@ class Training:
 
     def rounds(self) -> Iterator[Counted]:
         """Train; what was counted, round by round."""
+        verdicts: list[Verdict] = []
         for round_ in range(self._setting.rounds):
-            yield self.exchange.round(self._contributions(round_))
+            counted = self.exchange.round(self._contributions(round_), verdicts=verdicts)
+            if self._setting.audits is not None:
+                verdicts = self.auditors().verdicts(counted, self.exchange.ledger)
+            yield counted
+
+    def auditors(self, windows: int = MOST_WINDOWS) -> Auditors:
+        """Those who judge what was counted, on so many windows an audit."""
+        liars = frozenset(range(self._setting.liars if self._attack is not None else 0))
+        return Auditors(self._workers[0].paired, self.exchange.rules, liars, windows)
 
     def loss(self) -> float:
         """On held-out data, nats a byte."""
         return self._workers[0].loss(self.exchange.theta_P)
 
-    def _contributions(self, round_: int) -> list[Sent]:
+    def _contributions(self, round_: int) -> list[Sent | None]:
+        """Of all workers; None of those that are banned."""
         liars = self._setting.liars if self._attack is not None else 0
-        honest = [self._train(worker, round_) for worker in range(liars, self._setting.workers)]
-        lies = [self._lie(worker, round_, honest) for worker in range(liars)]
-        return [*lies, *(self._sent(delta_P) for delta_P in honest)]
+        out, all_of_them = self.exchange.banned, range(self._setting.workers)
+        trained = {n: self._train(n, round_) for n in all_of_them[liars:] if n not in out}
+        honest = list(trained.values())
+        lies = {n: self._lie(n, round_, honest) for n in all_of_them[:liars] if n not in out}
+        sent = lies | {n: self._sent(delta_P) for n, delta_P in trained.items()}
+        return [sent.get(n) for n in all_of_them]
 
     def _train(self, worker: int, round_: int) -> torch.Tensor:
         """The pseudo-gradient of a worker's inner steps."""

@@ -5,7 +5,7 @@ import torch
 
 from talkoot.averaging import watch
 from talkoot.averaging.gram import Gram
-from talkoot.peer.attacks.exchange import Counted
+from talkoot.peer.attacks.exchange import Counted, number_of
 
 
 class Watch:
@@ -29,10 +29,9 @@ class Watch:
         )
         self.rounds += 1
         self._before_P = counted.aggregate
-        numbers = {item.key: number for number, item in enumerate(counted.value.cut)}
         for turn in turns:
             if turn.record.suspected:
-                self.suspected.setdefault(numbers[turn.key], self.rounds)
+                self.suspected.setdefault(number_of(turn.key), self.rounds)
 
 
 def held_of(counted: Counted, before_P: torch.Tensor | None) -> watch.Held:
