@@ -180,6 +180,7 @@ def _text(entries: list[Entry], running: bool) -> str:
 def _line(entry: Entry) -> str:
     score = entry.get("score")
     words = _ban_words(entry["ban"]) if entry.get("ban") else _score_words(entry)
+    words += _audit_words(entry)
     return (
         f"{entry['peer_id']:52}  {entry['state']:9}  {entry.get('role') or '-':8}  "
         f"{'-' if entry.get('round') is None else entry['round']:>6}  "
@@ -201,6 +202,18 @@ def _watch_words(entry: Entry) -> str:
 def _score_words(entry: Entry) -> str:
     reason = str(entry.get("score_reason") or "").replace("_", " ")
     return f"no ({reason})" if reason and entry.get("score") else "no"
+
+
+def _audit_words(entry: Entry) -> str:
+    """What the swarm's audits have come to; nothing where there are none."""
+    standing, reputation = entry.get("standing"), entry.get("reputation")
+    if reputation is None and standing not in ("banned", "left_out", "probation"):
+        return ""
+    passed = entry.get("audits_passed") or 0
+    known = (
+        "" if reputation is None else f", reputation {reputation}, {passed} audit{'s' * (passed != 1)} passed"
+    )
+    return f"; in the swarm: {str(standing).replace('_', ' ')}{known}"
 
 
 def _ban_words(ban: Entry) -> str:

@@ -21,13 +21,15 @@ from prometheus_client import (
     generate_latest,
 )
 
-from talkoot.averaging.history import SIGNS
 from talkoot.averaging.reasons import REASONS as PROTOCOL_REASONS
+from talkoot.averaging.reasons import SIGNS
 from talkoot.dht.errors import REASONS
 from talkoot.dht.network import Events, Traffic
 from talkoot.peer.choice import REASONS as CATCH_UP_REASONS
 from talkoot.peer.choice import Choice
 from talkoot.peer.disk import WORDS as DISK_FAULTS
+from talkoot.peer.judging.results import NO_RESULTS as NO_AUDIT_RESULTS
+from talkoot.peer.judging.results import RESULTS as AUDIT_RESULTS
 from talkoot.peer.metric_labels import FollowedCounter, LabelledCounter
 from talkoot.peer.penalties import OPERATOR
 from talkoot.peer.penalties import REASONS as PENALTIES
@@ -182,6 +184,16 @@ class Metrics:
         )
         self.peers_suspected = self._gauge(
             "peers_suspected", "Peers whose contributions were odd most of the time lately."
+        )
+        self.trainer_audits = self._labelled(
+            "trainer_audits",
+            "Contributions of others that were judged by what they do to the loss, or why one was not.",
+            "result",
+            (*AUDIT_RESULTS, *NO_AUDIT_RESULTS),
+        )
+        self.trainer_audit_time = self._counter("trainer_audit_seconds", "Time spent on that.")
+        self.own_verdicts = self._labelled(
+            "own_contribution_verdicts", "What others' audits said of ours.", "result", AUDIT_RESULTS
         )
         self.contributions_rejected = self._labelled(
             "contributions_rejected",

@@ -15,6 +15,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from talkoot.averaging.certificate import Certificate
+from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.rules import Rules
 from talkoot.compression.arithmetic import self_test
 from talkoot.dht.identity import Identity, key_of_peer_id
@@ -32,6 +33,7 @@ from talkoot.peer.founding import TOKENIZER_FILE
 from talkoot.peer.holdings import Holdings
 from talkoot.peer.invite import Anchor
 from talkoot.peer.joining import Joiner
+from talkoot.peer.judging.services import begin_judging, tell_news
 from talkoot.peer.leaving import leave
 from talkoot.peer.links import Links
 from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest
@@ -117,6 +119,8 @@ class Node:
         """What the state is but for a disk that refuses."""
         self._warned: dict[str, float] = {}
         """When it was last warned of a disk, by what was wrong with it."""
+        self._told: Ledger | None = None
+        """What audits had come to when it was last looked at."""
         self.started_s = clock.now()
         self.swarming: Swarming | None = None
         self.contributor: Contributor | None = None
@@ -216,6 +220,7 @@ class Node:
         self._head(holdings.head)
         self.runner.auditor = await begin_audits(self, rules, holdings, group)
         self.runner.watcher = await begin_watching(self, rules, group)
+        self.runner.judge = begin_judging(self, rules, holdings, group)
         self.runner.work_for(self.swarming)
         if self.options.observes:
             self._enter("observing", "")
@@ -332,6 +337,8 @@ class Node:
 
     def _head(self, certificate: Certificate) -> None:
         self._news.set()
+        if self.holdings is not None:
+            self._told = tell_news(self, certificate.value, self._told, self.holdings.ledger)
         if self.checkpoints is not None and self.holdings is not None:
             self.checkpoints.news(self.holdings)
         self._on_head(certificate)

@@ -8,6 +8,7 @@ from talkoot.averaging.watch import Record
 from talkoot.dht.identity import peer_id_of
 from talkoot.peer.bans import as_json
 from talkoot.peer.conduct import Standing
+from talkoot.peer.judging.standing import standing_of
 from talkoot.peer.node import Node
 
 
@@ -28,6 +29,7 @@ def listed(node: Node) -> list[dict[str, Any]]:
                 "round": record.round if record is not None else None,
                 "connected": key in connected,
                 "voter": node.holdings is not None and key in node.holdings.ledger.voters,
+                **_audited(node, key),
                 "score": round(-standing.points, 1) + 0.0,  # never -0.0
                 "score_reason": standing.reason,
                 "watch": _watched(watched.get(key)),
@@ -56,6 +58,13 @@ def _watched(record: Record | None) -> dict[str, Any] | None:
         "signs": list(record.signs),
         "like": peer_id_of(record.like) if record.like else None,
     }
+
+
+def _audited(node: Node, key: bytes) -> dict[str, Any]:
+    """What the swarm's audits have come to; of those whom it has counted or lets vote."""
+    if node.swarming is None:
+        return {"standing": None, "reputation": None, "audits_passed": None}
+    return standing_of(key, node.swarming.ledger, node.swarming.rules)
 
 
 def _state(standing: Standing, announced: str | None) -> str:

@@ -33,12 +33,14 @@ from talkoot.averaging.messages import (
     Proposal,
 )
 from talkoot.averaging.round import Round
+from talkoot.averaging.verdicts import Verdict
 from talkoot.compression.codec import CodecError
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import peer_id_of
 from talkoot.dht.network import Frame
 from talkoot.peer import clock
 from talkoot.peer.audits.auditor import Auditor
+from talkoot.peer.judging.judge import Judge
 from talkoot.peer.links import Links
 from talkoot.peer.pulse import Pulse
 from talkoot.peer.watcher import Watcher
@@ -111,6 +113,8 @@ class Runner:
         """Hears what reducers answer for."""
         self.watcher: Watcher | None = None
         """Sees what the others contribute."""
+        self.judge: Judge | None = None
+        """Judges what others contributed."""
         self.round: Round | None = None
         self.encoded: Encoded | None = None
         """What the aggregate of the current round was decoded from."""
@@ -187,6 +191,10 @@ class Runner:
         if self._links is not None:
             self._links.reconnect(peer)
 
+    def verdict(self, digest: bytes) -> Verdict | None:
+        """Ours for the round after the state `digest`, as soon as there is one."""
+        return self.judge.verdict(digest) if self.judge is not None else None
+
     async def say_goodbye(self) -> None:
         """Tell everybody that we leave; who does not take it in time will notice by itself."""
         assert self._links is not None
@@ -257,6 +265,8 @@ class Runner:
                 if self.watcher is not None:
                     aggregate_P = self._workshop.aggregate_vector()
                     self.watcher.ending(machine, certificate.value, self.encoded, aggregate_P)
+                if self.judge is not None:
+                    self.judge.ending(machine, self.encoded, certificate.value, ledger)
                 await self._workshop.commit(certificate, ledger)
             case outputs.NeedState(certificate=certificate):
                 await self._workshop.need_state(certificate)

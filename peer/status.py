@@ -7,6 +7,7 @@ from typing import Any
 from talkoot.dht.identity import peer_id_of
 from talkoot.peer import clock
 from talkoot.peer.disk import WORDS
+from talkoot.peer.judging.services import judging_of
 from talkoot.peer.manifest import PROTOCOL_VERSION
 from talkoot.peer.node import Node
 from talkoot.peer.sync_progress import SyncProgress
@@ -18,7 +19,13 @@ _VERSION = version("talkoot")
 
 def status(node: Node, http_port: int) -> dict[str, Any]:
     """The node now. Quick: called on the event loop."""
-    return _who(node, http_port) | _round(node) | _training(node) | _traffic(node) | {"peers": _peers(node)}
+    return (
+        _who(node, http_port)
+        | _round(node)
+        | _training(node)
+        | _traffic(node)
+        | {"audits": judging_of(node), "peers": _peers(node)}
+    )
 
 
 def _who(node: Node, http_port: int) -> dict[str, Any]:

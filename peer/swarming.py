@@ -204,6 +204,7 @@ class Swarming:
             memory=self.recollection.memory,
             door=door_rule(self.rules.swarm, self.rules.founders),
             pace=self.pace,
+            verdict=partial(self.runner.verdict, self.holdings.digest),
             **(auditor.distrusts() if (auditor := self.runner.auditor) is not None else Distrust()),
         )
         self.pace.round_trip_s = self.runner.pulse.round_trip_s()

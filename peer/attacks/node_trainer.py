@@ -9,7 +9,15 @@ from pathlib import Path
 
 from talkoot.peer.attacks.swarm import Worker
 from talkoot.peer.simulation.sim_trainer import SimTrainer
-from talkoot.peer.trainer.protocol import Adopted, Mode, Snapshot, TrainerEvent, TrainerSpec
+from talkoot.peer.trainer.protocol import (
+    Adopted,
+    Audited,
+    AuditTask,
+    Mode,
+    Snapshot,
+    TrainerEvent,
+    TrainerSpec,
+)
 
 STEPS_A_SECOND = 10.0
 """Of virtual time."""
@@ -68,6 +76,11 @@ class ModelTrainer(SimTrainer):
             self._handed_in, self._computed = False, 0
             self._restart_steps(0)
         return adopted
+
+    async def audit(self, task: AuditTask) -> Audited:
+        """See `TrainerProcess.audit`."""
+        await self._boundary()
+        return self._worker.audit(task)
 
     async def snapshot(self) -> Snapshot:
         """See `TrainerProcess.snapshot`."""

@@ -1,10 +1,11 @@
 """What a simulated swarm trains: by default nothing, vectors that drift at random."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
+from talkoot.averaging.audits import Audits
 from talkoot.averaging.robustness import Robustness
 from talkoot.peer.manifest import Compression, Exchange
 from talkoot.peer.simulation.peers import SimPeer
@@ -33,6 +34,7 @@ class Task:
     """So many have to be there before anybody trains."""
     theta: torch.Tensor | None = None
     """The first parameters; None: drawn by the seed."""
+    audits: Audits = field(default_factory=Audits)
 
 
 def drift(seed: int, exchange: Exchange, compression: Compression) -> Task:

@@ -323,6 +323,7 @@ def _manifest(
     return Manifest(
         compression=compression,
         robustness=task.robustness,
+        audits=task.audits,
         swarm=Swarm(
             name="simulated",
             founders=tuple(identity.peer_id for identity in identities),

@@ -6,10 +6,10 @@ the position in the data, the random state, nor the micro-batch.
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import psutil
 
-from talkoot.peer.trainer.data import Corpus
 from talkoot.peer.trainer.engine import CHUNK, Engine, NoMemory
 from talkoot.peer.trainer.protocol import Audited, AuditTask, Unfinished
 from talkoot.peer.trainer.windows import Windows
@@ -27,7 +27,15 @@ class _Unfinished(Exception):  # noqa: N818 - ends an audit
         self.why: Unfinished = why
 
 
-def audit(engine: Engine, corpus: Corpus, task: AuditTask, busy: Callable[[], bool]) -> Audited:
+class HeldOut(Protocol):
+    """What is needed of a `talkoot.peer.trainer.data.Corpus`."""
+
+    def drawn(self, seed: int, count: int) -> Windows:
+        """At most `count` held-out windows that follow from `seed`."""
+        ...
+
+
+def audit(engine: Engine, corpus: HeldOut, task: AuditTask, busy: Callable[[], bool]) -> Audited:
     """Paired losses; looked at between batches, `busy` ends it, and so does the end of its time.
 
     Raises OSError or ValueError when a file is not readable or of another size.
@@ -43,7 +51,7 @@ def audit(engine: Engine, corpus: Corpus, task: AuditTask, busy: Callable[[], bo
 
 
 def _paired(
-    engine: Engine, corpus: Corpus, task: AuditTask, busy: Callable[[], bool], began: float
+    engine: Engine, corpus: HeldOut, task: AuditTask, busy: Callable[[], bool], began: float
 ) -> tuple[list[float], list[float]]:
     """Half of the time is for the parameters as they were, so that the other half is enough for the same
     windows once more."""
