@@ -88,7 +88,7 @@ def test_a_list_of_peers_is_part_of_the_manifest_only_where_there_is_one() -> No
         {"admission": "allowlist", "allowlist": ids * 257},
     ):  # fmt: skip
         with pytest.raises(ValueError, match=r"swarm\.allowlist must be"):
-            Swarm(name="s", **wrong)  # type: ignore[arg-type]
+            Swarm(name="s", **wrong)
 
 
 def test_sealed_means_founders_layout_and_size() -> None:
