@@ -247,6 +247,50 @@ def test_a_proof_is_fetched_once_from_each_and_only_about_who_may_reduce(tmp_pat
         task.close()
 
 
+def served(data: bytes) -> Any:
+    """A peer that hands out these bytes as its proof."""
+
+    async def ask(request: AskProof) -> bytes | None:
+        return data[request.offset : request.offset + 100] or None
+
+    async def connect(*_: object) -> Any:
+        return SimpleNamespace(ask=ask, close=lambda: asyncio.sleep(0))
+
+    return connect
+
+
+def test_a_proof_is_taken_in_pieces_and_one_that_is_none_costs_its_sender(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    liar, other = (Identity.from_seed(bytes([number]) * 32) for number in range(2))
+    good = two_claims(liar)
+    refused: list[str] = []
+    length = len(good)
+
+    def take(data: bytes, said: TellProof) -> list[str]:
+        proofs = proofs_in(tmp_path)
+        events = SimpleNamespace(reject=lambda reason, _peer, _source: refused.append(reason))
+        proofs._network = cast(Any, SimpleNamespace(key=bytes(32), events=events))
+        proofs.begin(replace(Swarm(1, numel=1000, chunk_size=256).rules, swarm=KEY), 9, lambda _key: True)
+        monkeypatch.setattr(AuditClient, "connect", served(data))
+        asyncio.run(proofs._fetch(KEY, said))
+        assert not list((tmp_path / "proofs").glob(".*"))
+        taken, refusals = [*map(bytes.hex, proofs.files.sizes)], [*refused]
+        refused.clear()
+        return taken + refusals
+
+    forged = two_claims(liar)[:-1] + bytes([good[-1] ^ 1])
+    assert take(good[:-1], TellProof(liar.key, length)) == []  # cut short: its line may have died
+    assert take(good, TellProof(liar.key, length)) == [liar.key.hex()]
+    assert take(good + b"x", TellProof(liar.key, length + 1)) == ["unproven"]
+    assert take(good, TellProof(liar.key, length - 1)) == []  # pieces that do not fit what was said
+    assert take(good, TellProof(other.key, length)) == ["unproven"]
+    assert take(forged, TellProof(liar.key, length)) == ["unproven"]
+    assert take(bytes(length), TellProof(liar.key, length)) == ["unproven"]
+    assert take(b"\xff" * length, TellProof(liar.key, length)) == ["unproven"]
+    assert take(good, TellProof(liar.key, 2**40)) == []  # no room for that
+
+
 # -- what is on the disk -----------------------------------------------------------------------------------
 
 
