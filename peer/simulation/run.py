@@ -17,6 +17,7 @@ from talkoot.peer.simulation.faults import Faults
 from talkoot.peer.simulation.liveness import HEAL_ROUNDS, Liveness
 from talkoot.peer.simulation.peers import SimPeer
 from talkoot.peer.simulation.signatures import stand_in_signatures
+from talkoot.peer.simulation.strangers import ROUNDS, strangers_of
 from talkoot.peer.simulation.virtual_time import DeadlockError, run_virtual, virtual_loop
 from talkoot.peer.simulation.world import World
 
@@ -85,7 +86,8 @@ class _Simulation:
         folder: Path,
         exchange: Exchange | None,
     ) -> None:
-        self.rounds = rounds
+        num_strangers = strangers_of(seed, peers)
+        self.rounds = max(rounds, ROUNDS) if num_strangers else rounds
         self.liveness: list[str] = []
         self.failed = False
         self._heads: set[bytes] = set()
@@ -102,7 +104,9 @@ class _Simulation:
             real_signatures=self.real,
             wrong_clocks=bool(kinds),
             exchange=exchange or ("sparse" if seed % SPARSE == SPARSE - 1 else "dense"),
+            num_strangers=num_strangers,
         )
+        self._founders = {peer.key for peer in self.world.founders}
         self.world.hub.on_sent = self.safety.sent
         self.world.hub.on_banned = self.safety.banned
         self.faults = Faults(self.world, seed, kinds, MEAN_GAP_S * min(1.0, GAP_PEERS / peers))
@@ -118,9 +122,14 @@ class _Simulation:
         holdings = peer.node.holdings if peer.node is not None else None
         self.safety.head(peer.number, holdings, certificate)
         self.check_bounds(peer)
-        value = certificate.value
+        value, strangers = certificate.value, self.world.strangers
+        if strangers is not None and holdings is not None:
+            problem = strangers.problem(holdings.ledger, holdings.rules)
+            if problem is not None:
+                self.safety.violated(problem)
         self._heads.add(value.digest)
-        if self._peace is not None and not self._peace.head(peer.key, value.digest, value.present):
+        told = self._peace is not None and peer.key in self._founders
+        if told and self._peace is not None and not self._peace.head(peer.key, value.digest, value.present):
             self._stuck(f"not all committed within {HEAL_ROUNDS} rounds")
         self._moved.set()
 
@@ -159,12 +168,12 @@ class _Simulation:
         return min((peer.round for peer in self.world.peers), default=-1)
 
     async def _heal(self) -> None:
-        self._peace = peace = Liveness((peer.key for peer in self.world.peers), self._heads)
+        self._peace = peace = Liveness((peer.key for peer in self.world.founders), self._heads)
         await self._until(lambda: peace.healed(self._states()), HEAL_S, "not all in one new round")
 
     def _states(self) -> list[bytes | None]:
-        """What each peer holds."""
-        holdings = (peer.node.holdings if peer.node is not None else None for peer in self.world.peers)
+        """What each founder holds; strangers follow."""
+        holdings = (peer.node.holdings if peer.node is not None else None for peer in self.world.founders)
         return [held.digest if held is not None else None for held in holdings]
 
     async def _until(self, reached: Any, limit_s: float, otherwise: str) -> None:

@@ -30,6 +30,7 @@ from talkoot.peer.simulation.disks import PowerCutError
 from talkoot.peer.simulation.hosts import Host
 from talkoot.peer.simulation.peers import SimPeer
 from talkoot.peer.simulation.signatures import SimIdentity
+from talkoot.peer.simulation.strangers import AUDITS, Strangers
 from talkoot.peer.simulation.tasks import Task, drift
 from talkoot.peer.simulation.virtual_time import TrueClock, virtual_loop
 from talkoot.peer.statedir import StateDir
@@ -74,7 +75,7 @@ class Trace:
 
 
 class World:
-    """N peers, all of them founders, in a folder."""
+    """N peers, all of them founders but for strangers, in a folder."""
 
     def __init__(
         self,
@@ -90,10 +91,12 @@ class World:
         exchange: Exchange = "dense",
         compression: Compression | None = None,
         task: Task | None = None,
+        num_strangers: int = 0,
     ) -> None:
         """`witness` hears all that is signed, `on_head` of every new head of every peer, `on_trouble` of
         nodes that end by themselves. Without `compression` the seed chooses it. Without `task` nothing is
-        learned: parameters drift at random.
+        learned: parameters drift at random. With strangers, which are the last peers, the swarm is open and
+        its trainers are audited.
         """
         self.random = Random(f"world {seed}")  # noqa: S311 - a simulation is to be repeatable
         self.clock = TrueClock()
@@ -110,13 +113,20 @@ class World:
         ]
         compression = compression or self._compression(seed)
         self._task = task or drift(seed, exchange, compression)
-        self.manifest = _manifest(identities, exchange, compression, self._task)
+        num_founders = num_peers - num_strangers
+        self.manifest = _manifest(identities[:num_founders], exchange, compression, self._task)
+        if num_strangers:
+            self.manifest = _opened(self.manifest)
         self.rules = replace(rules_of(self.manifest), chunk_size=self._task.chunk_size)
         if chunks := PIECES[seed % len(PIECES)]:
             chosen = self.manifest.compression.codec
             size = 1 if chosen == "auto" else codecs.get(chosen).encoded_size(self._task.chunk_size)
             self.rules = replace(self.rules, piece_bytes=chunks * size, eager_bytes=0)
         self.peers = [self._peer(number, identity) for number, identity in enumerate(identities)]
+        keys = [peer.key for peer in self.peers]
+        self.founders = self.peers[:num_founders]
+        split = keys[:num_founders], keys[num_founders:]
+        self.strangers = Strangers(*split, seed) if num_strangers else None
         more = Random(f"keeper {seed}")  # noqa: S311 - a simulation is to be repeatable
         if num_peers >= 4 and more.random() < OBSERVER:
             more.choice(self.peers).role = "observer"
@@ -160,7 +170,7 @@ class World:
         if theta is None:
             generator = torch.Generator().manual_seed(self.random.getrandbits(32))
             theta = torch.randn(self._task.numel, generator=generator)
-        keys = tuple(peer.key for peer in self.peers)
+        keys = tuple(peer.key for peer in self.founders)
         ledger = first_ledger(self.manifest, keys)
         digest = state_tree(theta, torch.zeros_like(theta), ledger.encode()).digest
         start = genesis(self.manifest.swarm_id, digest, keys, first.identity)
@@ -254,6 +264,8 @@ class World:
         )
         if self.rules.adaptive is not None:  # what is sent here is too little to be measured
             peer.node.links.upload.stated = self.random.uniform(2e5, 1e6)
+        if self.strangers is not None:
+            self.strangers.attach(peer.node)
         peer.adjust()
         return peer.node
 
@@ -343,4 +355,15 @@ def _manifest(
             eval_windows=0,
             exchange=exchange,
         ),
+    )
+
+
+def _opened(manifest: Manifest) -> Manifest:
+    """The manifest of a swarm that strangers join. Founders keep their vote, however long they are away: with
+    fewer voters fewer may lie."""
+    return replace(
+        manifest,
+        swarm=replace(manifest.swarm, admission="open"),
+        round=replace(manifest.round, max_absent_rounds=10**6),
+        audits=AUDITS,
     )
