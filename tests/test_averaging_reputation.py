@@ -140,6 +140,27 @@ def test_a_lying_minority_does_not_keep_who_hurts(num_voters: int, seed: int) ->
     assert seen_banned == set(bad)
 
 
+@pytest.mark.parametrize("num_voters", [5, 13])
+@pytest.mark.parametrize("seed", range(3))
+def test_how_long_it_takes(num_voters: int, seed: int) -> None:
+    """Of n contributors that vote and audit, f lie, one of which hurts."""
+    random = Random(seed)
+    swarm = AuditedSwarm(SIGNERS[:num_voters], ())
+    liars = random.sample(list(swarm.ledger.voters[1:]), max_faulty(num_voters))
+    rounds = {"out": 0, "banned": 0}
+
+    def judge(auditor: bytes, subject: bytes) -> int:
+        truth = -1 if subject == liars[0] else 1
+        return truth * (-MAX_SCORE if auditor in liars else 700)
+
+    while not banned(swarm.ledger):
+        swarm.round(judge)
+        rounds["out"] += not left_out(liars[:1], swarm.ledger)
+        rounds["banned"] += not banned(swarm.ledger)
+    assert rounds["out"] < 15
+    assert rounds["banned"] < 30
+
+
 def test_who_hurts_is_left_out_then_banned_then_new_again() -> None:
     swarm = AuditedSwarm(SIGNERS[:4], SIGNERS[4:6])
     voter, bad = SIGNERS[3].key, SIGNERS[4].key
