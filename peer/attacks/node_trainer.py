@@ -19,8 +19,8 @@ from talkoot.peer.trainer.protocol import (
     TrainerSpec,
 )
 
-STEPS_A_SECOND = 10.0
-"""Of virtual time."""
+STEPS_A_SECOND = 1.0
+"""Of virtual time: rounds are short, but audits and what is told of proofs have time beside them."""
 
 
 class ModelTrainer(SimTrainer):
