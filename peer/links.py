@@ -8,7 +8,7 @@ dialled are reached through the channels that they opened.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 from talkoot.averaging.messages import MAX_BULK_HEADER_BYTES, MAX_CONTROL_BYTES
@@ -122,6 +122,11 @@ class Links:
     def connected(self) -> frozenset[bytes]:
         """Peers with an open control channel."""
         return self._known
+
+    @property
+    def seen(self) -> Mapping[bytes, str]:
+        """By peer, the address prefix that it was connected from."""
+        return self._network.company.places
 
     def keep(self, peers: frozenset[bytes]) -> None:
         """Stay connected to these peers, dialling them again and again; forget the others."""

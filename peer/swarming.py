@@ -42,6 +42,7 @@ from talkoot.peer.recorder import Recorder
 from talkoot.peer.runner import Runner
 from talkoot.peer.swarm_view import ALMOST, SwarmView, steps_count
 from talkoot.peer.trainer.protocol import Mode
+from talkoot.peer.vouching import vouches
 
 log = logging.getLogger("talkoot.rounds")
 
@@ -205,6 +206,7 @@ class Swarming:
             door=door_rule(self.rules.swarm, self.rules.founders),
             pace=self.pace,
             verdict=partial(self.runner.verdict, self.holdings.digest),
+            vouches=partial(vouches, voters=self.ledger.voters, seen=self.links.seen),
             **(auditor.distrusts() if (auditor := self.runner.auditor) is not None else Distrust()),
         )
         self.pace.round_trip_s = self.runner.pulse.round_trip_s()
