@@ -21,7 +21,14 @@ from talkoot.averaging.memory import Memory, deciding, shows_all
 from talkoot.averaging.messages import MAX_MEMBERS, Held, Join, MessageError, Role, Roster, sign, signed_by
 from talkoot.averaging.parts import Part, parts_problem
 from talkoot.averaging.quorum import leader_of, leader_order, quorum
-from talkoot.averaging.reputation import banned, by_lot, places_on_probation, proven, subject_of
+from talkoot.averaging.reputation import (
+    banned,
+    by_lot,
+    first_audited,
+    places_on_probation,
+    proven,
+    subject_of,
+)
 from talkoot.averaging.rotation import codec_of
 from talkoot.averaging.rules import Door, Rules, Timing
 from talkoot.averaging.signing import Signer, Verify
@@ -68,12 +75,17 @@ class Context:
         return self.signer.key
 
     @cached_property
-    def _banned(self) -> frozenset[bytes]:
+    def banned(self) -> frozenset[bytes]:
+        """Whose joins are refused, since their contributions kept hurting."""
         return banned(self.ledger)
 
     @cached_property
     def _proven(self) -> frozenset[bytes]:
         return proven(self.ledger, self.rules)
+
+    @cached_property
+    def _first_audited(self) -> frozenset[bytes]:
+        return first_audited(self.ledger, self.rules)
 
     def is_newcomer(self, key: bytes) -> bool:
         """Whether a peer of an open swarm has earned nothing yet, so that few of its kind have places. Only
@@ -183,7 +195,7 @@ class Context:
         """Raise CertificateError or MessageError unless this join may be part of this round."""
         if (join.round, join.prior) != (self.ledger.round, self.prior):
             raise MessageError("wrong_round", "join for another round or branch")
-        if join.key in self._banned:
+        if join.key in self.banned:
             raise MessageError("banned", "a join of a peer whose contributions kept hurting")
         if not signed_by(join, join.key, self.verify):
             raise MessageError("signature", "join not signed by its peer")
@@ -200,7 +212,7 @@ class Context:
         swarm, number = self.rules.swarm, self.ledger.round
         if not check(verdict, swarm=swarm, round_number=number, prior=self.prior, verify=self.verify):
             raise MessageError("signature", "a verdict not signed by its auditor, or out of bounds")
-        if verdict.subject != subject_of(key, self.ledger, self.prior, self.rules):
+        if verdict.subject != subject_of(key, self.ledger, self.prior, self.rules, self._first_audited):
             raise MessageError("wrong_draw", "a verdict on another contribution than the one drawn")
 
     def refusal(self, join: Join) -> str | None:

@@ -62,9 +62,9 @@ class Leader:
     # -- forming -------------------------------------------------------------------------------------
 
     def called(self, peers: AbstractSet[bytes]) -> None:
-        """These peers are asked to join."""
-        self._called |= peers
-        self.expected |= peers - self._suspects
+        """These peers are asked to join; nobody waits for who would be refused."""
+        self._called |= peers - self._context.banned
+        self.expected |= peers - self._suspects - self._context.banned
 
     def join(self, join: Join) -> str | None:
         """Take a peer's join; or the reason why it is kept out. Raises MessageError or CertificateError."""

@@ -105,16 +105,23 @@ def on_probation(keys: Iterable[bytes], ledger: Ledger, rules: Rules) -> frozens
     return frozenset(keys) - {*ledger.voters, *rules.founders} - proven(ledger, rules)
 
 
-def subject_of(auditor: bytes, ledger: Ledger, prior: bytes, rules: Rules) -> bytes | None:
-    """Whose contribution of the round before a voter audits; `ledger` and `prior` are those after it.
+def first_audited(ledger: Ledger, rules: Rules) -> frozenset[bytes]:
+    """Contributors of the last round of whom the swarm should know more: newcomers on probation, and those of
+    whom there is more ill than good to say."""
+    cut = frozenset(audited(ledger).cut)
+    known = (item for item in audited(ledger).known if item.key in cut)
+    return on_probation(cut, ledger, rules) | {item.key for item in known if sum(item.opinions) < 0}
 
-    First come newcomers, and those of whom there is more ill than good to say: the others shall look, too.
-    """
+
+def subject_of(
+    auditor: bytes, ledger: Ledger, prior: bytes, rules: Rules, first: frozenset[bytes] | None = None
+) -> bytes | None:
+    """Whose contribution of the round before a voter audits; `ledger` and `prior` are those after it, `first`
+    is `first_audited` of them, for who asks for many auditors."""
     if rules.audits is None or auditor not in ledger.voters:
         return None
-    cut = audited(ledger).cut
-    doubted = {item.key for item in audited(ledger).known if sum(item.opinions) < 0}
-    return drawn(prior, auditor, cut, on_probation(cut, ledger, rules) | doubted)
+    first = first_audited(ledger, rules) if first is None else first
+    return drawn(prior, auditor, audited(ledger).cut, first)
 
 
 def places_on_probation(num_others: int) -> int:

@@ -24,6 +24,7 @@ from talkoot.averaging.ledger import (
     Used,
 )
 from talkoot.averaging.reputation import (
+    first_audited,
     is_majority,
     left_out,
     places_for_voters,
@@ -116,10 +117,11 @@ def ledger_after(value: Value, ledger: Ledger, rules: Rules) -> Ledger:
         raise CertificateError("malformed", "verdicts in a swarm without audits, or none with them")
     verdicts = value.verdicts if value.verdicts is not UNSET else ()
     promoted = value.promoted if value.promoted is not UNSET else ()
+    first = first_audited(ledger, rules)
     for verdict in verdicts:
         if verdict.auditor not in value.present:
             raise CertificateError("wrong_cut", "a verdict of a peer that was not there")
-        if verdict.subject != subject_of(verdict.auditor, ledger, value.prior, rules):
+        if verdict.subject != subject_of(verdict.auditor, ledger, value.prior, rules, first):
             raise CertificateError("wrong_draw", "a verdict on another contribution than the one drawn")
     problem = promotion_problem(promoted, [item.key for item in value.cut], value.present, ledger, rules)
     if problem is not None:
