@@ -147,6 +147,8 @@ def status_text(status: dict[str, Any]) -> str:
         ),
         ("api", f"http://127.0.0.1:{value('http_port', '?')}"),
     ]
+    if value("audits"):
+        rows.insert(-1, ("audits", _audit_words(value("audits") or {})))
     if value("disk"):
         rows.insert(3, ("disk", f"{value('disk')}; goes on by itself when that is over"))
     sync = value("sync")
@@ -159,6 +161,15 @@ def status_text(status: dict[str, Any]) -> str:
     lines.append(f"{'peers':9} {len(peers)} known")
     lines += [_peer_line(peer) for peer in peers]
     return "\n".join(lines)
+
+
+def _audit_words(audits: dict[str, Any]) -> str:
+    """The last verdict on another's contribution, and the time that verdicts took of what they may take."""
+    last = audits.get("last")
+    spent = f"{audits['spent_s']:.1f} of {audits['earned_s']:.1f} s spent"
+    if last is None:
+        return f"no verdict yet, {spent}"
+    return f"{last['score']:+d} for {last['peer_id'][-8:]} in round {last['round']}, {spent}"
 
 
 def _sync_words(sync: dict[str, Any]) -> str:

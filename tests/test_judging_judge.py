@@ -14,6 +14,8 @@ from talkoot.averaging.audits import Audits
 from talkoot.averaging.reputation import subject_of
 from talkoot.averaging.robustness import Robustness
 from talkoot.averaging.verdicts import MAX_SCORE, check
+from talkoot.cli.conduct import _line
+from talkoot.cli.reading import status_text
 from talkoot.peer.attacks.exchange import Counted, Exchange, Sent, Terms
 from talkoot.peer.judging.judge import Judge
 from talkoot.peer.judging.score import FEWEST_WINDOWS, SCALE, windows_seed
@@ -218,3 +220,20 @@ def test_without_our_slices_or_a_disk_there_is_no_verdict(tmp_path: Path) -> Non
         assert await rig.end_round() == "disk"
 
     play(tmp_path, script=script)
+
+
+def test_status_says_what_was_audited() -> None:
+    audits: dict[str, Any] = {"spent_s": 1.24, "earned_s": 40.0, "last": None}
+    assert "audits    no verdict yet, 1.2 of 40.0 s spent" in status_text({"audits": audits})
+    last = {"score": -120, "peer_id": "12D3KooWabcdefgh", "round": 7, "windows": 64, "seconds": 0.2}
+    words = status_text({"audits": audits | {"last": last}})
+    assert "audits    -120 for abcdefgh in round 7, 1.2 of 40.0 s spent" in words
+    assert "audits" not in status_text({"audits": None})
+
+
+def test_peers_say_how_the_swarm_stands_to_them() -> None:
+    peer = {"peer_id": "12D3KooWabcdefgh", "state": "training", "role": "full", "round": 7, "score": 0.0}
+    known = {"standing": "left_out", "reputation": -180, "audits_passed": 1}
+    assert _line(peer | known).endswith("no; in the swarm: left out, reputation -180, 1 audit passed")
+    assert _line(peer | {"standing": "probation", "reputation": None}).endswith("in the swarm: probation")
+    assert _line(peer | {"standing": "voter", "reputation": None}).endswith(" no")
