@@ -20,12 +20,16 @@ from talkoot.averaging.contribution import Entry, Index
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.parts import Part
 from talkoot.averaging.robustness import COORDINATEWISE, Robustness
-from talkoot.averaging.rules import Rules
+from talkoot.averaging.rules import NEARLY_LOSSLESS, Rules
 from talkoot.averaging.source import Caps, source_of
 from talkoot.averaging.succession import Weighed, weigh
 
 SLACK = 2.0
 """What encoding the aggregate may add at most: rounding to the nearest level at most doubles a value."""
+
+FINE_SLACK = 1.1
+"""The same for codecs that lose next to nothing: of a block's 127 levels, all others than its largest value
+could be halves at worst."""
 
 TINY = 1e-30
 """Norms below are nobody's business: scales have a floor."""
@@ -52,7 +56,8 @@ def loudest(
     for offset in range(len(rows[0]) if rows else 0):
         for i, cap in enumerate(caps.at(offset)):
             norms2[i] += cap**2 * rows[i][offset].norm2
-    return SLACK * sqrt(_bound(norms2, weighed, rules.robustness)) + TINY
+    fine = ledger.aggregate_codec.partition(":")[0] in NEARLY_LOSSLESS
+    return (FINE_SLACK if fine else SLACK) * sqrt(_bound(norms2, weighed, rules.robustness)) + TINY
 
 
 def _bound(norms2: Sequence[float], weighed: Sequence[Weighed], robustness: Robustness) -> float:
