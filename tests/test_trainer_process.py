@@ -17,7 +17,7 @@ from trainer_help import make_manifest, make_spec
 
 from talkoot.peer.trainer.layout import initial_weights
 from talkoot.peer.trainer.process import Limits, TrainerGone, TrainerProcess, TrainerRefused
-from talkoot.peer.trainer.protocol import Crashed, Failed, Progress, Ready, TrainerEvent
+from talkoot.peer.trainer.protocol import AuditTask, Crashed, Failed, Progress, Ready, TrainerEvent
 
 pytestmark = pytest.mark.processes
 
@@ -131,6 +131,34 @@ def test_a_killed_trainer_is_noticed_and_started_again(tmp_path: Path) -> None:
 async def _expect_gone(trainer: TrainerProcess) -> None:
     with pytest.raises(TrainerGone):
         await trainer.snapshot()
+
+
+def test_a_trainer_audits_a_slice_beside_its_steps(tmp_path: Path) -> None:
+    async def test(trainer: TrainerProcess, events: Events, outer: Path) -> None:
+        await events.next(Ready)
+        piece = tmp_path / "piece"
+        np.full(100, 3.0, dtype="<f4").tofile(piece)
+        task = AuditTask(
+            outer=outer,
+            piece=piece,
+            start=800,  # of the embedding: letters
+            numel=100,
+            scale=1.0,
+            seed=1,
+            windows=8,
+            fewest=4,
+            budget_s=1e9,
+        )
+        assert (await trainer.audit(task)).unfinished == "held"
+        await trainer.adopt(outer, round=0, digest="aa", global_step=0, mode="start")
+        done = await trainer.audit(task)
+        assert (done.unfinished, len(done.before), len(done.after)) == ("", 8, 8)
+        assert done.before != done.after
+        with pytest.raises(TrainerRefused, match="400 bytes"):
+            await trainer.audit(replace(task, numel=99))
+        await events.next(Progress)  # and on it goes
+
+    _with_trainer(tmp_path, test)
 
 
 def test_a_wedged_trainer_is_reported_and_replaced(tmp_path: Path) -> None:
