@@ -166,7 +166,7 @@ def _audited_problem(audited: Audited, num_voters: int) -> str | None:
     if any(len(repute.opinions) != num_voters for repute in audited.known):
         return "opinions do not match the voters"
     counts = (count for item in audited.known for count in (item.passed, item.seen, item.banned_until))
-    if min(audited.promoted, *counts) < 0:
+    if min((audited.promoted, *counts)) < 0:
         return "a count in the ledger is negative"
     if any(abs(opinion) > MAX_OPINION for repute in audited.known for opinion in repute.opinions):
         return "an opinion in the ledger is out of range"

@@ -15,6 +15,7 @@ from talkoot.averaging.ledger import (
     MAX_STANDINGS,
     MAX_VOTERS,
     NORM_HISTORY,
+    Audited,
     Ledger,
     LedgerError,
     Standing,
@@ -68,6 +69,16 @@ BAD: dict[str, dict[str, Any]] = {
 def test_out_of_bounds(name: str) -> None:
     with pytest.raises(LedgerError):
         decode_ledger(make_ledger(VOTERS, **BAD[name]).encode())
+
+
+@pytest.mark.parametrize("promoted", [0, 3, -1])
+def test_a_ledger_of_a_swarm_whose_trainers_nobody_audited_yet(promoted: int) -> None:
+    ledger = msgspec.structs.replace(make_ledger(VOTERS), audited=Audited(promoted=promoted))
+    if promoted < 0:
+        with pytest.raises(LedgerError, match="negative"):
+            decode_ledger(ledger.encode())
+    else:
+        assert decode_ledger(ledger.encode()) == ledger
 
 
 def test_other_bytes_for_the_same_ledger_are_refused() -> None:
