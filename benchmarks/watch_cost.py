@@ -114,7 +114,6 @@ def measure(made: Round, repetitions: int) -> dict[str, float]:
         Identity.from_seed(bytes(32)),
         made.rules,
         Path("unused"),
-        records={},
         count=lambda _sign: None,
         suspects=lambda _number: None,
     )

@@ -219,7 +219,7 @@ class Node:
         )
         self._head(holdings.head)
         self.runner.auditor = await begin_audits(self, rules, holdings, group)
-        self.runner.watcher = await begin_watching(self, rules, group)
+        self.runner.watcher = begin_watching(self, rules, group)
         self.runner.judge = begin_judging(self, rules, holdings, group)
         self.runner.work_for(self.swarming)
         if self.options.observes:

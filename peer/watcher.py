@@ -111,19 +111,18 @@ class Watcher:
         rules: Rules,
         path: Path,
         *,
-        records: Mapping[bytes, Record],
         count: Callable[[str], None],
         suspects: Callable[[int], None],
     ) -> None:
-        """`records` are from the file at `path`; `count` hears of each odd sign, `suspects` how many are
-        suspected."""
+        """What is remembered is in the file at `path`; `count` hears of each odd sign, `suspects` how many
+        are suspected."""
         self._key = signer.key
         self._secret = signer.sign(b"talkoot watch")  # a signature that nobody else sees
         self._rules = rules
         self._path = path
         self._count = count
         self._suspects = suspects
-        self._watch = Watch(records)
+        self._watch = Watch()
         self._sample = Sample(rules, self._secret)
         self._last: tuple[bytes, torch.Tensor] | None = None
         """Digest of an outer state, and the sample of the aggregate that led to it."""
@@ -168,7 +167,10 @@ class Watcher:
         return pieces
 
     async def run(self) -> None:
-        """Look at each round that ends until cancelled; where rounds end faster, at the newest."""
+        """Take up what is remembered, and look at each round that ends until cancelled; where rounds end
+        faster, at the newest."""
+        self._watch = Watch(await asyncio.to_thread(watch_file.load, self._path))
+        self._tell()
         while True:
             await self._wake.wait()
             await self.look()

@@ -4,20 +4,18 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from talkoot.averaging.rules import Rules
-from talkoot.peer import watch_file
 from talkoot.peer.watcher import Watcher
 
 if TYPE_CHECKING:
     from talkoot.peer.node import Node
 
 
-async def begin_watching(node: "Node", rules: Rules, group: asyncio.TaskGroup) -> Watcher:
-    """Take up what was remembered, and start the service."""
+def begin_watching(node: "Node", rules: Rules, group: asyncio.TaskGroup) -> Watcher:
+    """Start the service."""
     watcher = Watcher(
         node.identity,
         rules,
         node.paths.watch,
-        records=await asyncio.to_thread(watch_file.load, node.paths.watch),
         count=node.metrics.contributions_odd.inc,
         suspects=node.metrics.peers_suspected.set,
     )

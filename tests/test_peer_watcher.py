@@ -39,7 +39,7 @@ class WatchedSwarm(LoggedSwarm):
         self.counts: list[str] = []
         self.watchers = {
             key: Watcher(
-                node.signer, self.rules, folder / "watch", records={}, count=self.counts.append,
+                node.signer, self.rules, folder / "watch", count=self.counts.append,
                 suspects=lambda _number: None,
             )
             for key, node in self.nodes.items()
@@ -168,6 +168,26 @@ def test_what_was_seen_outlives_a_restart(tmp_path: Path) -> None:
     assert watch_file.load(tmp_path / "watch") == records
     assert list(watch_file.load(tmp_path / "watch")) == list(records)
     assert watch_file.load(tmp_path / "nothing") == {}
+
+
+def test_a_node_takes_up_what_it_remembered(tmp_path: Path) -> None:
+    watch_file.save(tmp_path / "watch", encode({KEY: RECORD}))
+    swarm = LoggedSwarm(1)
+    (node,) = swarm.nodes.values()
+
+    async def start() -> Watcher:
+        known = asyncio.Event()
+        watcher = Watcher(
+            node.signer, swarm.rules, tmp_path / "watch", count=lambda _sign: None,
+            suspects=lambda number: known.set() if number else None,
+        )  # fmt: skip
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(watcher.run())
+            await known.wait()
+            running.cancel()
+        return watcher
+
+    assert asyncio.run(start()).records == {KEY: RECORD}
 
 
 @examples(100)
