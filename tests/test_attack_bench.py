@@ -91,7 +91,7 @@ def test_the_bench_can_fail(laboratory: Laboratory) -> None:
 
 
 def test_whole_nodes_train_as_workers_without_messages_do(laboratory: Laboratory) -> None:
-    setting = replace(small(), workers=4)
+    setting = replace(small(), workers=4, inner_steps=8)
     training = Training(laboratory, setting, None)
     for _ in training.rounds():
         pass
@@ -103,7 +103,7 @@ def test_whole_nodes_train_as_workers_without_messages_do(laboratory: Laboratory
 
 @pytest.mark.parametrize("attack", MESSAGES)
 def test_whole_nodes_that_lie_are_found_and_nobody_else(attack: str, laboratory: Laboratory) -> None:
-    setting = replace(small(Robustness()), workers=4, rounds=6)
+    setting = replace(small(Robustness()), workers=4, rounds=12)
     run = run_nodes(laboratory, setting, attack)
     assert run.honest_banned == set()
     assert run.loss() < 5.6

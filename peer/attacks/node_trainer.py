@@ -7,6 +7,8 @@ round of nodes is what a round of the bench without messages is, step by step.
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from talkoot.peer.attacks.swarm import Worker
 from talkoot.peer.simulation.sim_trainer import SimTrainer
 from talkoot.peer.trainer.protocol import (
@@ -14,6 +16,7 @@ from talkoot.peer.trainer.protocol import (
     Audited,
     AuditTask,
     Mode,
+    Progress,
     Snapshot,
     TrainerEvent,
     TrainerSpec,
@@ -50,6 +53,10 @@ class ModelTrainer(SimTrainer):
 
     def _steps(self) -> int:
         return 0 if self._handed_in else min(self._limit, super()._steps())
+
+    def _progress(self) -> Progress:
+        """Without a speed: the others close no round by what they guess."""
+        return msgspec.structs.replace(super()._progress(), steps_per_second=0.0)
 
     def _move(self) -> None:
         count = self._steps() - self._computed
