@@ -3,7 +3,8 @@
 import json as json_module
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -49,16 +50,28 @@ def run(
         **settings,
     )
     _one_thread()
-    logging.getLogger("talkoot").setLevel(logging.CRITICAL)  # nodes say whom they ban
     rows = []
     try:
-        for row in measure(plan, out):
-            rows.append(row)
-            _progress(f"{row['n']} peers, {row['attack']}, {row['rule']}, seed {row['seed']}")
+        with _nodes_silent():
+            for row in measure(plan, out):
+                rows.append(row)
+                _progress(f"{row['n']} peers, {row['attack']}, {row['rule']}, seed {row['seed']}")
     except OSError as error:
         raise ConfigError(f"{error.filename or out}: {error.strerror or error}") from error
     _progress("")
     typer.echo(json_module.dumps(rows, indent=1) if json else table(rows))
+
+
+@contextmanager
+def _nodes_silent() -> Iterator[None]:
+    """Whole nodes would say whom they ban."""
+    logger = logging.getLogger("talkoot")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _one_thread() -> None:

@@ -1,6 +1,7 @@
 """The attack bench in small: the swarm's arithmetic, rows and errors as promised; and it can fail."""
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,7 +177,9 @@ def test_the_command_prints_the_promised_fields(tmp_path: Path) -> None:
         "bigram",
         "--out",
     ]
+    level = logging.getLogger("talkoot").level
     result = CliRunner().invoke(app, ["bench", "attacks", *arguments, str(out), "--json"])
+    assert logging.getLogger("talkoot").level == level
     assert json.loads(result.stdout) == rows
     assert "diverged" in table(rows)
     assert max(map(len, table(rows).splitlines())) <= 110
