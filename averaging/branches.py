@@ -2,14 +2,11 @@
 
 Branches are compared from their last common certificate on: final beats weak; of two weak ones the one
 that more distinct voters of the last common final round have signed, and only for strictly more; between
-exact halves the lower digest. Claimed work and length decide nothing. Where weak rounds continue a state at
-which more voters stand than have signed them, they are not followed: a liar among the voters could otherwise
-call all others away from a round that they are about to make final. A weak certificate may name any
+exact halves the lower digest. Claimed work and length decide nothing. A weak certificate may name any
 voters, so what follows one is final only if a quorum of the last common final round's voters signed it.
 """
 
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from typing import Literal
 
 from talkoot.averaging.certificate import Certificate
@@ -31,15 +28,11 @@ def _has_final(branch: Sequence[Certificate], voters: tuple[bytes, ...]) -> bool
 
 
 def choose(
-    ours: Sequence[Certificate],
-    theirs: Sequence[Certificate],
-    voters: tuple[bytes, ...],
-    standing: AbstractSet[bytes] = frozenset(),
+    ours: Sequence[Certificate], theirs: Sequence[Certificate], voters: tuple[bytes, ...]
 ) -> tuple[Choice, str]:
     """Choose between two verified continuations of the same final certificate, which named `voters`.
 
-    Either may be empty. Returns the choice and the reason. Where one continues the other, it is chosen, but
-    for weak rounds that fewer voters signed than are `standing`, as far as one knows, at the end of ours.
+    Either may be empty. Returns the choice and the reason. Where one continues the other, it is chosen.
     """
     common = 0
     for mine, other in zip(ours, theirs, strict=False):
@@ -49,10 +42,6 @@ def choose(
     if common == len(theirs):
         return "ours", "theirs is part of ours"
     if common == len(ours):
-        rest = theirs[common:]
-        signed = _signers(rest, voters)
-        if not _has_final(rest, voters) and len((standing & set(voters)) - signed) > len(signed):
-            return "ours", "more voters stand with ours"
         return "theirs", "theirs continues ours"
     mine_rest, their_rest = ours[common:], theirs[common:]
     mine_final, theirs_final = _has_final(mine_rest, voters), _has_final(their_rest, voters)

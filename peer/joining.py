@@ -226,13 +226,11 @@ class Joiner:
         *,
         before_download: Callable[[], Awaitable[None]] = _nothing,
         still_wanted: Callable[[], bool] = lambda: True,
-        standing: Callable[[], frozenset[bytes]] = frozenset,
     ) -> Installed | None:
         """Fetch a branch that is to be preferred to ours, if one of the peers has it.
 
         `before_download` is called once it is verified and preferred: the running round ends there.
-        `still_wanted` says whether our own head is still the one that the branch was compared with,
-        `standing` who holds it as far as we know.
+        `still_wanted` says whether our own head is still the one that the branch was compared with.
         """
 
         async def begin() -> None:
@@ -245,7 +243,7 @@ class Joiner:
             return await self._disk.run(holdings.stage_download)
 
         def prefer(branch: Branch) -> str | None:
-            wanted, reason = prefers(holdings, branch, standing())
+            wanted, reason = prefers(holdings, branch)
             return reason if wanted else None
 
         job = Job(
@@ -259,7 +257,7 @@ class Joiner:
             own=(holdings.store.current, holdings.tree),
         )
         try:
-            replayed = await self._replay(self._usable(peers), holdings, founders, begin, standing)
+            replayed = await self._replay(self._usable(peers), holdings, founders, begin)
             if not isinstance(replayed, Choice):
                 return replayed
             fetched = await self._downloader.fetch(self._usable(peers), job)
@@ -281,13 +279,12 @@ class Joiner:
         holdings: Holdings,
         founders: tuple[bytes, ...],
         begin: Callable[[], Awaitable[None]],
-        standing: Callable[[], frozenset[bytes]],
     ) -> Installed | Choice | None:
         """Replay the rounds that we missed, where that is cheaper than a snapshot and somebody has them.
 
         The choice where a snapshot is to be fetched; None when nobody has anything better than we.
         """
-        branch, peers = await self._better_branch(usable, holdings, founders, standing)
+        branch, peers = await self._better_branch(usable, holdings, founders)
         if branch is None:
             return None
         now = clock.now()
@@ -303,11 +300,7 @@ class Joiner:
         return await StateClient.connect(self._network, peer, self._swarm)
 
     async def _better_branch(
-        self,
-        peers: Sequence[bytes],
-        holdings: Holdings,
-        founders: tuple[bytes, ...],
-        standing: Callable[[], frozenset[bytes]],
+        self, peers: Sequence[bytes], holdings: Holdings, founders: tuple[bytes, ...]
     ) -> tuple[Branch | None, list[bytes]]:
         """The branch to follow, if it is to be preferred to ours, and whom to ask about it first."""
         survey = Survey(
@@ -326,7 +319,7 @@ class Joiner:
         if not offers:
             return None, []
         best = best_branch(offers)
-        wanted, _ = await asyncio.to_thread(prefers, holdings, best, standing())
+        wanted, _ = await asyncio.to_thread(prefers, holdings, best)
         there = [offer.client.peer for offer in offers if offer.branch.head == best.head]
         return best if wanted else None, list(dict.fromkeys([*there, *peers]))
 

@@ -68,11 +68,6 @@ class SwarmView:
                 found.append(key)
         return found
 
-    def standing(self, digest: bytes) -> frozenset[bytes]:
-        """Who says that it holds this state; ourselves, too."""
-        there = {key for key, seen in self.others.items() if seen.record.digest == digest}
-        return frozenset({*there, self._key})
-
     def ready(self, digest: bytes) -> int:
         """Other peers that train from the same outer state, or wait to begin."""
         states = ("training", "exchanging", "paused")

@@ -475,7 +475,6 @@ class Swarming:
                 self.rules.founders,
                 before_download=stop_round,
                 still_wanted=lambda: self.ledger.round == number and not self._applying.locked(),
-                standing=lambda: self.view.standing(self.holdings.digest),
             )
             installed = await self._disk.until_done(fetch)
             if installed is None:

@@ -8,7 +8,6 @@ before named. The highest round number alone means nothing.
 import asyncio
 import logging
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from talkoot.averaging.branches import choose
@@ -148,15 +147,9 @@ def _check_passed(chain: Sequence[Certificate], number: int, anchor: Anchor | No
     check_anchor(passed, anchor)
 
 
-def prefers(
-    holdings: Holdings, branch: Branch, standing: AbstractSet[bytes] = frozenset()
-) -> tuple[bool, str]:
-    """Whether a verified branch is to be preferred to ours, and why. It starts at our last final round.
-
-    `standing`: peers that hold our state.
-    """
-    ours, voters = _ours_from(holdings, branch), branch.start.value.voters
-    choice, reason = choose(ours, branch.chain, voters, standing)
+def prefers(holdings: Holdings, branch: Branch) -> tuple[bool, str]:
+    """Whether a verified branch is to be preferred to ours, and why. It starts at our last final round."""
+    choice, reason = choose(_ours_from(holdings, branch), branch.chain, branch.start.value.voters)
     return choice == "theirs", reason
 
 

@@ -70,23 +70,6 @@ def test_table(ours: list[Certificate], theirs: list[Certificate], expected: str
     assert reason
 
 
-STANDING = [
-    ("weak rounds of one, where two others stand", "bc", [weak("a", 1)], "ours"),
-    ("of one, where one stands", "b", [weak("a", 1)], "theirs"),
-    ("who has signed them stands there no more", "ab", [weak("a", 1)], "theirs"),
-    ("strangers do not count", "bfgh", [weak("a", 1)], "theirs"),
-    ("final ones are followed", "abcd", [weak("d", 1), final("abc", 2)], "theirs"),
-]
-
-
-@pytest.mark.parametrize(
-    ("standing", "theirs", "expected"), [row[1:] for row in STANDING], ids=[r[0] for r in STANDING]
-)
-def test_where_others_stand(standing: str, theirs: list[Certificate], expected: str) -> None:
-    names = {PEERS[ord(letter) - ord("a")].key for letter in standing}
-    assert choose([COMMON], [COMMON, *theirs], VOTERS, names)[0] == expected
-
-
 LINKS = [weak("a", 1), weak("b", 2), weak("ab", 3), weak("cd", 4), final("abc", 5), final("efgh", 6)]
 BRANCHES = st.lists(st.sampled_from(LINKS), max_size=3)
 

@@ -107,27 +107,3 @@ def test_a_source_that_has_not_come_to_the_anchor_is_not_blamed(tmp_path: Path) 
         assert blamed(joiner) == {}
 
     run(main)
-
-
-def test_one_voter_calls_nobody_away_from_where_the_others_stand(tmp_path: Path) -> None:
-    """It continues our last final round alone, weakly, as far as it likes."""
-    ours, forged = (found(tmp_path / name) for name in ("ours", "forged"))
-    for holdings in (ours, forged):
-        advance(holdings)
-    for _ in range(3):
-        advance(forged, by=FOUNDERS[:1], weak=True, step=0.5)
-    before = ours.digest
-
-    async def main(made: World) -> None:
-        await made.serve(forged)
-        joiner = await made.joiner(tmp_path / "new")
-        others = frozenset(founder.key for founder in FOUNDERS[1:])
-        assert await joiner.update(keys(1), ours, KEYS, standing=lambda: others) is None
-        assert ours.digest == before
-        assert blamed(joiner) == {}
-        alone = frozenset(
-            {OURS}
-        )  # the others are gone, for all that we know: its rounds are better than none
-        assert await joiner.update(keys(1), ours, KEYS, standing=lambda: alone) is not None
-
-    run(main)
