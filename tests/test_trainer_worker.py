@@ -1,6 +1,7 @@
 """The trainer's loop, in this process, with a socket to a daemon that is played by the test."""
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from trainer_help import local_of, make_manifest, make_session, write_vector
 
 from talkoot.peer.trainer import protocol
+from talkoot.peer.trainer.layout import Flat
 from talkoot.peer.trainer.link import Link
 from talkoot.peer.trainer.session import Session
 from talkoot.peer.trainer.worker import Worker
@@ -133,3 +135,23 @@ def test_nothing_is_taken_inside_an_evaluation(tmp_path: Path) -> None:
     _, reply = _only(daemon.answers)
     assert reply.steps == 1
     assert np.fromfile(reply.path, dtype="<f4").tobytes() == local.tobytes()
+
+
+def test_a_snapshot_that_lacks_memory_is_taken_when_the_step_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = Daemon(_make("numpy", tmp_path / "inside"))
+    daemon.session.engine.micro.size = 2
+    daemon.session.step()
+    chunks, failures = daemon.session.engine.chunks, [MemoryError("short of it")]
+
+    def short_once() -> Iterator[Flat]:
+        if failures:
+            raise failures.pop()
+        return chunks()
+
+    monkeypatch.setattr(daemon.session.engine, "chunks", short_once)
+    daemon.ask(protocol.SnapshotRequest(number=7), protocol.StopRequest(save=False))
+    daemon.run()
+    _, reply = _only(daemon.answers)
+    assert (reply.number, reply.steps, daemon.session.engine.micro.size) == (7, 1, 1)

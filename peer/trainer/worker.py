@@ -154,8 +154,8 @@ class Worker:
         if self._stepping and work is not None and work.steps:
             waiting = self._link.peek()
             if isinstance(waiting, protocol.SnapshotRequest):
-                self._link.receive(timeout_s=0)
                 self._obey(waiting)
+                self._link.receive(timeout_s=0)  # not before: a step may be made again for want of memory
         now = time.monotonic()
         if work is not None and now - self._reported_at >= 10 * PROGRESS_S:
             self._report(now)
