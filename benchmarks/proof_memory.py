@@ -179,10 +179,12 @@ async def way_of_a_proof(made: Round, folder: Path) -> dict[str, Any]:
     auditing, hearing = (Peer(hub, made.identities[n], made, folder / f"peer{n}") for n in (1, 2))
     found: dict[str, Any] = {}
     async with asyncio.TaskGroup() as group:
-        there = asyncio.Event()
-        running = [group.create_task(one.network.run(started=there.set)) for one in (auditing, hearing)]
-        running += [group.create_task(one.proofs.run()) for one in (auditing, hearing)]
-        await asyncio.sleep(0.1)
+        running = []
+        for one in (auditing, hearing):
+            there = asyncio.Event()
+            running += [group.create_task(one.network.run(started=there.set))]
+            await there.wait()
+            running += [group.create_task(one.proofs.run())]
         found["audit"] = await follow(lambda: audit(auditing, made))
         size = auditing.proofs.files.sizes[made.keys[0]]
         found["proof_mb"] = round(size / 1e6, 1)
