@@ -14,6 +14,8 @@ from msgspec import UNSET, UnsetType
 from talkoot.averaging.digest import content_hash
 from talkoot.averaging.ledger import MAX_VOTERS
 from talkoot.averaging.quorum import quorum
+from talkoot.averaging.revocations import MAX_REVOKED, Revocation
+from talkoot.averaging.revocations import check as check_revocation
 from talkoot.averaging.signing import Signer, Verify
 from talkoot.averaging.verdicts import Verdict, check
 
@@ -132,6 +134,8 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     auditor."""
     promoted: tuple[bytes, ...] | UnsetType = UNSET
     """The same swarms: contributors that become voters by what they earned, ascending."""
+    revoked: tuple[Revocation, ...] | UnsetType = UNSET
+    """Invite keys that founders in the roster take back, ascending, where there are any."""
 
     @property
     def hash(self) -> bytes:
@@ -211,6 +215,9 @@ def check_value(value: Value) -> None:
         if list(ordered) != sorted(set(ordered)):
             raise CertificateError("malformed", "peers repeat or are not in ascending order")
     _check_audits(value)
+    revoked = value.revoked if value.revoked is not UNSET else ()
+    if len(revoked) > MAX_CONTRIBUTIONS * MAX_REVOKED or not all(item.sizes_ok for item in revoked):
+        raise CertificateError("malformed", "a revocation is out of bounds, or there are too many")
 
 
 def _check_audits(value: Value) -> None:
@@ -255,8 +262,8 @@ def check_votes(
 
 
 def check_cut(value: Value, verify: Verify) -> None:
-    """Raise CertificateError unless every counted contribution and every verdict is its peer's, and of this
-    round."""
+    """Raise CertificateError unless every counted contribution, verdict and revocation is its peer's, and of
+    this round (but for revocations, which are of the swarm)."""
     for contribution in value.cut:
         contribution.check(verify)
         same = (contribution.swarm, contribution.round, contribution.prior)
@@ -266,6 +273,9 @@ def check_cut(value: Value, verify: Verify) -> None:
     for verdict in value.verdicts if value.verdicts is not UNSET else ():
         if not check(verdict, swarm=value.swarm, round_number=number, prior=prior, verify=verify):
             raise CertificateError("signature", "a verdict not signed by its auditor for this round")
+    for revocation in value.revoked if value.revoked is not UNSET else ():
+        if not check_revocation(revocation, swarm=value.swarm, verify=verify):
+            raise CertificateError("signature", "a revocation not signed by its founder")
 
 
 def check_certificate(certificate: Certificate, voters: tuple[bytes, ...], verify: Verify) -> None:

@@ -29,6 +29,8 @@ from talkoot.averaging.reputation import (
     proven,
     subject_of,
 )
+from talkoot.averaging.revocations import MAX_REVOKED, NOBODY, Revocation, is_revoked, problem
+from talkoot.averaging.revocations import check as check_revocation
 from talkoot.averaging.rotation import codec_of
 from talkoot.averaging.rules import Door, Rules, Timing
 from talkoot.averaging.signing import Signer, Verify
@@ -60,6 +62,9 @@ class Context:
     verdict: Callable[[], Verdict | None] = lambda: None
     """Our verdict on the contribution that we have to audit, signed, once there is one; asked before each of
     our joins. None: nothing is waited for."""
+    revoked: Callable[[], tuple[Revocation, ...]] = lambda: ()
+    """Invite keys that we take back as a founder, ascending, at most `MAX_REVOKED`; asked before each of our
+    joins."""
     vouches: Callable[[bytes], bool] = lambda _key: True
     """Our opinion whether a contributor that earned it may become a voter. It acts through votes alone: whom
     we propose as leader, and what we prepare."""
@@ -157,6 +162,7 @@ class Context:
             expects_s=self.pace.all_expected_s,
             memory=self.memory,
             verdict=UNSET if verdict is None else verdict,
+            revoked=self.revoked() or UNSET,
         )
         return sign(join, self.signer)
 
@@ -205,6 +211,19 @@ class Context:
             self.check_lock(join.lock)
         if join.verdict is not UNSET:
             self._check_verdict(join.verdict, join.key)
+        if join.revoked is not UNSET:
+            self._check_revoked(join.revoked, join.key)
+
+    def _check_revoked(self, revoked: Sequence[Revocation], key: bytes) -> None:
+        if len(revoked) > MAX_REVOKED:
+            raise MessageError("oversized", f"{len(revoked)} revocations")
+        if any(item.founder != key for item in revoked):
+            raise MessageError("not_a_founder", "a revocation of another than the one that hands it in")
+        refused = problem(revoked, self.ledger, self.rules)
+        if refused is not None:
+            raise MessageError(*refused)
+        if not all(check_revocation(item, swarm=self.rules.swarm, verify=self.verify) for item in revoked):
+            raise MessageError("signature", "a revocation not signed by its founder, or out of bounds")
 
     def _check_verdict(self, verdict: Verdict, key: bytes) -> None:
         if self.rules.audits is None or verdict.auditor != key or key not in self.ledger.voters:
@@ -218,16 +237,22 @@ class Context:
     def refusal(self, join: Join) -> str | None:
         """Why a leader keeps a sound join out of the roster, or None.
 
-        In a swarm by invitation that is a newcomer whose invite does not hold now. Whom the ledger knows
-        is not asked again.
+        In a swarm by invitation that is a newcomer whose invite does not hold now, or was taken back. Whom
+        the ledger knows is not asked again.
         """
         rules = self.rules
-        known = {*rules.founders, *rules.listed, *self.ledger.voters, *(use.peer for use in self.ledger.used)}
+        admitted = {use.peer for use in self.ledger.used} - {NOBODY}
+        known = {*rules.founders, *rules.listed, *self.ledger.voters, *admitted}
         if self.door is None or not self.rules.invited_vote or join.key in known:
             return None
         if rules.listed:
             return "uninvited"
-        return self.door(join.key, join.contribution.admission) if join.contribution is not None else None
+        if join.contribution is None:
+            return None
+        token = rules.admit(join.key, join.contribution.admission)
+        if token is not None and is_revoked(token, self.ledger):
+            return "revoked"
+        return self.door(join.key, join.contribution.admission)
 
     def _check_contribution(self, contribution: Contribution, key: bytes) -> None:
         contribution.check(self.verify)

@@ -14,6 +14,7 @@ from talkoot.averaging.claims import Claim
 from talkoot.averaging.digest import content_hash
 from talkoot.averaging.memory import Memory
 from talkoot.averaging.parts import Part
+from talkoot.averaging.revocations import Revocation
 from talkoot.averaging.signing import Signer, Verify
 from talkoot.averaging.verdicts import Verdict
 
@@ -117,6 +118,8 @@ class Join(_Message, frozen=True, tag="join"):
     """Whether it knows what it signed before in this round."""
     verdict: Verdict | UnsetType = UNSET
     """What the voter says of the contribution that it had to audit after the round before."""
+    revoked: tuple[Revocation, ...] | UnsetType = UNSET
+    """Invite keys that the founder takes back, ascending, where there are any."""
     signature: bytes = b""
 
     def unsigned(self) -> bytes:

@@ -9,6 +9,7 @@ from talkoot.averaging.context import Context
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.messages import Cut, MessageError, Roster
 from talkoot.averaging.outputs import Apply
+from talkoot.averaging.revocations import Revocation
 from talkoot.averaging.succession import next_ledger, promotion_problem
 
 
@@ -22,13 +23,20 @@ class Outcome:
         self._counted = tuple(headers[key] for key in cut.contributors)
         self._present = tuple(join.key for join in roster.members)
         self._verdicts = tuple(join.verdict for join in roster.members if join.verdict is not UNSET)
+        self._revoked = revoked_in(roster)
         self._promoted = cut.promoted if cut.promoted is not UNSET else ()
 
     def step(self) -> Apply:
         """The outer step, once the aggregate is whole."""
         context = self._context
         ledger = next_ledger(
-            context.ledger, self._counted, self._present, context.rules, self._verdicts, self._promoted
+            context.ledger,
+            self._counted,
+            self._present,
+            context.rules,
+            self._verdicts,
+            self._promoted,
+            self._revoked,
         )
         return Apply(self._attempt, ledger)
 
@@ -46,7 +54,14 @@ class Outcome:
             voters=ledger.voters,
             verdicts=self._verdicts if audited else UNSET,
             promoted=self._promoted if audited else UNSET,
+            revoked=self._revoked or UNSET,
         )
+
+
+def revoked_in(roster: Roster) -> tuple[Revocation, ...]:
+    """What its founders take back: each issued its own keys, so none is there twice."""
+    lists = (join.revoked for join in roster.members if join.revoked is not UNSET)
+    return tuple(sorted((item for items in lists for item in items), key=lambda item: item.token))
 
 
 def check_promoted(context: Context, roster: Roster, cut: Cut) -> None:

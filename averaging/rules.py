@@ -14,6 +14,14 @@ Door = Callable[[bytes, bytes], str | None]
 """(peer key, admission proof) -> why this newcomer is not let in now, or None. It may ask a clock, so the
 answers of two peers may differ: nothing that goes into a ledger may depend on it."""
 
+Issued = Callable[[bytes, bytes, bytes], bool]
+"""(founder, invite key, permission) -> whether this founder issued this key, on any clock."""
+
+
+def _none_issued(_founder: bytes, _token: bytes, _permission: bytes) -> bool:
+    return False
+
+
 CHUNK_NUMEL = 1 << 18
 """Elements in one chunk of a real swarm's vector: the unit of encoding, hashing and sharing out."""
 
@@ -89,6 +97,9 @@ class Rules:
 
     audits: Audits | None = None
     """What audits of trainers earn; None: there are none."""
+
+    issued: Issued = _none_issued
+    """Checks which founder issued an invite key, and so may take it back."""
 
     piece_bytes: int = PIECE_BYTES
     """A piece of a sparse exchange has as many chunks as fit into this, and at least one."""

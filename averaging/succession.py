@@ -32,6 +32,7 @@ from talkoot.averaging.reputation import (
     proven,
     subject_of,
 )
+from talkoot.averaging.revocations import NOBODY, Revocation, problem, take_back
 from talkoot.averaging.rules import Rules
 from talkoot.averaging.verdicts import Verdict
 
@@ -58,7 +59,7 @@ class Weighed:
 def admitted(cut: Sequence[Contribution], ledger: Ledger, rules: Rules) -> dict[bytes, Used]:
     """Contributors that an invite key makes voters, with its use; each key admits one peer for good.
 
-    Of several in one cut that show the same key, the first is admitted.
+    Of several in one cut that show the same key, the first is admitted; nobody, where it was taken back.
     """
     if rules.listed:
         return {}
@@ -68,7 +69,7 @@ def admitted(cut: Sequence[Contribution], ledger: Ledger, rules: Rules) -> dict[
         token = rules.admit(item.key, item.admission) if rules.invited_vote and item.admission else None
         if token is None or (token not in owners and len(owners) >= MAX_TOKENS_USED):
             continue
-        if owners.setdefault(token, item.key) == item.key:
+        if owners.setdefault(token, item.key) == item.key != NOBODY:
             uses[item.key] = Used(token, item.key)
     return uses
 
@@ -109,27 +110,38 @@ def _clip(contribution: Contribution, cap: float) -> float:
 
 
 def ledger_after(value: Value, ledger: Ledger, rules: Rules) -> Ledger:
-    """The ledger after a round of this value. Raises CertificateError where it says something of audits or
-    voters that does not follow from the ledger; signatures are for `certificate.check_cut`."""
+    """The ledger after a round of this value. Raises CertificateError where it says something of audits,
+    voters or invites that does not follow from the ledger; signatures are for `certificate.check_cut`."""
     if (value.verdicts is UNSET) != (rules.audits is None) or (value.promoted is UNSET) != (
         rules.audits is None
     ):
         raise CertificateError("malformed", "verdicts in a swarm without audits, or none with them")
     verdicts = value.verdicts if value.verdicts is not UNSET else ()
     promoted = value.promoted if value.promoted is not UNSET else ()
+    revoked = value.revoked if value.revoked is not UNSET else ()
     first = first_audited(ledger, rules)
     for verdict in verdicts:
         if verdict.auditor not in value.present:
             raise CertificateError("wrong_cut", "a verdict of a peer that was not there")
         if verdict.subject != subject_of(verdict.auditor, ledger, value.prior, rules, first):
             raise CertificateError("wrong_draw", "a verdict on another contribution than the one drawn")
-    problem = promotion_problem(promoted, [item.key for item in value.cut], value.present, ledger, rules)
-    if problem is not None:
-        raise CertificateError("ineligible", problem)
-    following = next_ledger(ledger, value.cut, value.present, rules, verdicts, promoted)
+    words = promotion_problem(promoted, [item.key for item in value.cut], value.present, ledger, rules)
+    if words is not None:
+        raise CertificateError("ineligible", words)
+    if value.revoked is not UNSET:
+        _check_revoked(revoked, value, ledger, rules)
+    following = next_ledger(ledger, value.cut, value.present, rules, verdicts, promoted, revoked)
     if following.voters != value.voters:
         raise CertificateError("different_value", "other voters than follow from the round")
     return following
+
+
+def _check_revoked(revoked: Sequence[Revocation], value: Value, ledger: Ledger, rules: Rules) -> None:
+    if not {item.founder for item in revoked} <= set(value.present):
+        raise CertificateError("wrong_cut", "a revocation by a founder that was not there")
+    refused = problem(revoked, ledger, rules)
+    if refused is not None:
+        raise CertificateError(*refused)
 
 
 def promotion_problem(
@@ -156,9 +168,10 @@ def next_ledger(
     rules: Rules,
     verdicts: Sequence[Verdict] = (),
     promoted: Sequence[bytes] = (),
+    revoked: Sequence[Revocation] = (),
 ) -> Ledger:
-    """The ledger after a round with this cut and roster, these verdicts on the round before, and these
-    contributors promoted to voters; checked by `ledger_after`."""
+    """The ledger after a round with this cut and roster, these verdicts on the round before, these
+    contributors promoted to voters and these invites taken back; checked by `ledger_after`."""
     there = set(present)
     weighed = weigh(cut, ledger, rules)
     mean_steps = _mean_steps(weighed, ledger)
@@ -168,7 +181,8 @@ def next_ledger(
     if rules.audits is not None:
         audited = next_audited(ledger, [item.key for item in cut], there, verdicts, len(promoted), rules)
         banned = frozenset(item.key for item in audited.known if item.banned_until > ledger.round + 1)
-    voters, absent = _next_voters(ledger, cut, there, rules, promoted, banned)
+    expelled = take_back(uses, revoked, ledger, rules.founders, is_majority(there, ledger))
+    voters, absent = _next_voters(ledger, cut, there, rules, promoted, banned | expelled)
     counting = [item for item in weighed if item.weight > 0]
     codec, aggregate_codec = next_rung(ledger, cut, [item.contribution for item in counting], rules)
     norm = median_low([sqrt(item.contribution.norm2) for item in counting]) if counting else 0.0
@@ -214,10 +228,10 @@ def _next_voters(
     there: set[bytes],
     rules: Rules,
     promoted: Sequence[bytes],
-    banned: Collection[bytes],
+    barred: Collection[bytes],
 ) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
     """Voters of the next round with their absences: invited and promoted contributors enter, the long absent
-    and the banned go.
+    and the barred go.
 
     A founder enters by being there, whether it contributes or not. Removal needs a strict majority of the
     voters to be present.
@@ -228,9 +242,9 @@ def _next_voters(
     }
     if is_majority(there, ledger):
         absences = {voter: n for voter, n in absences.items() if n <= rules.max_absent_rounds}
-        absences = {voter: n for voter, n in absences.items() if voter not in banned} or absences
+        absences = {voter: n for voter, n in absences.items() if voter not in barred} or absences
     invited = admitted(cut, ledger, rules)
-    entitled = {*rules.founders, *rules.listed, *invited} - set(banned)
+    entitled = {*rules.founders, *rules.listed, *invited} - set(barred)
     contributors = [item.key for item in cut if item.key in entitled]
     for key in (*contributors, *(founder for founder in rules.founders if founder in there), *promoted):
         if len(absences) < MAX_VOTERS:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from talkoot.cli.errors import CommandError, NoDaemonError
+from talkoot.dht.errors import ConfigError
 from talkoot.peer.client import TIMEOUT_S, ApiClient, ApiError, NoDaemon
 
 Json = dict[str, Any]
@@ -43,6 +45,22 @@ class LocalApi:
             raise CommandError("the daemon's answer has no invite")
         return answer
 
+    def invites(self) -> list[Json]:
+        """The invites that the daemon made. Raises NoDaemonError, CommandError."""
+        with _as_command_errors():
+            return _objects(self._client().get("/api/v1/invites", timeout_s=self._timeout_s), "invites")
+
+    def revoke(self, name: str) -> list[Json]:
+        """Take invites back; their entries. Raises NoDaemonError, CommandError, ConfigError."""
+        with _as_command_errors():
+            try:
+                answer = self._client().post("/api/v1/revoke", {"invite": name}, timeout_s=self._timeout_s)
+            except ApiError as error:
+                if error.status == HTTPStatus.BAD_REQUEST:
+                    raise ConfigError(str(error)) from error
+                raise
+        return _objects(answer, "revoked")
+
     def peers(self) -> list[Json]:
         """Peers of the swarm and banned ones. Raises NoDaemonError, CommandError."""
         with _as_command_errors():
@@ -75,6 +93,13 @@ def _as_command_errors() -> Iterator[None]:
         raise NoDaemonError(f"{error}; start one with: talkoot run") from error
     except ApiError as error:
         raise CommandError(str(error)) from error
+
+
+def _objects(answer: object, name: str) -> list[Json]:
+    listed = _object(answer).get(name)
+    if not isinstance(listed, list):
+        raise CommandError(f"the daemon's answer has no {name}")
+    return [entry for entry in listed if isinstance(entry, dict)]
 
 
 def _object(answer: object) -> Json:

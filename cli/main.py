@@ -12,6 +12,7 @@ from talkoot.cli import (
     demo_command,
     exporting,
     founding,
+    inviting,
     model,
     reading,
     running,
@@ -57,7 +58,7 @@ def _global_options(
 
 app.command("init")(founding.init)
 app.command("run", short_help="Train in a swarm: found it, join it, or go on.")(running.run)
-app.command("invite", short_help="Make an invite for one more peer.")(reading.invite)
+app.command("invite", short_help="Make an invite for one more peer; list and revoke them.")(inviting.invite)
 app.command("status")(reading.status)
 app.command("id")(reading.show_id)
 app.command("peers", short_help="Show the other peers, their scores and bans.")(conduct.peers)

@@ -1,4 +1,4 @@
-"""`talkoot status`, `rounds`, `invite` and `id`: what a running daemon, or its state directory, says."""
+"""`talkoot status`, `rounds` and `id`: what a running daemon, or its state directory, says."""
 
 from typing import Annotated, Any
 
@@ -98,14 +98,6 @@ def _codec_words(record: dict[str, Any]) -> str:
     """The codec of contributions, and that of aggregates where it is another."""
     codecs = (record.get("codec"), record.get("aggregate_codec"))
     return "/".join(dict.fromkeys(name for name in codecs if name)) or "-"
-
-
-def invite(state_dir: StateDirOption = None, json: JsonOption = False) -> None:
-    """Make an invite for one more peer: a talkoot:// link for `talkoot run --join`."""
-    from talkoot.cli.local_api import LocalApi
-
-    text = LocalApi(state_path(state_dir)).invite()
-    typer.echo(as_json({"invite": text}) if json else text)
 
 
 def show_id(state_dir: StateDirOption = None, json: JsonOption = False) -> None:

@@ -30,6 +30,10 @@ class AdmissionError(ValueError):
         self.reason = reason
 
 
+class UnknownInviteError(ValueError):
+    """No invite that this peer can revoke has the name that was given."""
+
+
 class Token(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A founder's permission for the holder of `key` to name one peer of the swarm."""
 
@@ -49,6 +53,14 @@ class Token(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         return b"talkoot invite token\0" + msgspec.msgpack.encode(
             [swarm, self.key, self.issuer, self.expires, self.max_uses]
         )
+
+
+class _Terms(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a token says besides who issued it and its key."""
+
+    expires: _Time
+    max_uses: Annotated[int, Meta(ge=1, le=1)]
+    signature: _Signature
 
 
 class _Proof(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -96,6 +108,25 @@ def check(proof: bytes, *, swarm: bytes, key: bytes, founders: tuple[bytes, ...]
     if not verify(token.key, _admitted(swarm, key), parsed.signature):
         raise AdmissionError("signature", "the proof is not for this peer")
     return token.key
+
+
+def terms_of(token: Token) -> bytes:
+    """What `issued_rule` asks for beside the issuer and the key."""
+    return msgspec.msgpack.encode(_Terms(token.expires, token.max_uses, token.signature))
+
+
+def issued_rule(swarm: bytes, founders: tuple[bytes, ...]) -> Callable[[bytes, bytes, bytes], bool]:
+    """The rule of `talkoot.averaging.rules.Issued`: whether a founder issued a key, by the token's terms."""
+
+    def issued(founder: bytes, key: bytes, terms: bytes) -> bool:
+        try:
+            parsed = msgspec.msgpack.decode(terms, type=_Terms)
+        except (ValueError, RecursionError):
+            return False
+        token = Token(key, founder, parsed.expires, parsed.max_uses, parsed.signature)
+        return founder in founders and verify(founder, token.permission(swarm), parsed.signature)
+
+    return issued
 
 
 def door_rule(

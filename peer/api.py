@@ -18,6 +18,7 @@ import msgspec
 from aiohttp import web
 
 from talkoot.dht.errors import ConfigError
+from talkoot.peer.admission import UnknownInviteError
 from talkoot.peer.metrics import CONTENT_TYPE
 from talkoot.peer.page import render_page
 
@@ -65,7 +66,14 @@ class UnbanOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peer: str
 
 
-OrderT = TypeVar("OrderT", BanOrder, UnbanOrder)
+class RevokeOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a request to revoke invites."""
+
+    invite: str
+    """`all` that are open, the first characters of an invite key in hex, or an invite."""
+
+
+OrderT = TypeVar("OrderT", BanOrder, UnbanOrder, RevokeOrder)
 
 
 class Exposition(Protocol):
@@ -90,6 +98,12 @@ class NodeView(Protocol):
 
     async def invite(self) -> str:
         """A new invite. Raises ValueError if this node may not make one."""
+
+    def invites(self) -> list[dict[str, Any]]:
+        """The invites that this node made. Raises ValueError if there is nothing to say of them."""
+
+    async def revoke(self, name: str) -> list[dict[str, Any]]:
+        """Take invites back; their entries. Raises UnknownInviteError, or ValueError if that cannot be."""
 
     def peers(self) -> list[dict[str, Any]]:
         """Peers of the swarm and banned ones. Called on the event loop: be quick."""
@@ -155,6 +169,8 @@ class ApiServer:
         app.router.add_get("/api/v1/status", self._status)
         app.router.add_get("/api/v1/rounds", self._rounds)
         app.router.add_post("/api/v1/invite", self._invite)
+        app.router.add_get("/api/v1/invites", self._invites)
+        app.router.add_post("/api/v1/revoke", self._revoke)
         app.router.add_post("/api/v1/leave", self._leave)
         app.router.add_get("/api/v1/peers", self._peers)
         app.router.add_post("/api/v1/ban", self._ban)
@@ -212,6 +228,15 @@ class ApiServer:
         with _conflicts():
             return _json_response({"invite": await self._node.invite()})
 
+    async def _invites(self, _request: web.Request) -> web.StreamResponse:
+        with _conflicts():
+            return _json_response({"invites": self._node.invites()})
+
+    async def _revoke(self, request: web.Request) -> web.StreamResponse:
+        with _conflicts():
+            order = _order(await request.read(), RevokeOrder)
+            return _json_response({"revoked": await self._node.revoke(order.invite)})
+
     async def _peers(self, _request: web.Request) -> web.StreamResponse:
         return _json_response({"peers": self._node.peers()})
 
@@ -258,6 +283,8 @@ def _conflicts() -> Iterator[None]:
     """What cannot be done as things are, in the words of the node."""
     try:
         yield
+    except UnknownInviteError as error:
+        raise web.HTTPBadRequest(text=str(error)) from error
     except ValueError as error:
         raise web.HTTPConflict(text=str(error)) from error
 

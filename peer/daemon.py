@@ -28,6 +28,7 @@ from talkoot.peer import admission, invite, logs, peers, status
 from talkoot.peer.api import ApiServer, BanOrder
 from talkoot.peer.disk import KINDS, WORDS, Disk, causes, fault_of
 from talkoot.peer.holdings import number_of
+from talkoot.peer.issuing import issuing_of
 from talkoot.peer.lives import LOOK_S, Lives
 from talkoot.peer.membership import membership_of
 from talkoot.peer.metrics import Metrics
@@ -167,7 +168,15 @@ class _View:
         return self.node.swarming.history.as_json() if self.node.swarming else []
 
     async def invite(self) -> str:
-        return make_invite(self.node)
+        return await make_invite(self.node)
+
+    def invites(self) -> list[dict[str, Any]]:
+        issuing, ledger = issuing_of(self.node)
+        return issuing.as_json(ledger)
+
+    async def revoke(self, name: str) -> list[dict[str, Any]]:
+        issuing, ledger = issuing_of(self.node)
+        return await issuing.revoke(name, ledger)
 
     def peers(self) -> list[dict[str, Any]]:
         return peers.listed(self.node)
@@ -183,7 +192,7 @@ class _View:
         self.node.stopping.set()
 
 
-def make_invite(node: Node) -> str:
+async def make_invite(node: Node) -> str:
     """A new invite to the node's swarm, with a key for one peer if we are a founder.
 
     Raises ValueError while there is nothing to join, or no address to give.
@@ -198,6 +207,8 @@ def make_invite(node: Node) -> str:
         seed = secrets.token_bytes(32)
         expires = int(time.time()) + INVITE_DAYS * 86400
         key = invite.InviteKey(seed, admission.issue(node.identity, swarm=swarm, seed=seed, expires=expires))
+        if node.runner.issuing is not None:
+            await node.runner.issuing.add(key.token)
     elif node.manifest.swarm.admission == "invite":
         raise ValueError("only a founder of this swarm can invite")
     final = node.holdings.last_final().value

@@ -32,6 +32,7 @@ from talkoot.peer.disk import WORDS, Disk
 from talkoot.peer.founding import TOKENIZER_FILE
 from talkoot.peer.holdings import Holdings
 from talkoot.peer.invite import Anchor
+from talkoot.peer.issuing import begin_issuing
 from talkoot.peer.joining import Joiner
 from talkoot.peer.judging.services import begin_judging, tell_news
 from talkoot.peer.leaving import leave
@@ -193,6 +194,7 @@ class Node:
             make_spec = partial(trainer_spec, data_base=self.membership.data_base)
             spec = await self.disk.run(make_spec, manifest, self.options, self.paths, self.identity.key)
             self.training.begin(spec, group)
+        self.runner.issuing = await begin_issuing(self, rules)
         holdings, contributor, recollection = await self._obtain_state(manifest, rules)
         self.swarming = Swarming(
             manifest,

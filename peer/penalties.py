@@ -51,6 +51,8 @@ PENALTIES: Mapping[tuple[Source, str], tuple[Penalty, str]] = {
     ("state", "wrong_index"): ("low", "the same"),
     ("state", "not_finite"): ("low", "the same"),
     ("round", "signature"): ("mid", "what is passed on was verified, what is signed needs nothing else"),
+    ("round", "not_a_founder"): ("mid", "the manifest says who founded, and a ledger does not change it"),
+    ("round", "not_issued"): ("mid", "who takes an invite back signed it"),
     ("round", "repeated_vote"): ("mid", "the same"),
     ("round", "wrong_hash"): ("low", "memory fails, too: a chunk that is not what its sender signed"),
     ("round", "wrong_index"): ("low", "the same"),

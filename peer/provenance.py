@@ -6,6 +6,7 @@ from pathlib import Path
 from talkoot.averaging.certificate import Certificate, CertificateError, decode_certificate
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.reputation import audited
+from talkoot.averaging.revocations import NOBODY
 from talkoot.peer.certlog import LogCorruptError
 from talkoot.peer.holdings import number_of
 from talkoot.peer.log_reading import LogReader
@@ -59,7 +60,7 @@ def provenance(ledger: Ledger, certificate: Certificate, log: Path | None) -> Pr
 
 def _in_ledger(ledger: Ledger, certificate: Certificate) -> set[bytes]:
     """Those of whom the state itself knows that they were counted."""
-    admitted = {use.peer for use in ledger.used}
+    admitted = {use.peer for use in ledger.used} - {NOBODY}
     proven = {standing.key for standing in ledger.standings if standing.rounds}
     proven |= {repute.key for repute in audited(ledger).known}
     return admitted | proven | {item.key for item in certificate.value.cut}

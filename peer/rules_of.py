@@ -5,7 +5,7 @@ from talkoot.averaging.robustness import sparse_problem
 from talkoot.averaging.rules import Adaptive, Rules, Rung
 from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import key_of_peer_id
-from talkoot.peer.admission import admit_rule
+from talkoot.peer.admission import admit_rule, issued_rule
 from talkoot.peer.manifest import Manifest
 
 
@@ -47,6 +47,7 @@ def rules_of(manifest: Manifest) -> Rules:
         exchange=manifest.round.exchange,
         robustness=manifest.robustness,
         listed=listed_keys(manifest),
+        issued=issued_rule(manifest.swarm_id, founders),
         audits=manifest.audits if manifest.audits.trainers else None,
     )
 

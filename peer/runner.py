@@ -32,6 +32,7 @@ from talkoot.averaging.messages import (
     Pong,
     Proposal,
 )
+from talkoot.averaging.revocations import Revocation
 from talkoot.averaging.round import Round
 from talkoot.averaging.verdicts import Verdict
 from talkoot.compression.codec import CodecError
@@ -40,6 +41,7 @@ from talkoot.dht.identity import peer_id_of
 from talkoot.dht.network import Frame
 from talkoot.peer import clock
 from talkoot.peer.audits.auditor import Auditor
+from talkoot.peer.issuing import Issuing
 from talkoot.peer.judging.judge import Judge
 from talkoot.peer.links import Links
 from talkoot.peer.pulse import Pulse
@@ -115,6 +117,8 @@ class Runner:
         """Sees what the others contribute."""
         self.judge: Judge | None = None
         """Judges what others contributed."""
+        self.issuing: Issuing | None = None
+        """The invites that we made."""
         self.round: Round | None = None
         self.encoded: Encoded | None = None
         """What the aggregate of the current round was decoded from."""
@@ -194,6 +198,10 @@ class Runner:
     def verdict(self, digest: bytes) -> Verdict | None:
         """Ours for the round after the state `digest`, as soon as there is one."""
         return self.judge.verdict(digest) if self.judge is not None else None
+
+    def revoked(self, ledger: Ledger) -> tuple[Revocation, ...]:
+        """Invites that we take back in the round after this ledger."""
+        return self.issuing.pending(ledger) if self.issuing is not None else ()
 
     async def say_goodbye(self) -> None:
         """Tell everybody that we leave; who does not take it in time will notice by itself."""

@@ -56,6 +56,8 @@ class StateDir:
         self.peers_file = self.path / "peers.json"
         self.bans = self.path / "bans.json"
         """Peers that are banned, why and until when."""
+        self.issued = self.path / "issued"
+        """Invite keys that we made as a founder, and which we take back."""
         self.proofs = self.path / "proofs"
         """Proofs against reducers (`talkoot.peer.audits`)."""
         self.convictions = self.path / "convictions.json"

@@ -206,6 +206,7 @@ class Swarming:
             door=door_rule(self.rules.swarm, self.rules.founders),
             pace=self.pace,
             verdict=partial(self.runner.verdict, self.holdings.digest),
+            revoked=partial(self.runner.revoked, self.ledger),
             vouches=partial(vouches, voters=self.ledger.voters, seen=self.links.seen),
             **(auditor.distrusts() if (auditor := self.runner.auditor) is not None else Distrust()),
         )

@@ -20,6 +20,7 @@ from talkoot.dht.errors import ConfigError
 from talkoot.peer import (
     certlog,
     head,
+    issued,
     journal,
     record_writer,
     residual_note,
@@ -155,6 +156,14 @@ DISK = [
         "json",
         lambda: [written([value | {"peer": FOUNDERS[0].peer_id} for value in next(samples(_Bans))], "json")],
         on_disk("bans.json", lambda path: banned_as_json(BanList.load(path), 1.0)),
+        (ConfigError,),
+    ),
+    Target(
+        "invites",
+        ("peer/issued.py IssuedInvites.load",),
+        "msgpack",
+        of(issued._All),
+        on_disk("issued", lambda path: issued.IssuedInvites.load(path).as_json(None, 1.0)),
         (ConfigError,),
     ),
     Target(

@@ -192,6 +192,13 @@ NETWORK = [
         (admission.AdmissionError,),
     ),
     Target(
+        "invite-terms",
+        ("peer/admission.py issued_rule.issued",),
+        "msgpack",
+        of(admission._Terms),
+        lambda data: admission.issued_rule(SWARM, (bytes(32),))(bytes(32), bytes(32), data),
+    ),
+    Target(
         "audit-request",
         ("peer/audits/protocol.py decode_request",),
         "msgpack",

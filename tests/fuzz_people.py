@@ -45,7 +45,11 @@ def valid_invites() -> list[bytes]:
 
 
 def ordered(data: bytes) -> None:
-    for order in (lambda: api._order(data, api.BanOrder), lambda: api._order(data, api.UnbanOrder)):
+    for order in (
+        lambda: api._order(data, api.BanOrder),
+        lambda: api._order(data, api.UnbanOrder),
+        lambda: api._order(data, api.RevokeOrder),
+    ):
         try:
             order()
         except web.HTTPBadRequest:
@@ -76,7 +80,9 @@ PEOPLE = [
         "api-order",
         ("peer/api.py _order",),
         "json",
-        lambda: itertools.chain(of(api.BanOrder, "json")(), of(api.UnbanOrder, "json")()),
+        lambda: itertools.chain(
+            of(api.BanOrder, "json")(), of(api.UnbanOrder, "json")(), of(api.RevokeOrder, "json")()
+        ),
         ordered,
     ),
     Target(

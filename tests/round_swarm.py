@@ -31,6 +31,7 @@ from talkoot.averaging.loudness import is_louder
 from talkoot.averaging.messages import BulkHeader, Message, Role
 from talkoot.averaging.outer import outer_step
 from talkoot.averaging.reputation import subject_of
+from talkoot.averaging.revocations import Revocation
 from talkoot.averaging.robustness import Robustness
 from talkoot.averaging.rotation import codec_of
 from talkoot.averaging.round import Round
@@ -176,6 +177,8 @@ class Swarm:
         self.counted: Counter[str] = Counter()
         self.judge: Callable[[bytes, bytes], int | None] = lambda auditor, subject: None
         """(auditor, subject) -> score, or None: no verdict."""
+        self.revoked: Callable[[bytes, Ledger], tuple[Revocation, ...]] = lambda key, ledger: ()
+        """(peer, its ledger) -> the invites that it takes back."""
         self.vouches: Callable[[bytes, bytes], bool] = lambda voter, candidate: True
 
     # -- the virtual world ---------------------------------------------------------------------------
@@ -214,6 +217,7 @@ class Swarm:
             signer=node.signer,
             verify=toy_verify,
             verdict=lambda: self._verdict(node),
+            revoked=lambda: self.revoked(node.key, node.ledger),
             vouches=lambda key: self.vouches(node.key, key),
         )
         node.round = Round(context, role=node.role, upload=0.0, earliest=self.now, journal=node.journal)

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from talkoot.dht.errors import ConfigError
+from talkoot.peer.admission import UnknownInviteError
 from talkoot.peer.api import MAX_BODY_BYTES, ApiServer, BanOrder
 from talkoot.peer.client import ApiClient, ApiError, NoDaemon
 from talkoot.peer.metrics import Metrics
@@ -41,6 +42,16 @@ class Node:
         if not self.may_invite:
             raise ValueError("only founders invite")
         return "talkoot://invite"
+
+    def invites(self) -> list[dict[str, Any]]:
+        return [{"token": "ab"}]
+
+    async def revoke(self, name: str) -> list[dict[str, Any]]:
+        if not self.may_invite:
+            raise ValueError("only founders revoke")
+        if name != "all":
+            raise UnknownInviteError("no invite")
+        return [{"token": "ab"}]
 
     def peers(self) -> list[dict[str, Any]]:
         return [{"peer_id": "p"}]
@@ -391,3 +402,23 @@ def test_bans() -> None:
 
     serve(node, use)
     assert node.orders == [BanOrder("x", "loud", 60.0)]
+
+
+def test_invites_are_listed_and_revoked_by_whoever_has_the_token() -> None:
+    node = Node()
+
+    async def use(client: Client, port: int) -> None:
+        headers = {"X-Talkoot-Token": TOKEN}
+
+        async def revoke(body: str) -> tuple[int, Any]:
+            return await ask(client, "POST", "/api/v1/revoke", data=body, headers=headers)
+
+        assert await ask(client, "GET", "/api/v1/invites") == (200, {"invites": [{"token": "ab"}]})
+        assert (await ask(client, "POST", "/api/v1/revoke", data='{"invite":"all"}'))[0] == 401
+        assert await revoke('{"invite":"all"}') == (200, {"revoked": [{"token": "ab"}]})
+        for wrong in ('{"invite":"x"}', "[]", '{"invite":1}'):
+            assert (await revoke(wrong))[0] == 400
+        node.may_invite = False
+        assert (await revoke('{"invite":"all"}'))[0] == 409
+
+    serve(node, use)
