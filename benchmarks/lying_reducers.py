@@ -1,8 +1,9 @@
 """How soon a reducer that lies is banned, and who else is: whole nodes on the virtual clock.
 
 In each trial one peer of an honest swarm turns and lies to all about the last number of its part, or tells
-every other peer something else about it. Audits are at their default, one part a peer and round. One line a
-trial; exit code 1 when one took more rounds than its limit or anybody else was banned.
+every other peer something else about it. Audits are at their default, one part a peer and round. It lies in
+rounds in which it has a part; how many of those it took is what counts. One line a trial; exit code 1 when
+one took more of them than its limit or anybody else was banned.
 
     python benchmarks/lying_reducers.py [--peers 8] [--seeds 5] [--first 0] [--json FILE]
 """
@@ -17,29 +18,45 @@ from typing import Any
 
 import torch
 
+from talkoot.peer.node import Node
 from talkoot.peer.simulation.trial import Trial
-from talkoot.peer.simulation.villains import equivocate, lie
+from talkoot.peer.simulation.villains import equivocate, lie, note_parts
 
 KINDS = {"lie": (lie, 20), "equivocate": (equivocate, 2)}
-"""What the villain does, and within how many rounds all others are to ban it."""
+"""What the villain does, and within how many rounds in which it does so it is to be banned."""
+
+MAX_ROUNDS = 100
+"""After so many it is let go, whether it lied or not."""
 
 
 def run(kind: str, peers: int, seed: int) -> dict[str, Any]:
     """One trial."""
     turn, limit = KINDS[kind]
+    lied_in: set[int] = set()
+
+    def turn_and_note(node: Node) -> None:
+        turn(node)
+        note_parts(node, lied_in)
+
     with tempfile.TemporaryDirectory(prefix="talkoot-lying-") as folder:
         trial = Trial(Path(folder), peers, seed)
-        trial.play(turn, lambda: trial.villain_is_out or trial.round > trial.turned + limit)
+        trial.play(
+            turn_and_note,
+            lambda: trial.villain_is_out or len(lied_in) > limit or trial.round > trial.turned + MAX_ROUNDS,
+        )
     liar = trial.key(0)
     detected = trial.rounds_to_ban if trial.villain_is_out else None
+    last = trial.banned_at.get(liar, trial.round) + 1  # the running round
+    lies = sum(number <= last for number in lied_in)
     return {
         "attack": kind,
         "n": peers,
         "f": 1,
         "seed": seed,
         "detected_after": detected,
+        "lied_in_rounds": lies,
         "honest_banned": len(trial.bans.keys() - {liar}),
-        "reached": detected is not None and detected <= limit,
+        "reached": detected is not None and lies <= limit,
     }
 
 

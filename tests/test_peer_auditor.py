@@ -29,6 +29,7 @@ from talkoot.averaging.slices import Slice
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import Identity
 from talkoot.peer.audits import convictions, evidence, proof_files
+from talkoot.peer.audits.auditor import Auditor
 from talkoot.peer.audits.convictions import GRACE_ROUNDS, ROLE_ROUNDS, Convictions, decode_convictions
 from talkoot.peer.audits.evidence import Evidence
 from talkoot.peer.audits.gathering import Gathering, GoneError
@@ -113,6 +114,53 @@ def test_the_newest_round_stays_and_older_ones_within_bounds(monkeypatch: pytest
     assert (found.chunk(1), found.chunk(0), found.chunk(2**70)) == (bytes(500), None, None)
     assert mine.chunk(0) == own.chunks[0]
     assert (mine.chunk(-1), mine.chunk(4)) == (None, None)
+
+
+def test_more_rounds_stay_where_all_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = local(Swarm(1, numel=1000, chunk_size=256))
+    piece = Slice(make_contribution(peers(1)[0]), own.index, {1: bytes(500)})
+    for room, rounds in ((10**9, evidence.KEEP_SMALL_ROUNDS), (3 * (500 + own.chunks.nbytes), 3), (1, 2)):
+        monkeypatch.setattr(evidence, "SMALL_BYTES", room)
+        kept = Evidence()
+        for number in range(12):
+            kept.keep(bytes([number]) * 32, {KEY: piece}, own)
+        assert sum(kept.find(bytes([number]) * 32, KEY) is not None for number in range(12)) == rounds
+    assert evidence.due_rounds(evidence.KEEP_BYTES) == 1
+    assert evidence.due_rounds(1) == 2
+
+
+def test_the_newest_round_is_checked_first_and_a_few_older_ones_wait(tmp_path: Path) -> None:
+    async def check() -> list[int]:
+        proofs = proofs_in(tmp_path, frozenset())
+        auditor = Auditor(
+            cast(Any, peers(1)[0]), cast(Any, None), Swarm(1).rules, cast(Any, None), proofs,
+            parts=1, busy=lambda: False, connected=frozenset, count=lambda _: None,
+        )  # fmt: skip
+        checked: list[int] = []
+
+        async def note(ended: Any, _claim: Claim, _hashes: tuple[bytes, ...]) -> str:
+            checked.append(ended.number)
+            if ended.number == 9:
+                end(10)  # while it runs
+            if ended.number == 6:
+                done.set()
+            return "right"
+
+        def end(number: int) -> None:
+            auditor._waiting.append(cast(Any, SimpleNamespace(number=number, drawn=((CLAIM, ()),))))
+            auditor._wake.set()
+
+        done = asyncio.Event()
+        auditor._audit = note  # type: ignore[method-assign, assignment]
+        for number in range(10):
+            end(number)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(auditor.run())
+            await done.wait()
+            running.cancel()
+        return checked
+
+    assert asyncio.run(check()) == [9, 10, 8, 7, 6]
 
 
 def test_doubt_ends_and_conviction_does_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ fetched is what reducers claim to hold.
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
@@ -26,7 +27,7 @@ from talkoot.averaging.rules import Rules
 from talkoot.dht.identity import Identity, peer_id_of, verify
 from talkoot.dht.network import Network
 from talkoot.peer.audits.convictions import Convictions
-from talkoot.peer.audits.evidence import Evidence
+from talkoot.peer.audits.evidence import Evidence, due_rounds
 from talkoot.peer.audits.gathering import Gathering, GoneError
 from talkoot.peer.audits.proof_files import ProofFile
 from talkoot.peer.audits.proofs import Proofs
@@ -36,6 +37,10 @@ log = logging.getLogger("talkoot.audit")
 
 AUDIT_S = 900.0
 """How long one audit may take."""
+
+MAX_WAITING = 4
+"""Rounds whose drawn parts wait to be checked, the newest first; older ones are not checked any more. Half of
+the rounds that small slices are held for, so that what is begun can be ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ class Auditor:
         self._busy = busy
         self._connected = connected
         self._count = count
-        self._ended: _Ended | None = None
+        self._waiting: deque[_Ended] = deque(maxlen=MAX_WAITING)
         self._hashes: dict[bytes, tuple[bytes, ...]] = {}
         """Of the chunks that reducers claimed in the running round, by the claim's signature."""
         self._impossible: set[bytes] = set()
@@ -151,7 +156,7 @@ class Auditor:
         tree = self._holdings.tree
         if self._parts and tree.digest == value.prior:
             basis = Basis(root(tree.theta), root(tree.momentum), ledger.encode())
-            self._ended = _Ended(value, ledger, basis, self._draw(value, hashes))
+            self._waiting.append(_Ended(value, ledger, basis, self._draw(value, hashes)))
             self._wake.set()
 
     def _draw(
@@ -175,14 +180,15 @@ class Auditor:
     # -- auditing ------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Check until cancelled; a round that ends meanwhile is checked next, older ones are not any more."""
+        """Check until cancelled: the newest round first, then what waits, see `MAX_WAITING`."""
         while True:
             await self._wake.wait()
             self._wake.clear()
-            ended, self._ended = self._ended, None
-            for claim, hashes in ended.drawn if ended is not None else ():
-                assert ended is not None
-                self._count(await self._audit(ended, claim, hashes))
+            while self._waiting:
+                ended = self._waiting.pop()
+                for claim, hashes in ended.drawn:
+                    if claim.reducer not in self.convictions:
+                        self._count(await self._audit(ended, claim, hashes))
 
     async def _audit(self, ended: _Ended, claim: Claim, hashes: tuple[bytes, ...]) -> str:
         """Check one claim; in a word, how that went."""
@@ -211,7 +217,11 @@ class Auditor:
         """Whether the claim is wrong; then the draft is the proof. It has room for one scope, which the next
         one overwrites. Raises GoneError, OSError."""
 
+        part_bytes = len(inquiry.cut) * sum(inquiry.chunk_bytes(n) for n in lie.claim.part.chunks)
+
         def doubt(peer: bytes) -> None:
+            if self._proofs.running > lie.claim.round + due_rounds(part_bytes):
+                return  # an honest reducer may have let go of it, too
             if peer in self._connected():
                 log.info("peer %s does not produce what it claims to hold: no part for it", peer_id_of(peer))
                 self.convictions.doubt(peer, self._proofs.running)

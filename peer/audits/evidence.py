@@ -1,10 +1,11 @@
 """What the last rounds were aggregated from, kept so that others can check our part: bounded, in memory.
 
 The newest round always stays, since whoever reduced it is asked for it; the one before as long as both are
-within `KEEP_BYTES`. These are references to bytes that the round had in memory anyway.
+within `KEEP_BYTES`, and a few more where all are small: small vectors make short rounds, which end faster
+than audits of them. These are references to bytes that the round had in memory anyway.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from talkoot.averaging.contribution import Chunks, Index, LocalContribution
@@ -15,7 +16,18 @@ KEEP_BYTES = 512 << 20
 """What an older round may add up to, together with the newest."""
 
 KEEP_ROUNDS = 2
+"""Rounds that are kept at most, unless they are small."""
+
+SMALL_BYTES = 64 << 20
+"""What more rounds than that may add up to, our own contributions counted."""
+
+KEEP_SMALL_ROUNDS = 8
 """Rounds that are kept at most."""
+
+
+def due_rounds(part_bytes: int) -> int:
+    """For how many rounds everybody keeps slices of a part that add up to so much."""
+    return KEEP_ROUNDS if KEEP_ROUNDS * part_bytes <= KEEP_BYTES // 2 else 1  # parts and codecs change
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +47,8 @@ class Kept:
 
     @property
     def num_bytes(self) -> int:
-        """Of its chunks; our own is kept by others, too."""
-        return 0 if isinstance(self.chunks, Chunks) else sum(map(len, self.chunks.values()))
+        """Of its chunks."""
+        return self.chunks.nbytes if isinstance(self.chunks, Chunks) else sum(map(len, self.chunks.values()))
 
 
 class Evidence:
@@ -56,8 +68,13 @@ class Evidence:
             kept[own.header.key] = Kept(own.index, own.chunks, range(len(own.index.entries)))
         self._rounds.pop(prior, None)
         self._rounds[prior] = kept
-        while len(self._rounds) > 1 and (len(self._rounds) > KEEP_ROUNDS or self.num_bytes > KEEP_BYTES):
+        while len(self._rounds) > 1 and not self._may_stay():
             del self._rounds[next(iter(self._rounds))]
+
+    def _may_stay(self) -> bool:
+        """Whether what is here is no more than may be."""
+        small = len(self._rounds) <= KEEP_SMALL_ROUNDS and self._all_bytes <= SMALL_BYTES
+        return self.num_bytes <= KEEP_BYTES and (len(self._rounds) <= KEEP_ROUNDS or small)
 
     def find(self, prior: bytes, contributor: bytes) -> Kept | None:
         """What we hold of a contribution."""
@@ -65,5 +82,13 @@ class Evidence:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all slices."""
-        return sum(kept.num_bytes for held in self._rounds.values() for kept in held.values())
+        """Bytes of all slices; our own contribution of the last round or two is kept by others, too."""
+        return sum(kept.num_bytes for kept in self._all if not isinstance(kept.chunks, Chunks))
+
+    @property
+    def _all_bytes(self) -> int:
+        return sum(kept.num_bytes for kept in self._all)
+
+    @property
+    def _all(self) -> Iterator[Kept]:
+        return (kept for held in self._rounds.values() for kept in held.values())

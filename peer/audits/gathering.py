@@ -23,10 +23,10 @@ from talkoot.peer.audits.protocol import AskChunk, AskIndex, AuditClient, Busy
 
 log = logging.getLogger("talkoot.audit")
 
-PAUSE_S = 1.0
-"""Between two looks at whether a round is still being exchanged."""
+PAUSE_S = 0.25
+"""Between two looks at whether a round is still being exchanged: the pause between two may be a second."""
 
-MAX_PAUSES = 900
+MAX_PAUSES = 3600
 """Longest wait for its end, in pauses."""
 
 

@@ -127,6 +127,16 @@ def change_aggregates(
     node.runner.set_round = set_changed  # type: ignore[method-assign]
 
 
+def note_parts(node: Node, rounds: set[int]) -> None:
+    """Add to `rounds` those in which the node had a part and said something about it, in whatever attempt."""
+
+    def note(machine: Round, said: EncodedPart) -> EncodedPart:
+        rounds.add(machine.context.ledger.round)
+        return said
+
+    change_aggregates(node, note, lambda _round, _to: None)
+
+
 def _to_each(
     out: outputs.Output,
     said: EncodedPart,
