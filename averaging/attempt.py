@@ -240,7 +240,7 @@ class Attempt:
         else:
             self._exchange = SparseExchange(self._context, roster, self._blobs)
         out = self._exchange.start(local, now)
-        return out + self._take_early(now) + self._cut_if_done()
+        return out + self._take_early(now) + self._cut_if_done(now)
 
     def _take_early(self, now: float) -> list[Output]:
         early, self._early = self._early, {}
@@ -288,7 +288,7 @@ class Attempt:
         if self.phase == "certifying" and reduces and not leading.prepared:
             # We have its part, but others may wait for it in vain, and without them there is no quorum.
             raise AttemptFailed("reducer_lost", {peer})
-        return self._cut_if_done() if self.phase == "exchanging" else []
+        return self._cut_if_done(now) if self.phase == "exchanging" else []
 
     def abort(self, failure: AttemptFailed) -> list[Output]:
         """As leader: tell the members that this attempt is over."""
@@ -373,12 +373,18 @@ class Attempt:
         else:
             self._leader.receipt(receipt)
         self._last_s = now - self._began
-        return self._cut_if_done()
+        return self._cut_if_done(now)
 
-    def _cut_if_done(self) -> list[Output]:
+    def _cut_if_done(self, now: float) -> list[Output]:
         leading = self._leader
-        ready = leading is not None and leading.cut is None and leading.exchange_done
-        return self._fix_cut() if ready else []
+        if leading is None or leading.cut is not None:
+            return []
+        if leading.exchange_done:
+            return self._fix_cut()
+        if leading.patience_ends:
+            as_long_again = max(now - self._began, SUSPECTS_WAIT * self._context.timing.floor_s)
+            self.deadline = min(self.deadline, now + as_long_again)
+        return []
 
     def _fix_cut(self) -> list[Output]:
         assert self._leader is not None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import median_low
 from typing import Literal
 
+from talkoot.averaging.patience import Patience
 from talkoot.averaging.rules import Timing
 
 Phase = Literal["form", "exchange", "certify"]
@@ -51,6 +52,7 @@ class Pace:
         self._seconds: dict[Phase, deque[float]] = {phase: deque(maxlen=KEPT) for phase in PHASES}
         self.round_trip_s = 0.0
         """The slowest round trip to a peer that takes part; 0 when not measured."""
+        self.patience = Patience()
 
     def observe(self, phase: Phase, seconds: float, attempt: int) -> None:
         """A phase of a committed attempt took so long.

@@ -130,6 +130,10 @@ class SparseLeader(Leader):
         """Whether a quorum holds the contributions of all that can be reached."""
         return bool(self._chosen()) and super().exchange_done
 
+    def late(self) -> set[bytes]:
+        """Who keeps us waiting: what a quorum does not hold, while it holds the rest."""
+        return self.awaited() if self._chosen() else set()
+
     def stuck(self) -> tuple[str, set[bytes]]:
         """Why there is no cut at the deadline."""
         return "voters_silent", set()

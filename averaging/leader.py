@@ -225,7 +225,27 @@ class Leader:
     @property
     def exchange_done(self) -> bool:
         """Whether every reachable contributor's slices have arrived everywhere."""
-        return self._contributors() & self.expected <= self.held_by_all()
+        return not self.awaited()
+
+    def awaited(self) -> set[bytes]:
+        """Reachable contributors whose slices have not arrived everywhere."""
+        return self._contributors() & self.expected - self.held_by_all()
+
+    @property
+    def patience_ends(self) -> bool:
+        """Whether nobody else is awaited than those who kept us waiting before."""
+        return bool(self.held_by_all()) and self.awaited() <= self._context.pace.patience.exhausted
+
+    def late(self) -> set[bytes]:
+        """Who keeps us waiting: contributors of whom nothing is missing but at reducers that acknowledged
+        most others. A reducer that lacks many is slow itself, or lies."""
+        expected = self._contributors() & self.expected
+        works = {
+            reducer
+            for reducer in self._reducers
+            if 2 * sum(reducer in self._receipts.get(key, ()) for key in expected) > len(expected)
+        }
+        return {key for key in self.awaited() if self._reducers - self._receipts.get(key, set()) <= works}
 
     def silent(self) -> set[bytes]:
         """Who explains best which receipts are missing: a contributor that did not send, or a reducer."""
@@ -267,6 +287,8 @@ class Leader:
             promoted=self._promoted(held),
         )
         self.cut = sign(cut, self._context.signer)
+        patience = self._context.pace.patience
+        patience.exchanged(self.late() - patience.exhausted)  # those were not waited for to the end
         return self.cut
 
     def _promoted(self, held: Sequence[bytes]) -> tuple[bytes, ...] | UnsetType:

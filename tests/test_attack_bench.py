@@ -108,8 +108,10 @@ def test_whole_nodes_that_lie_are_found_and_nobody_else(attack: str, laboratory:
     run = run_nodes(laboratory, setting, attack)
     assert run.honest_banned == set()
     assert run.loss() < 5.6
+    assert run.honest_suspected == 0
     if attack == "withheld":
         assert run.detected_after is None
+        assert all(not peer.node.conduct.noted() for peer in run.honest if peer.node is not None)
     else:
         assert run.detected_after is not None
 

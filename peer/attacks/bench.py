@@ -185,8 +185,8 @@ def _run_nodes(laboratory: Laboratory, key: Row, setting: Setting, clean: float 
         "loss": loss,
         "loss_clean": loss if clean is None else clean,
         "detected_after": run.detected_after,
-        "suspected_after": None,
-        "honest_suspected": 0,
+        "suspected_after": run.suspected_after,
+        "honest_suspected": run.honest_suspected,
         "honest_left_out": None,
         "honest_banned": len(run.honest_banned),
     }

@@ -6,6 +6,7 @@ steps as in runs without messages, so that losses can be compared.
 """
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -72,6 +73,8 @@ class NodeRun:
         """The round, counted from 1, in which the last of the honest peers banned somebody."""
         self.honest_banned: set[bytes] = set()
         """Honest peers that another one banned or disconnected for what it did."""
+        self.suspected: dict[bytes, int] = {}
+        """The round, counted from 1, after which an honest peer's watcher first suspected somebody."""
         self._bans: dict[bytes, set[bytes]] = {}
         self._digests: dict[int, bytes] = {}
         self._done: set[bytes] = set()
@@ -97,12 +100,20 @@ class NodeRun:
             raise SwarmStuck(f"two states after round {value.round}")
         if value.round == len(self.counted):
             self.counted.append(frozenset(item.key for item in value.cut))
+        self._look(peer)
         if value.round == self._setting.rounds - 1:
             assert peer.node is not None
             assert peer.node.holdings is not None
             self.theta_P = peer.node.holdings.store.theta.clone()
             self._done.add(peer.key)
         self._moved.set()
+
+    def _look(self, peer: SimPeer) -> None:
+        """Whom a peer's watcher suspects: what it looked at are the rounds before the one just committed."""
+        watcher = peer.node.runner.watcher if peer.node is not None else None
+        for key, record in watcher.records.items() if watcher is not None else ():
+            if record.suspected and key != peer.key:
+                self.suspected.setdefault(key, len(self.counted) - 1)
 
     def _banned(self, node: bytes, peers: frozenset[bytes]) -> None:
         honest = {peer.key for peer in self.honest}
@@ -152,7 +163,20 @@ class NodeRun:
     @property
     def detected_after(self) -> int | None:
         """The round in which all liars were banned by all others."""
-        found = [self.banned_after.get(peer.key) for peer in self.liars]
+        return self._after(self.banned_after)
+
+    @property
+    def suspected_after(self) -> int | None:
+        """The round in which each liar had been suspected by some honest peer."""
+        return self._after(self.suspected)
+
+    @property
+    def honest_suspected(self) -> int:
+        """How many honest peers another one's watcher ever suspected."""
+        return sum(peer.key in self.suspected for peer in self.honest)
+
+    def _after(self, since: Mapping[bytes, int]) -> int | None:
+        found = [since.get(peer.key) for peer in self.liars]
         rounds = [round_ for round_ in found if round_ is not None]
         return max(rounds) if rounds and len(rounds) == len(found) else None
 
