@@ -6,6 +6,7 @@ from typing import Any
 
 from talkoot.dht.identity import peer_id_of
 from talkoot.peer import clock
+from talkoot.peer.audits import proofs
 from talkoot.peer.disk import WORDS
 from talkoot.peer.judging.services import judging_of
 from talkoot.peer.manifest import PROTOCOL_VERSION
@@ -40,6 +41,7 @@ def _who(node: Node, http_port: int) -> dict[str, Any]:
         "role": node.swarming.role if node.swarming else None,
         "state": node.state_now,
         "reason": node.reason,
+        "proven": _proven(node),
         "disk": WORDS[node.disk.fault] if node.disk.fault is not None else None,
         "addresses": list(node.network.addresses),
         "state_dir": str(node.paths.path),
@@ -49,6 +51,12 @@ def _who(node: Node, http_port: int) -> dict[str, Any]:
         "warning": node.network.events.warning,
         "sync": None if progress is None else _sync(progress),
     }
+
+
+def _proven(node: Node) -> str | None:
+    """What there is a proof of against this peer itself."""
+    offence = node.proofs.convictions.offence(node.identity.key)
+    return proofs.WORDS[offence] if offence is not None else None
 
 
 def _sync(progress: SyncProgress) -> dict[str, Any]:

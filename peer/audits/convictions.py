@@ -61,6 +61,11 @@ class Convictions:
         """The round in which a convicted key's proof was verified."""
         return self._convicted[key].since
 
+    def offence(self, key: bytes) -> Offence | None:
+        """What it was convicted of, if it was."""
+        one = self._convicted.get(key)
+        return one.offence if one is not None else None
+
     @property
     def convicted(self) -> frozenset[bytes]:
         """All keys against which there was a proof."""

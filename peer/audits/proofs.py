@@ -67,6 +67,10 @@ WORDS: dict[Offence, str] = {
 """Why a reducer is banned: labels of counters, with what they mean."""
 
 
+WHAT_TO_DO = "Test memory and processor, then join anew with an empty --state-dir: others refuse this key"
+"""For the operator of a peer against which there is a proof."""
+
+
 class Proofs:
     """One for a node. `load`, `begin`, then `run`, a service, which owns the tasks."""
 
@@ -288,8 +292,7 @@ class Proofs:
         self.convictions.convict(offender, offence, self.running)
         self._unsaved = True
         if offender == self._network.key:
-            words = WORDS[offence]
-            log.error("there is a proof against this peer: %s. Does its memory or processor fail?", words)
+            log.error("there is a proof against this peer: %s. %s", WORDS[offence], WHAT_TO_DO)
         else:
             log.warning("there is a proof against peer %s: %s", peer_id_of(offender), WORDS[offence])
             self._proven(offender, offence)
