@@ -142,9 +142,7 @@ def status_text(status: dict[str, Any]) -> str:
     if value("audits"):
         rows.insert(-1, ("audits", _audit_words(value("audits") or {})))
     if value("proven"):
-        rows.insert(
-            3, ("proven", f"{value('proven')}; test memory and processor, then see docs/state.md, Proofs")
-        )
+        rows.insert(3, ("proven", f"{value('proven')}: test this machine, then see docs/state.md, Proofs"))
     if value("disk"):
         rows.insert(3, ("disk", f"{value('disk')}; goes on by itself when that is over"))
     sync = value("sync")

@@ -229,6 +229,7 @@ def test_status_says_what_was_audited() -> None:
     words = status_text({"audits": audits | {"last": last}})
     assert "audits    -120 for abcdefgh in round 7, 1.2 of 40.0 s spent" in words
     assert "audits" not in status_text({"audits": None})
+    assert "proven    it claimed two results: test" in status_text({"proven": "it claimed two results"})
 
 
 def test_peers_say_how_the_swarm_stands_to_them() -> None:

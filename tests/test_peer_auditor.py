@@ -178,6 +178,7 @@ def test_doubt_ends_and_conviction_does_not(monkeypatch: pytest.MonkeyPatch) -> 
     again = decode_convictions(book.encode())
     assert again.convicted == {a, b}
     assert again.since(b) == 6
+    assert (again.offence(a), again.offence(b), again.offence(c)) == ("lied", "two_claims", None)
     book.convict(c, "lied", 9)
     assert book.convicted == {b, c}
 
