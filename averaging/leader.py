@@ -174,7 +174,9 @@ class Leader:
         }
 
     def _parts(self, members: tuple[Join, ...]) -> tuple[Part, ...]:
-        """Parts for the able and unsuspected, in the round's own order, so that odd chunks go round.
+        """Parts for the able and unsuspected, in the round's own order, so that odd chunks go round; where
+        trainers are audited in that of the keys, so that auditors see the same elements in each round, and
+        know copies.
 
         Who only observes has none as long as somebody else can reduce. A retry keeps the parts of those who
         are left.
@@ -187,7 +189,9 @@ class Leader:
         if again is not None:
             return again
         uploads = {join.key: join.upload for join in members if join.key in trusted}
-        order = [(key, uploads[key]) for key in self._context.order if key in uploads]
+        lasting = self._context.rules.audits is not None
+        keys = sorted(uploads) if lasting else [key for key in self._context.order if key in uploads]
+        order = [(key, uploads[key]) for key in keys]
         return assign_parts(order, self._context.rules.num_chunks, len(members))
 
     # -- exchange ------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 What it looks at is here anyway: the headers in the certificate; of the contributions themselves a few chunks
 of the part that this node reduced (in a sparse exchange, of everything), and the aggregate of the round
 before. Which pieces are looked at follows from a secret of this node, so nobody can know where not to lie.
-Nothing follows from it but what is shown: it weighs in no round, scores nobody, and is told to nobody.
+What follows from it is shown, and bounds what this node's audits say: nobody gets good verdicts for what was
+there in earlier rounds. Beyond that it weighs in no round, scores nobody, and is told to nobody.
 """
 
 import asyncio
@@ -27,15 +28,20 @@ from talkoot.averaging.rules import Rules
 from talkoot.averaging.signing import Signer
 from talkoot.averaging.source import Source, decode_checked
 from talkoot.averaging.succession import weigh
+from talkoot.averaging.verdicts import MAX_SCORE
 from talkoot.averaging.watch import Held, Record, Turn, Watch
 from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import peer_id_of
 from talkoot.peer import clock, watch_file
+from talkoot.peer.sketches import Sketch, Sketches
 
 log = logging.getLogger("talkoot.watch")
 
 MAX_CHUNKS = 8
 """Chunks of each contribution that are decoded in a round."""
+
+LASTING_CHUNKS = 4
+"""So many of them are the same in each round, if they are here: those are compared with earlier rounds'."""
 
 SAMPLE_NUMEL = 2**20
 """About so many values of an aggregate are remembered for the next round: 4 MiB."""
@@ -127,7 +133,11 @@ class Watcher:
         self._last: tuple[bytes, torch.Tensor] | None = None
         """Digest of an outer state, and the sample of the aggregate that led to it."""
         self._ended: Ended | None = None
+        self._sketches = Sketches(self._secret)
+        self._highest: tuple[bytes, Mapping[bytes, int]] | None = None
+        """Digest after the round that was looked at last, and the best verdicts on its contributions."""
         self._wake = asyncio.Event()
+        self._looked = asyncio.Event()
         self._saved_s = -math.inf
         self._unsaved = self._told = False
         self._tell()
@@ -153,7 +163,16 @@ class Watcher:
             encoded=encoded if self._rules.exchange == "sparse" else None,
             before=before,
         )
+        self._looked.clear()
         self._wake.set()
+
+    async def highest(self, digest: bytes, key: bytes) -> int:
+        """The best score that `key` may get for its contribution to the round that ended with `digest`: the
+        best there is, but for one that was there before. Waits until the newest round was looked at."""
+        await self._looked.wait()
+        if self._highest is None or self._highest[0] != digest:
+            return MAX_SCORE
+        return self._highest[1].get(key, MAX_SCORE)
 
     def _slices(self, machine: Round, value: Value) -> dict[int, Mapping[int, Piece]]:
         """Of a dense round."""
@@ -182,10 +201,27 @@ class Watcher:
         self._wake.clear()
         ended, self._ended = self._ended, None
         if ended is not None:
-            self._learn(ended, await asyncio.to_thread(self._held, ended))
+            held, highest = await asyncio.to_thread(self._compared, ended)
+            self._learn(ended, held)
+            self._highest = ended.value.digest, highest
+        if self._ended is None:
+            self._looked.set()
 
-    def _held(self, ended: Ended) -> Held | None:
-        """Decode and compare; None where nothing but headers is here. Computes for long: for a thread."""
+    def _compared(self, ended: Ended) -> tuple[Held | None, Mapping[bytes, int]]:
+        """What is here of a round, and what it says of earlier ones; for a thread."""
+        sketched: dict[int, torch.Tensor] = {}
+        held = self._held(ended, sketched)
+        if held is None or not sketched:
+            return held, {}
+        counting = [item.weight > 0 for item in weigh(ended.value.cut, ended.ledger, self._rules)]
+        sketch = Sketch(rows=held.rows, chunks=sketched)
+        highest = self._sketches.compare(sketch, counting)
+        self._sketches.remember(sketch)
+        return held, {ended.value.cut[number].key: score for number, score in highest.items()}
+
+    def _held(self, ended: Ended, sketched: dict[int, torch.Tensor]) -> Held | None:
+        """Decode and compare; None where nothing but headers is here. Puts the values that are remembered
+        into `sketched`, by chunk. Computes for long: for a thread."""
         pieces = ended.pieces()
         rows, numbers = sorted(pieces), self._drawn(ended.value, pieces)
         if not rows or not numbers:
@@ -209,14 +245,23 @@ class Watcher:
                 torch.zeros(length) if ended.before is None else ended.before[start : start + length]
             )
             products.add(slices)
+            if chunk in numbers[:LASTING_CHUNKS]:
+                places = self._sketches.places(chunk, length)
+                sketched[chunk] = torch.stack([values[places] for values in slices])
         return Held(rows=rows, gram=products.matrix(), unsound=frozenset(unsound))
 
     def _drawn(self, value: Value, pieces: Mapping[int, Mapping[int, Piece]]) -> list[int]:
-        """Chunks that are here of every contribution of which any is: some of them, as nobody else knows."""
+        """Chunks that are here of every contribution of which any is: some of them, as nobody else knows.
+        First those that are the same in each round."""
         held = [set(chunks) for chunks in pieces.values()]
         common = set.intersection(*held) if held else set()
-        seed = self._secret + value.digest
-        return sorted(common, key=lambda n: blake3(seed + n.to_bytes(4, "little")).digest())[:MAX_CHUNKS]
+
+        def lot(seed: bytes) -> list[int]:
+            return sorted(common, key=lambda n: blake3(seed + n.to_bytes(4, "little")).digest())
+
+        lasting = lot(self._secret)[:LASTING_CHUNKS]
+        others = [number for number in lot(self._secret + value.digest) if number not in lasting]
+        return (lasting + others)[:MAX_CHUNKS]
 
     def _learn(self, ended: Ended, held: Held | None) -> None:
         value = ended.value

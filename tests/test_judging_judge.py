@@ -61,6 +61,7 @@ class Rig:
             followed=self.followed, training=True, begun=True, last_snapshot=None, trainer=self
         )
         self.busy = False
+        self.highest = MAX_SCORE
         self.judge = Judge(
             Signer(),
             self.exchange.rules,
@@ -69,7 +70,12 @@ class Rig:
             self.folder,
             busy=lambda: self.busy,
             count=self._count,
+            highest=self._best,
         )
+
+    async def _best(self, digest: bytes, _subject: bytes) -> int:
+        assert digest == self.counted.value.digest
+        return self.highest
 
     def _count(self, result: str, seconds: float) -> None:
         self.results.append((result, seconds))
@@ -238,3 +244,16 @@ def test_peers_say_how_the_swarm_stands_to_them() -> None:
     assert _line(peer | known).endswith("no; in the swarm: left out, reputation -180, 1 audit passed")
     assert _line(peer | {"standing": "probation", "reputation": None}).endswith("in the swarm: probation")
     assert _line(peer | {"standing": "voter", "reputation": None}).endswith(" no")
+
+
+@pytest.mark.parametrize(("highest", "result", "asked"), [(-MAX_SCORE, "harmful", 0), (0, "neutral", 1)])
+def test_what_was_there_before_is_not_praised_whatever_the_loss_says(
+    tmp_path: Path, highest: int, result: str, asked: int
+) -> None:
+    async def script(rig: Rig) -> None:
+        rig.highest = highest
+        assert await rig.end_round() == result
+        assert rig.verdict_score() == highest
+        assert len(rig.tasks) == asked
+
+    play(tmp_path, BETTER, script=script)

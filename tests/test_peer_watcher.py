@@ -17,9 +17,11 @@ from replay_rig import LoggedSwarm
 from robust_rig import vectors
 from round_swarm import Node as SwarmNode
 
+from talkoot.averaging.audits import Audits
 from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.history import History, Track
 from talkoot.averaging.ledger import Ledger
+from talkoot.averaging.verdicts import MAX_SCORE
 from talkoot.averaging.watch import MAX_WATCHED, Record
 from talkoot.cli.conduct import _watch_words
 from talkoot.dht.errors import ConfigError
@@ -80,6 +82,28 @@ def test_who_copies_is_seen(tmp_path: Path, exchange: str) -> None:
     for watcher in swarm.watchers.values():
         odd = {key: record.like for key, record in watcher.records.items() if record.signs}
         assert odd == {first.key: second.key, second.key: first.key}
+
+
+@pytest.mark.parametrize("exchange", ["dense", "sparse"])
+def test_nobody_praises_what_was_there_in_earlier_rounds(tmp_path: Path, exchange: str) -> None:
+    """The copier sends what another sent two rounds ago, with some noise; who was copied came first."""
+    swarm = WatchedSwarm(5, tmp_path, exchange=exchange, audits=Audits(trainers=True))
+    nodes, sent = list(swarm.nodes.values()), []
+    for number in range(4):
+        work = list(vectors(5, swarm.rules.numel, number, spread=0.5))
+        if number == 3:
+            work[1] = sent[1][0] + 0.1 * sent[1][0].std() * torch.randn(swarm.rules.numel)
+        for node, delta in zip(nodes, work, strict=True):
+            node.local = node.theta - delta
+        sent.append(work)
+        swarm.play()
+        for watcher in swarm.watchers.values():
+            assert watcher._highest is not None
+            digest, highest = watcher._highest
+            copier = {nodes[1].key} if number == 3 else set()
+            assert {key for key, score in highest.items() if score < MAX_SCORE} == copier
+            assert asyncio.run(watcher.highest(digest, nodes[1].key)) == (-MAX_SCORE if copier else MAX_SCORE)
+            assert asyncio.run(watcher.highest(bytes(32), nodes[1].key)) == MAX_SCORE
 
 
 @pytest.mark.parametrize(("numel", "chunk"), [(10, 4), (1000, 64), (3 * SAMPLE_NUMEL, SAMPLE_NUMEL // 4)])

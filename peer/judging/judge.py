@@ -8,7 +8,7 @@ the trainer ends an audit, and without a verdict the join goes out without one.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -64,9 +64,11 @@ class Judge:
         *,
         busy: Callable[[], bool],
         count: Callable[[str, float], None],
+        highest: Callable[[bytes, bytes], Awaitable[int]],
     ) -> None:
         """Slices are decoded into `folder`. Nothing is begun while `busy`; `count` hears of each result and
-        how long it took."""
+        how long it took; `highest` is the best score for the contribution to the round that ended with a
+        digest, by key, less where it was there before (`talkoot.peer.watcher`)."""
         assert rules.audits is not None
         self._signer = signer
         self._rules = rules
@@ -75,6 +77,7 @@ class Judge:
         self._path = folder / "audited.f32"
         self._busy = busy
         self._count = count
+        self._highest = highest
         self.purse = Purse(rules.audits.share)
         self.last: Last | None = None
         self._needed_s = 0.0
@@ -156,6 +159,9 @@ class Judge:
 
     async def _score(self, case: Case) -> int:
         """Raises _NoVerdict."""
+        highest = await self._highest(case.digest, case.subject)
+        if highest == -MAX_SCORE:  # whatever the loss says: a copy of work lowers it, too
+            return self._without_measuring(case)
         await self._contributor.followed.wait()  # the trainer has moved on to the state after the round
         self._require_time(case)
         before = self._holdings.state(case.prior)
@@ -164,8 +170,7 @@ class Judge:
         try:
             whole = await self._write(case)
             if not whole:  # nobody's machine signs by accident what does not decode
-                self.last = Last(case.subject, case.round, -MAX_SCORE, 0, 0.0)
-                return -MAX_SCORE
+                return self._without_measuring(case)
             self._require_time(case)
             done = await self._measure(case, before.generation.theta_path)
         finally:
@@ -177,8 +182,13 @@ class Judge:
         score = score_of(done.before, done.after)
         if score is None:
             raise _NoVerdict("data")
+        score = min(score, highest)
         self.last = Last(case.subject, case.round, score, len(done.before), done.seconds)
         return score
+
+    def _without_measuring(self, case: Case) -> int:
+        self.last = Last(case.subject, case.round, -MAX_SCORE, 0, 0.0)
+        return -MAX_SCORE
 
     def _require_time(self, case: Case) -> None:
         if self._holdings.digest != case.digest:

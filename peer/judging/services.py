@@ -24,6 +24,7 @@ def begin_judging(node: "Node", rules: Rules, holdings: Holdings, group: asyncio
     if rules.audits is None or node.options.observes:
         return None
     assert node.contributor is not None
+    assert node.runner.watcher is not None
 
     def count(result: str, seconds: float) -> None:
         node.metrics.trainer_audits.inc(result)
@@ -37,6 +38,7 @@ def begin_judging(node: "Node", rules: Rules, holdings: Holdings, group: asyncio
         node.paths.trainer,
         busy=lambda: node.swarming is None or node.swarming.exchanging or node.disk.fault is not None,
         count=count,
+        highest=node.runner.watcher.highest,
     )
     group.create_task(judge.run())
     return judge
