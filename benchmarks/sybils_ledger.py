@@ -40,11 +40,17 @@ class Rates:
 
 
 HONEST = Rates(0.33, 0.004)
-KINDS = {"zero": Rates(0.0, 0.0), "random": Rates(0.083, 0.05), "copied": Rates(0.2, 0.0)}
+KINDS = {
+    "zero": Rates(0.0, 0.0),
+    "random": Rates(0.083, 0.05),
+    "copied": Rates(0.0, 1.0),
+    "blurred 0.1": Rates(0.025, 0.725),
+    "blurred 0.3": Rates(0.2, 0.388),
+    "blurred 0.5": Rates(0.2, 0.062),
+}
 """What Sybils contribute. Copied: another's contribution to the round before, since the root of one's own is
-fixed before others' are seen. Shares of `benchmarks/trainer_audits.py --model bigram --n 8 --windows 16`
-(none, zero, gaussian), and for copies the same with what another sent a round earlier."""
-
+fixed before others' are seen; blurred: with so many times its norm of noise. Shares of
+`benchmarks/trainer_audits.py --model bigram --n 8 --windows 16` (none, zero, gaussian; `--copies`)."""
 
 ENOUGH = 0.95
 """Share of the trials in which that has to hold, and no Sybil to vote."""

@@ -5,7 +5,8 @@
 Trains the swarms of `talkoot bench attacks` (a quarter of the peers lie) and, in some rounds, judges slices
 of everybody's contribution as nodes do: 1/n of the vector, capped, on held-out windows that nobody chose. The
 time of an audit is compared with that of the inner steps of a round of `--round-steps`, since the rounds of
-the bench are far shorter than those of a swarm.
+the bench are far shorter than those of a swarm. `--copies` judges contributions that were there before
+(`audits_of_copies.py`), on the first number of windows.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from audits_of_copies import measure_copies, table_of_copies
 
 from talkoot.averaging.verdicts import MAX_SCORE
 from talkoot.peer.attacks.auditors import Auditors
@@ -173,12 +175,17 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rule", default="default")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--round-steps", type=int, default=500, help="inner steps of a real round")
+    parser.add_argument("--copies", action="store_true", help="judge copies of earlier contributions instead")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     options.windows = options.windows or [16, 64]
     options.scale = options.scale or [SCALE]
     torch.set_num_threads(1)
     laboratory, rows = Laboratory(), []
+    if options.copies:
+        rows = [row for n in options.n or [8] for row in measure_copies(options, laboratory, n)]
+        sys.stdout.write((json.dumps(rows, indent=1) if options.json else table_of_copies(rows)) + "\n")
+        return 0
     for n in options.n or [4, 8, 16]:
         for name in options.attack or [NONE, *ATTACKS]:
             rows += measure(options, laboratory, name, n)
