@@ -24,6 +24,9 @@ ones had half of it or more in small trainings, late ones included."""
 DOUBTFUL = 0.5
 """The same, below which it earns nothing, though it is not held against anybody."""
 
+NOTHING_NEW = 0.02
+"""Usual new share below which nothing is said: then honest work is hardly more than what codecs leave."""
+
 RANK = 1e-9
 """Smallest eigenvalue, relative to the largest, that counts: copies of copies say nothing more."""
 
@@ -55,6 +58,8 @@ def highest_scores(shares_N: Sequence[float], counting_N: Sequence[bool]) -> lis
     """
     counting = counting_N if any(counting_N) else [True] * len(shares_N)
     usual = median_low([share for share, counts in zip(shares_N, counting, strict=True) if counts])
+    if usual < NOTHING_NEW:
+        return [MAX_SCORE] * len(shares_N)
     return [_highest(share, usual) for share in shares_N]
 
 

@@ -39,6 +39,7 @@ def test_scores_follow_from_the_usual_share_of_those_that_count() -> None:
     clear = [MAX_SCORE] * 3
     assert highest_scores(shares, [True] * 6) == [*clear, -MAX_SCORE, 0, MAX_SCORE]
     assert highest_scores([0.01] * 4 + [0.4] * 3, [False] * 4 + [True] * 3) == [-MAX_SCORE] * 4 + clear
+    assert highest_scores([1e-3, 1e-3, 1e-5], [True] * 3) == clear  # where all repeat themselves
     assert highest_scores([0.01, 0.4], [True, True]) == [MAX_SCORE] * 2  # of two nobody is the usual one
 
 

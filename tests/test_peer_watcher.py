@@ -88,7 +88,8 @@ def test_who_copies_is_seen(tmp_path: Path, exchange: str) -> None:
 def test_nobody_praises_what_was_there_in_earlier_rounds(tmp_path: Path, exchange: str) -> None:
     """The copier sends what another sent two rounds ago, with some noise; who was copied came first."""
     swarm = WatchedSwarm(5, tmp_path, exchange=exchange, audits=Audits(trainers=True))
-    nodes, sent = list(swarm.nodes.values()), []
+    nodes = list(swarm.nodes.values())
+    sent: list[list[torch.Tensor]] = []
     for number in range(4):
         work = list(vectors(5, swarm.rules.numel, number, spread=0.5))
         if number == 3:
