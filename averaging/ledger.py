@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from talkoot.averaging.digest import content_hash
 from talkoot.compression import codec as codecs
+from talkoot.compression.arithmetic import KNOWN_VERSIONS
 
 MAX_LEDGER_BYTES = 256 * 1024
 """Longest encoded ledger that is accepted."""
@@ -83,11 +84,12 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     absent: tuple[int, ...]
     """For each voter, how many rounds in a row it was not in the roster."""
     global_step: int
-    """Sum over rounds of the weighted mean of inner steps: the clock of the learning-rate schedule."""
+    """Sum over rounds of `reference_steps`: the clock of the learning-rate schedule."""
     tokens: int
     """Tokens in all counted contributions so far."""
     reference_steps: int
-    """h_ref: weighted mean of inner steps in the last round; contributions are scaled to it."""
+    """h_ref: weighted median of inner steps in the last round (arithmetic version 1: mean); contributions are
+    scaled to it."""
     codec: str
     """Codec of contributions in the next round."""
     aggregate_codec: str
@@ -139,6 +141,8 @@ def _problem(ledger: Ledger) -> str | None:
         return "absences do not match the voters"
     if min(ledger.round, ledger.global_step, ledger.tokens, *ledger.absent) < 0:
         return "a count in the ledger is negative"
+    if ledger.arithmetic not in KNOWN_VERSIONS:
+        return f"arithmetic version {ledger.arithmetic} is not known here: another release computes it"
     if ledger.reference_steps < 1:
         return "reference_steps must be at least 1"
     if len(ledger.standings) > MAX_STANDINGS or len(ledger.used) > MAX_TOKENS_USED:

@@ -174,7 +174,7 @@ def next_ledger(
     contributors promoted to voters and these invites taken back; checked by `ledger_after`."""
     there = set(present)
     weighed = weigh(cut, ledger, rules)
-    mean_steps = _mean_steps(weighed, ledger)
+    steps = _usual_steps(weighed, ledger)
     uses = {use.token: use for use in ledger.used}
     uses.update({use.token: use for use in admitted(cut, ledger, rules).values()})
     audited, banned = None, frozenset[bytes]()
@@ -192,9 +192,9 @@ def next_ledger(
         round=ledger.round + 1,
         voters=voters,
         absent=absent,
-        global_step=ledger.global_step + mean_steps,
+        global_step=ledger.global_step + steps,
         tokens=min(MAX_TOKENS, ledger.tokens + sum(_work(item.contribution) for item in counting)),
-        reference_steps=max(1, mean_steps),
+        reference_steps=max(1, steps),
         codec=codec,
         aggregate_codec=aggregate_codec,
         norms=(*ledger.norms, norm)[-NORM_HISTORY:],
@@ -209,17 +209,24 @@ def _work(contribution: Contribution) -> int:
     return contribution.tokens + contribution.carried_tokens
 
 
-def _mean_steps(weighed: Sequence[Weighed], ledger: Ledger) -> int:
-    """Weighted mean of inner steps, rounded half up; the reference of before when nobody weighs.
+def _usual_steps(weighed: Sequence[Weighed], ledger: Ledger) -> int:
+    """Weighted lower median of inner steps; the reference of before when nobody weighs.
 
-    A claim counts for at most twice the median (lower median), so that no single one moves the clock.
+    It lies within what honest peers claim while liars are at most a quarter of those that weigh: with weights
+    of [1/2, 2] of the median they have less than half of the weight.
+
+    Arithmetic version 1: the weighted mean, rounded half up, a claim counting for at most twice the median.
     """
     counting = [item for item in weighed if item.weight > 0]
     if not counting:
         return ledger.reference_steps
-    cap = 2 * median_low([item.contribution.steps for item in counting])
-    mean = fsum(item.weight * min(cap, item.contribution.steps) for item in counting)
-    return int(mean + 0.5)
+    if ledger.arithmetic == 1:
+        cap = 2 * median_low([item.contribution.steps for item in counting])
+        return int(fsum(item.weight * min(cap, item.contribution.steps) for item in counting) + 0.5)
+    order = sorted(counting, key=lambda item: item.contribution.steps)
+    half = fsum(item.weight for item in order) / 2
+    up_to = (fsum(item.weight for item in order[: number + 1]) for number in range(len(order)))
+    return next(item.contribution.steps for item, sum_ in zip(order, up_to, strict=True) if sum_ >= half)
 
 
 def _next_voters(

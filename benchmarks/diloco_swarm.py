@@ -26,6 +26,7 @@ from talkoot.averaging.rotation import codec_of
 from talkoot.averaging.rules import CHUNK_NUMEL, Rules
 from talkoot.averaging.succession import weigh
 from talkoot.compression import codec as codecs
+from talkoot.compression.arithmetic import ARITHMETIC_VERSION
 from talkoot.peer import presets
 from talkoot.peer.manifest import Manifest
 from talkoot.peer.trainer.data import Corpus
@@ -224,7 +225,7 @@ class Outer:
         )
         self._ledger = Ledger(
             swarm=bytes(32),
-            arithmetic=1,
+            arithmetic=ARITHMETIC_VERSION,
             round=0,
             voters=self._keys,
             absent=(0,) * arm.workers,

@@ -19,6 +19,7 @@ from talkoot.averaging.certificate import (
 from talkoot.averaging.digest import content_hash
 from talkoot.averaging.ledger import Ledger, voters_hash
 from talkoot.averaging.quorum import leader_order
+from talkoot.compression.arithmetic import ARITHMETIC_VERSION
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import Identity
 from talkoot.peer.holdings import number_of
@@ -77,7 +78,7 @@ class Source:
         self._chain = chain
         value = chain[-1].value
         self.ledger = Ledger(
-            swarm=SWARM, arithmetic=1, round=number_of(chain[-1]), voters=value.voters,
+            swarm=SWARM, arithmetic=ARITHMETIC_VERSION, round=number_of(chain[-1]), voters=value.voters,
             absent=(0,) * len(value.voters), global_step=0, tokens=0, reference_steps=1, codec="int8",
             aggregate_codec="int8",
         )  # fmt: skip

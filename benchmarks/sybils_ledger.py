@@ -21,6 +21,7 @@ from talkoot.averaging.reputation import banned, by_lot, places_for_voters, prom
 from talkoot.averaging.rules import Rules, Timing
 from talkoot.averaging.succession import next_ledger, weigh
 from talkoot.averaging.verdicts import MAX_SCORE, Verdict
+from talkoot.compression.arithmetic import ARITHMETIC_VERSION
 from talkoot.dht.identity import Identity, verify
 
 SWARM = bytes(32)
@@ -72,8 +73,8 @@ class Admission:
             max_absent_rounds=10, audits=Audits(trainers=True),
         )  # fmt: skip
         self.ledger = Ledger(
-            swarm=SWARM, arithmetic=1, round=0, voters=founders, absent=(0,) * FOUNDERS, global_step=0,
-            tokens=0, reference_steps=100, codec="int8", aggregate_codec="int8",
+            swarm=SWARM, arithmetic=ARITHMETIC_VERSION, round=0, voters=founders, absent=(0,) * FOUNDERS,
+            global_step=0, tokens=0, reference_steps=100, codec="int8", aggregate_codec="int8",
         )  # fmt: skip
         self._prior = self._random.randbytes(32)
         self.weight = 0.0

@@ -27,6 +27,7 @@ from talkoot.averaging.rules import Rules
 from talkoot.averaging.slices import Slice
 from talkoot.averaging.source import source_of
 from talkoot.averaging.succession import weigh
+from talkoot.compression.arithmetic import ARITHMETIC_VERSION
 from talkoot.compression.codec import get
 from talkoot.dht.identity import Identity
 from talkoot.peer import watcher
@@ -60,8 +61,8 @@ class Round:
             digest=bytes(32), voters=tuple(keys),
         )  # fmt: skip
         ledger = Ledger(
-            swarm=bytes(32), arithmetic=1, round=1, voters=tuple(keys), absent=(0,) * peers, global_step=1,
-            tokens=1, reference_steps=1, codec=codec, aggregate_codec="int8",
+            swarm=bytes(32), arithmetic=ARITHMETIC_VERSION, round=1, voters=tuple(keys), absent=(0,) * peers,
+            global_step=1, tokens=1, reference_steps=1, codec=codec, aggregate_codec="int8",
         )  # fmt: skip
         context = SimpleNamespace(ledger=ledger)
         self.machine: Any = SimpleNamespace(context=context, slices=SimpleNamespace(whole=lambda: slices))

@@ -15,8 +15,12 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-ARITHMETIC_VERSION = 1
-"""Changes whenever any result here or in a codec would change by one bit."""
+ARITHMETIC_VERSION = 2
+"""That of new swarms. Changes whenever any result here, in a codec or in a ledger would change by one bit.
+2: the steps of a round are a median (`talkoot.averaging.succession`); all else is as in 1."""
+
+KNOWN_VERSIONS = (1, 2)
+"""Those that this software computes: a swarm keeps the one that it was founded with."""
 
 SUM_BLOCK = 2**16
 """Elements that `squares` folds together."""

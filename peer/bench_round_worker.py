@@ -24,6 +24,7 @@ from talkoot.averaging.outer import outer_step
 from talkoot.averaging.rotation import codec_of
 from talkoot.averaging.round import Round
 from talkoot.averaging.rules import Rules, Timing
+from talkoot.compression.arithmetic import ARITHMETIC_VERSION
 from talkoot.dht.config import NetworkConfig
 from talkoot.dht.host import P2PNetwork
 from talkoot.dht.identity import Identity, verify
@@ -89,7 +90,7 @@ class Bench:
     def ledger(self, number: int) -> Ledger:
         return Ledger(
             swarm=self.rules.swarm,
-            arithmetic=1,
+            arithmetic=ARITHMETIC_VERSION,
             round=number,
             voters=self.voters,
             absent=(0,) * self.peers,

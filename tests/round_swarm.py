@@ -39,6 +39,7 @@ from talkoot.averaging.rules import CHUNK_NUMEL, Adaptive, Feedback, Rules, Timi
 from talkoot.averaging.verdicts import Verdict, sign_verdict
 from talkoot.averaging.voting import Journal, decode_journal
 from talkoot.averaging.wire import decode, decode_bulk_header, encode, encode_bulk_header
+from talkoot.compression.arithmetic import ARITHMETIC_VERSION
 
 
 class ToySigner:
@@ -136,7 +137,7 @@ class Swarm:
         theta = torch.randn(numel, generator=generator)
         ledger = Ledger(
             swarm=bytes(32),
-            arithmetic=1,
+            arithmetic=ARITHMETIC_VERSION,
             round=0,
             voters=voters,
             absent=(0,) * len(voters),

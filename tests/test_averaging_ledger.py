@@ -23,6 +23,7 @@ from talkoot.averaging.ledger import (
     decode_ledger,
     voters_hash,
 )
+from talkoot.compression.arithmetic import ARITHMETIC_VERSION
 
 VOTERS = keys_of(peers(3))
 
@@ -54,6 +55,8 @@ BAD: dict[str, dict[str, Any]] = {
     "global step": {"global_step": -1},
     "tokens": {"tokens": -1},
     "reference": {"reference_steps": 0},
+    "no version of the arithmetic": {"arithmetic": 0},
+    "a later version of the arithmetic": {"arithmetic": ARITHMETIC_VERSION + 1},
     "too many norms": {"norms": (1.0,) * (NORM_HISTORY + 1)},
     "nan norm": {"norms": (float("nan"),)},
     "infinite norm": {"norms": (float("inf"),)},

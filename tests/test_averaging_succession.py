@@ -3,6 +3,7 @@
 from statistics import median_low
 from typing import Any
 
+import msgspec
 import pytest
 from averaging_help import keys_of, make_contribution, make_ledger, make_rules, peers
 from fuzzing import examples
@@ -107,26 +108,60 @@ def test_who_is_on_probation_neither_weighs_nor_moves_the_medians() -> None:
 # -- the next ledger ---------------------------------------------------------------------------------------
 
 
-def test_counts_move_on() -> None:
-    ledger = make_ledger(KEYS[:2], norms=(9.0,))
+@pytest.mark.parametrize(("version", "steps"), [(1, 91), (2, 81)])
+def test_counts_move_on(version: int, steps: int) -> None:
+    ledger = make_ledger(KEYS[:2], norms=(9.0,), arithmetic=version)
     cut = cut_of(
         make_contribution(FIVE[0], steps=100, tokens=1000, norm2=4.0),
         make_contribution(FIVE[1], steps=81, tokens=1000, norm2=9.0),
         make_contribution(STRANGER, steps=10**9, tokens=10**15, norm2=1e9),
     )
     after = next_ledger(ledger, cut, KEYS[:2], PRIVATE)
-    assert (after.round, after.global_step, after.reference_steps) == (6, 400 + 91, 91)
+    assert (after.round, after.global_step, after.reference_steps) == (6, 400 + steps, steps)
     assert after.tokens == 12_000
     assert after.norms == (9.0, 2.0)
-    assert (after.codec, after.aggregate_codec, after.arithmetic) == ("int8", "int8", 1)
+    assert (after.codec, after.aggregate_codec, after.arithmetic) == ("int8", "int8", version)
     assert decode_ledger(after.encode()) == after
 
 
-def test_one_claim_of_steps_does_not_move_the_clock() -> None:
+@pytest.mark.parametrize(("version", "steps"), [(1, (4 * 80 + 160) // 5), (2, 80)])
+def test_one_claim_of_steps_does_not_move_the_clock(version: int, steps: int) -> None:
     cut = [make_contribution(signer, steps=80) for signer in FIVE]
     cut[3] = make_contribution(FIVE[3], steps=10**9)
-    after = next_ledger(make_ledger(KEYS), cut, KEYS, PRIVATE)
-    assert after.global_step - 400 == after.reference_steps == (4 * 80 + 160) // 5
+    after = next_ledger(make_ledger(KEYS, arithmetic=version), cut, KEYS, PRIVATE)
+    assert after.global_step - 400 == after.reference_steps == steps
+    assert after.arithmetic == version
+
+
+TWELVE = peers(12)
+
+
+@examples(100)
+@given(
+    honest=st.lists(st.tuples(st.integers(1, 10**6), st.integers(0, 10**9)), min_size=3, max_size=9),
+    lies=st.tuples(st.integers(1, 10**12), st.integers(0, 10**15)),
+)
+def test_a_quarter_of_liars_keeps_the_clock_among_honest_claims(
+    honest: list[tuple[int, int]], lies: tuple[int, int]
+) -> None:
+    """Whatever they claim, of steps and of tokens."""
+    claims = [*honest, *[lies] * (len(honest) // 3)]
+    cut = [
+        make_contribution(signer, steps=steps, tokens=tokens)
+        for signer, (steps, tokens) in zip(TWELVE, claims, strict=False)
+    ]
+    keys = keys_of(TWELVE)
+    after = next_ledger(make_ledger(keys, arithmetic=2), cut, keys, PRIVATE)
+    claimed = [steps for steps, _ in honest]
+    assert min(claimed) <= after.reference_steps <= max(claimed)
+
+
+def test_who_does_as_many_steps_as_the_others_sees_no_difference_between_the_versions() -> None:
+    cut = [make_contribution(signer, steps=77, tokens=100 * n) for n, signer in enumerate(FIVE)]
+    first, second = (
+        next_ledger(make_ledger(KEYS, arithmetic=version), cut, KEYS, PRIVATE) for version in (1, 2)
+    )
+    assert msgspec.structs.replace(second, arithmetic=1) == first
 
 
 def test_a_round_in_which_nobody_weighs_changes_no_clock() -> None:

@@ -25,6 +25,7 @@ from talkoot.averaging.slices import Slice
 from talkoot.averaging.source import source_of
 from talkoot.averaging.succession import next_ledger, weigh
 from talkoot.averaging.verdicts import Verdict
+from talkoot.compression.arithmetic import ARITHMETIC_VERSION
 from talkoot.compression.codec import CodecError
 
 CHUNKS_A_WORKER = 1
@@ -283,7 +284,7 @@ def _rules(terms: Terms, numel: int, keys: tuple[bytes, ...]) -> Rules:
 def _ledger(terms: Terms, keys: tuple[bytes, ...]) -> Ledger:
     return Ledger(
         swarm=bytes(32),
-        arithmetic=1,
+        arithmetic=ARITHMETIC_VERSION,
         round=0,
         voters=keys,
         absent=(0,) * len(keys),
