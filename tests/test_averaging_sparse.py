@@ -24,7 +24,7 @@ def test_all_peers_commit_the_same_bits_and_upload_their_blob_once(num_peers: in
     assert (len(value.cut), value.parts) == (num_peers, ())
     copies = num_peers * (num_peers - 1) * PIECES
     sent = sum(swarm.own.values()) + sum(swarm.relayed.values())
-    assert copies <= sent <= 1.02 * copies  # a request that moves may cross its answer
+    assert copies <= sent <= 1.02 * copies + num_peers  # a request that moves may cross its answer
     if num_peers > 1:
         assert set(swarm.own.values()) == {PIECES}
 
@@ -54,7 +54,8 @@ def test_a_client_contributes_and_fetches_but_is_not_relied_on() -> None:
     swarm.play()
     assert len(swarm.digests()) == 1
     assert all(len(node.commits[0].value.cut) == 4 for node in swarm.nodes.values())
-    assert swarm.relayed[client.key] == 0
+    others = [swarm.relayed[key] for key in swarm.nodes if key != client.key]
+    assert 2 * swarm.relayed[client.key] < min(others)  # asked where the others let wait, and only there
     assert swarm.own[client.key] == PIECES
 
 

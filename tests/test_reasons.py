@@ -38,8 +38,21 @@ def test_every_reason_is_on_a_list(package: str) -> None:
     assert found <= listed
 
 
+def returned(package: str) -> set[str]:
+    """What functions say instead of raising: `return "reason"` and `return "reason", "words"`."""
+    found = set()
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            said = node.value if isinstance(node, ast.Return) else None
+            if isinstance(said, ast.Tuple) and said.elts:
+                said = said.elts[0]
+            if isinstance(said, ast.Constant):
+                found.add(str(said.value))
+    return found
+
+
 def test_nothing_is_listed_that_is_not_used() -> None:
-    assert set(reasons.REASONS) <= raised("averaging") | raised("peer")
+    assert set(reasons.REASONS) <= raised("averaging") | raised("peer") | returned("averaging")
 
 
 def test_each_is_counted_under_its_own_name() -> None:
