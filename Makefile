@@ -1,4 +1,4 @@
-# make demo | test | trials | simulate | soak | fuzz | lint | types | bench | clean    PYTHON=python3.12 picks the interpreter, ARGS="..." is passed on
+# make demo | test | trials | simulate | soak | fuzz | metrics | lint | types | bench | clean    PYTHON=python3.12 picks the interpreter, ARGS="..." is passed on
 
 PYTHON ?= python3
 ARGS ?=
@@ -15,7 +15,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 PINS := -c constraints.txt --build-constraint constraints.txt
 PACKAGES := peer dht averaging compression cli
 
-.PHONY: demo test trials simulate soak soak-simulated soak-real fuzz fuzz-properties fuzz-codecs fuzz-parsers lint types bench clean
+.PHONY: demo test trials simulate soak soak-simulated soak-real fuzz fuzz-properties fuzz-codecs fuzz-parsers metrics lint types bench clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/talkoot demo $(ARGS)
@@ -56,6 +56,10 @@ fuzz-codecs: $(VENV)/.installed-dev
 
 fuzz-parsers: $(VENV)/.installed-dev
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(VENV)/bin/python tests/fuzz_parsers.py $(PARSERS)
+
+# docs/metrics.md, from the tables in peer/metrics/; a test compares.
+metrics: $(VENV)/.installed
+	$(VENV)/bin/python -m talkoot.peer.metrics.reference > docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

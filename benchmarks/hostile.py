@@ -86,8 +86,10 @@ class Victim:
         port = self.status()["http_port"]
         with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
             text = answer.read().decode()
-        names = "messages_rejected|peer_penalties|peer_bans|connections_cut|state_requests_refused"
-        found = re.findall(rf'^talkoot_({names})_total{{reason="(\w+)"}} (\S+)$', text, re.MULTILINE)
+        names = "messages_rejected|peer_penalties|peer_bans|connections_refused|state_requests_refused"
+        found = re.findall(
+            rf'^talkoot_({names})_total{{(?:reason|limit)="(\w+)"}} (\S+)$', text, re.MULTILINE
+        )
         return {f"{name}.{reason}": float(value) for name, reason, value in found}
 
     def memory(self) -> tuple[int, int]:

@@ -54,7 +54,7 @@ AT_ONCE_S = 3.0
 def run(options: RunOptions) -> int:
     """Run the daemon until it is stopped; returns the exit code. Raises ConfigError before it has begun."""
     paths = StateDir(options.state_dir)
-    metrics = Metrics()
+    metrics = Metrics(options.role)
     logs.configure(sys.stderr, verbose=options.verbose, count=metrics.log_messages.inc)
     torch.set_num_threads(1)  # heavy work is split over worker threads; the cores belong to the trainer
     with _interruptible(), ExitStack() as held:

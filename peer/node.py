@@ -292,7 +292,7 @@ class Node:
             state, reason = "paused", "disk"
         if (state, reason) != (self.state, self.reason):
             self.state, self.reason = state, reason
-            self.metrics.state(state)
+            self.metrics.state(state, reason)
             log.info("%s%s", state, f": {reason}" if reason else "")
             if state == "training":
                 self._announce_now.set()  # a round waits for the steps of those who say that they train
@@ -346,7 +346,6 @@ class Node:
         self._on_head(certificate)
 
     def _links_changed(self, peers: frozenset[bytes]) -> None:
-        self.metrics.peers_connected.set(len(peers))
         if self.swarming is not None and peers - self.swarming.view.others.keys():
             self._stranger.set()
         self.runner.links_changed(peers)
@@ -375,7 +374,7 @@ class Node:
                 await asyncio.sleep(RETRY_PAUSE_S)
             self.manifest = manifest
             self.paths.save_manifest(manifest.canonical())
-        self.metrics.node(peer_id=self.identity.peer_id, swarm_name=self.manifest.swarm.name)
+        self.metrics.node(swarm_name=self.manifest.swarm.name)
         if not OuterStore.exists(self.paths.outer):
             if not self.options.observes:
                 require_admission(self.manifest, self.identity, self.membership.admission)
@@ -425,7 +424,7 @@ class Node:
             if (first or not self.swarming.joins_rounds) and view.ahead_of(self.swarming.ledger.round):
                 self.swarming.want_update(set(), at_once=True)
             first = False
-            self.metrics.state(self.state_now)
+            self.metrics.state(self.state_now, self.reason)
             self.metrics.peers_known.set(len(view.others))
             self.metrics.round_frontier.set(max(view.frontier(0), self.swarming.ledger.round))
             self.metrics.follow_network(self.network.traffic, self.network.events)

@@ -25,7 +25,11 @@ def status(node: Node, http_port: int) -> dict[str, Any]:
         | _round(node)
         | _training(node)
         | _traffic(node)
-        | {"audits": judging_of(node), "peers": _peers(node)}
+        | {
+            "refused": dict(node.metrics.messages_rejected.exact),
+            "audits": judging_of(node),
+            "peers": _peers(node),
+        }
     )
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -10,7 +11,11 @@ from prometheus_client.samples import Sample
 
 from talkoot.dht.network import Events, Traffic
 from talkoot.peer.choice import Choice
-from talkoot.peer.metrics import STATES, Metrics
+from talkoot.peer.metrics import FAMILIES, STATES, Metrics, is_known
+from talkoot.peer.metrics.known import MAX_SERIES, most_series
+from talkoot.peer.metrics.labels import MAX_EXACT
+from talkoot.peer.metrics.reference import reference
+from talkoot.peer.options import ROLES, Role
 
 
 @pytest.fixture
@@ -47,7 +52,7 @@ def test_names_and_labels_follow_the_rules(metrics: Metrics) -> None:
 
 def test_series_are_few_and_known_from_the_start(metrics: Metrics) -> None:
     metrics.build(backend="cpu", protocol=1)
-    metrics.node(peer_id="12D3KooWx", swarm_name="demo")
+    metrics.node(swarm_name="demo")
     at_start = {(s.name, *s.labels.items()) for s in samples(metrics)}
     assert len(at_start) < 300
     metrics.messages_rejected.inc("malformed")
@@ -77,27 +82,29 @@ def test_a_label_takes_no_text_and_no_flood(metrics: Metrics) -> None:
     for text in ("No such file", "", "x" * 49, "line\nbreak", "ÄÖ"):
         metrics.messages_rejected.inc(text)
     assert value(metrics, "talkoot_messages_rejected_total", reason="other") == 5
+    before = len(list(samples(metrics)))
     for number in range(1000):
         metrics.messages_rejected.inc(f"reason_{number}")
-    reasons = [s for s in samples(metrics) if s.name == "talkoot_messages_rejected_total"]
-    assert len(reasons) == 64
-    assert sum(sample.value for sample in reasons) == 1005
+    assert len(list(samples(metrics))) == before
+    assert value(metrics, "talkoot_messages_rejected_total", reason="other") == 1005
+    assert len(metrics.messages_rejected.exact) == MAX_EXACT
 
 
 def test_the_networks_totals_are_followed(metrics: Metrics) -> None:
     traffic, events = Traffic(), Events()
     metrics.follow_network(traffic, events)
-    traffic.sent["talkoot/round/1"] += 100
-    traffic.received["talkoot/round/1"] += 7
+    name = "talkoot/0123456789abcdef/bulk/1"
+    traffic.sent[name] += 100
+    traffic.received[name] += 7
     events.restarts["p2pd"] += 1
     events.rejected["oversized"] += 2
     events.dials, events.clock_offset_s = 3, 0.5
     events.dial_failures["unreachable"] += 1
     for _ in range(2):
         metrics.follow_network(traffic, events)
-    traffic.sent["talkoot/round/1"] += 1
+    traffic.sent[name] += 1
     metrics.follow_network(traffic, events)
-    protocol = {"protocol": "talkoot/round/1"}
+    protocol = {"protocol": "bulk"}
     assert value(metrics, "talkoot_network_transmit_bytes_total", **protocol) == 101
     assert value(metrics, "talkoot_network_receive_bytes_total", **protocol) == 7
     assert value(metrics, "talkoot_restarts_total", part="p2pd") == 1
@@ -122,9 +129,7 @@ def test_many_protocols_are_folded(metrics: Metrics) -> None:
     for number in range(20):
         traffic.sent[f"talkoot/p{number}/1"] = 1
     metrics.follow_network(traffic, Events())
-    sent = [s for s in samples(metrics) if s.name == "talkoot_network_transmit_bytes_total"]
-    assert len(sent) == 8
-    assert sum(sample.value for sample in sent) == 20
+    assert value(metrics, "talkoot_network_transmit_bytes_total", protocol="other") == 20
 
 
 def test_saves_and_their_failures_are_two_counters(metrics: Metrics) -> None:
@@ -137,9 +142,68 @@ def test_saves_and_their_failures_are_two_counters(metrics: Metrics) -> None:
 
 def test_identity_is_replaced_not_added(metrics: Metrics) -> None:
     for swarm in ("a", "b"):
-        metrics.node(peer_id="12D3KooWx", swarm_name=swarm)
+        metrics.node(swarm_name=swarm)
     infos = [s.labels for s in samples(metrics) if s.name == "talkoot_node_info"]
-    assert infos == [{"peer_id": "12D3KooWx", "run": "b"}]
+    assert infos == [{"run": "b", "role": "full"}]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_each_role_exports_what_is_declared_for_it(role: Role) -> None:
+    metrics = Metrics(role)
+    found = {family.name for family in metrics.registry.collect()}
+    declared = {name.removesuffix("_total") for name, family in FAMILIES.items() if role in family.roles}
+    assert found == declared
+    assert all(is_known(sample.name, sample.labels) for sample in samples(metrics))
+    assert most_series(role) <= MAX_SERIES
+
+
+def test_a_total_that_fell_has_begun_again(metrics: Metrics) -> None:
+    for total in (5, 7, 2, 3):
+        metrics.dials.follow(total)
+        metrics.restarts.follow({"p2pd": total})
+    assert value(metrics, "talkoot_dials_total") == 10
+    assert value(metrics, "talkoot_restarts_total", part="p2pd") == 10
+
+
+def test_a_paused_node_has_one_reason_and_others_none(metrics: Metrics) -> None:
+    metrics.state("paused", "disk")
+    assert value(metrics, "talkoot_node_paused", reason="disk") == 1
+    assert value(metrics, "talkoot_node_paused", reason="nothing_to_do") == 0
+    metrics.state("training")
+    assert value(metrics, "talkoot_node_paused", reason="disk") == 0
+
+
+def test_only_what_a_node_may_export_is_known() -> None:
+    assert is_known("talkoot_node_state", {"state": "paused"})
+    assert is_known("talkoot_event_loop_lag_seconds_bucket", {"le": "+Inf"})
+    assert is_known("talkoot_gpu_temperature_celsius", {"gpu": "1"})
+    for sample, labels in (
+        ("up", {}),
+        ("talkoot_round_total", {}),
+        ("talkoot_round", {"node": "good"}),
+        ("talkoot_node_state", {}),
+        ("talkoot_node_state", {"state": "12D3KooW"}),
+        ("talkoot_event_loop_lag_seconds_bucket", {"le": "7.0"}),
+        ("talkoot_event_loop_lag_seconds", {}),
+        ("talkoot_build_info", {"version": "0" * 33, **dict.fromkeys(("python", "torch", "backend"), "a")}),
+        ("talkoot_node_info", {"run": "a\nup 1", "role": "full"}),
+    ):
+        assert not is_known(sample, labels), (sample, labels)
+
+
+def test_units_are_base_units_at_the_end_of_the_name() -> None:
+    for name, family in FAMILIES.items():
+        words = name.removesuffix("_total").split("_")
+        if family.unit in ("seconds", "bytes", "ratio", "celsius", "joules"):
+            assert words[-1] == family.unit, name
+        assert (family.kind == "counter") == name.endswith("_total")
+        assert all(len(label.values) <= 14 for label in family.labels)
+        assert not {label.name for label in family.labels} & {"peer", "peer_id", "name", "error", "address"}
+
+
+def test_the_page_of_reference_is_up_to_date() -> None:
+    page = Path(__file__).parent.parent / "docs" / "metrics.md"
+    assert page.read_text() == reference(), "make metrics"
 
 
 def test_two_nodes_in_one_process_do_not_mix() -> None:

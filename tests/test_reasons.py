@@ -1,4 +1,4 @@
-"""Every reason for which something is refused is on a list, and counted under its own name."""
+"""Every reason for which something is refused is on a list, and counted."""
 
 import ast
 from pathlib import Path
@@ -7,7 +7,9 @@ import pytest
 
 from talkoot.averaging import reasons
 from talkoot.dht import errors
+from talkoot.peer import penalties
 from talkoot.peer.metrics import Metrics
+from talkoot.peer.metrics.words import PENALTIES, REJECTION_OF
 
 ROOT = Path(__file__).parent.parent
 RAISED = {"MessageError": 0, "CertificateError": 0, "RemoteError": 1, "Refused": 1}
@@ -55,11 +57,19 @@ def test_nothing_is_listed_that_is_not_used() -> None:
     assert set(reasons.REASONS) <= raised("averaging") | raised("peer") | returned("averaging")
 
 
-def test_each_is_counted_under_its_own_name() -> None:
+def test_each_is_counted_and_known_by_its_own_name() -> None:
     metrics = Metrics()
-    for reason in reasons.REASONS:
+    words = {*reasons.REASONS, *errors.REASONS, *penalties.REASONS}
+    for reason in words:
         metrics.messages_rejected.inc(reason)
+    assert set(metrics.messages_rejected.exact) == words
     text = metrics.expose().decode()
-    for reason in reasons.REASONS:
-        assert f'messages_rejected_total{{reason="{reason}"}} 1.0' in text
-    assert 'messages_rejected_total{reason="other"}' not in text
+    assert 'messages_rejected_total{reason="mismatch"} 5.0' in text
+    assert 'messages_rejected_total{reason="signature"} 2.0' in text
+
+
+def test_only_what_says_nothing_is_counted_as_other() -> None:
+    words = {*reasons.REASONS, *errors.REASONS, *penalties.REASONS}
+    assert words - REJECTION_OF.keys() == {"refused"}
+    assert REJECTION_OF.keys() <= words
+    assert {REJECTION_OF.get(word, "other") for word in penalties.REASONS} <= set(PENALTIES)

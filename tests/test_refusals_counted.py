@@ -15,9 +15,7 @@ from talkoot.peer.simulation.world import World
 
 
 def refused(world: World) -> dict[str, float]:
-    families = world._metrics.registry.collect()
-    family = next(f for f in families if f.name == "talkoot_messages_rejected")
-    return {s.labels["reason"]: s.value for s in family.samples if s.name.endswith("_total")}
+    return dict(world._metrics.messages_rejected.exact)
 
 
 async def said(world: World, message: Message) -> dict[str, float]:
@@ -28,7 +26,9 @@ async def said(world: World, message: Message) -> dict[str, float]:
     teller.node.links.send(listener.key, encode(message))
     await asyncio.sleep(0.3)
     return {
-        reason: count - before[reason] for reason, count in refused(world).items() if count > before[reason]
+        reason: count - before.get(reason, 0)
+        for reason, count in refused(world).items()
+        if count > before.get(reason, 0)
     }
 
 

@@ -1,0 +1,140 @@
+"""The other peers and what goes to and fro."""
+
+from talkoot.peer.metrics.family import OBSERVER, Label, counter, gauge, histogram
+from talkoot.peer.metrics.words import (
+    AGENTS,
+    BANDS,
+    DIAL_FAILURES,
+    DISCONNECTIONS,
+    LIMITS,
+    MESSAGES,
+    PENALTIES,
+    PROTOCOLS,
+    REJECTIONS,
+    STATES,
+)
+from talkoot.peer.penalties import OPERATOR
+
+RTT_BUCKETS_S = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 2.0)
+
+PEERS = (
+    gauge("peers_known", "Peers of the swarm with a valid announcement, without this one.", unit="peers"),
+    gauge(
+        "peers_connected",
+        "Peers with an open connection, by who opened it and whether a relay is between.",
+        Label("direction", ("inbound", "outbound")),
+        Label("path", ("direct", "relay")),
+        unit="peers",
+    ),
+    gauge(
+        "peers_by_agent",
+        "Known peers by their version, compared with this node's.",
+        Label("agent", AGENTS),
+        unit="peers",
+    ),
+    gauge(
+        "peers_by_score",
+        "Known peers by what this node holds against them.",
+        Label("band", BANDS),
+        unit="peers",
+    ),
+    gauge("peers_banned", "Peers on this node's list of bans.", unit="peers"),
+    counter("peer_connections", "Peers to which a connection was opened.", unit="connections"),
+    counter(
+        "peer_disconnections",
+        "Peers to which the last connection ended.",
+        Label("reason", DISCONNECTIONS),
+        unit="connections",
+    ),
+    counter(
+        "peer_penalties",
+        "Times that something was held against a peer.",
+        Label("reason", PENALTIES),
+        unit="penalties",
+    ),
+    counter(
+        "peer_bans",
+        "Bans of peers, by what they were for.",
+        Label("reason", (*PENALTIES, OPERATOR)),
+        unit="bans",
+    ),
+    histogram(
+        "peer_rtt_seconds",
+        "Round trips to the connected peers, all together.",
+        RTT_BUCKETS_S,
+        unit="seconds",
+    ),
+    counter("dials", "Channels that this node tried to open.", unit="dials"),
+    counter(
+        "dial_failures",
+        "Channels that could not be opened.",
+        Label("reason", DIAL_FAILURES),
+        unit="dials",
+    ),
+    counter(
+        "connections_refused",
+        "Connections of peers that were closed because of a limit, a ban or a score.",
+        Label("limit", LIMITS),
+        unit="connections",
+    ),
+)
+
+WIRE = (
+    counter(
+        "network_receive_bytes", "Bytes received in channels.", Label("protocol", PROTOCOLS), unit="bytes"
+    ),
+    counter("network_transmit_bytes", "Bytes sent in channels.", Label("protocol", PROTOCOLS), unit="bytes"),
+    counter(
+        "messages_received",
+        "Messages of rounds that other peers sent us.",
+        Label("message", MESSAGES),
+        unit="messages",
+    ),
+    counter(
+        "messages_sent",
+        "Messages of rounds that we sent to other peers.",
+        Label("message", MESSAGES),
+        unit="messages",
+    ),
+    counter(
+        "messages_rejected",
+        "Frames, records and messages of others that were refused.",
+        Label("reason", REJECTIONS),
+        unit="messages",
+    ),
+    counter(
+        "rate_limit_wait_seconds",
+        "Time for which state was held back by the limit on what is served.",
+        unit="seconds",
+    ),
+)
+
+OBSERVED = (
+    gauge(
+        "observed_peers",
+        "Peers that announce themselves, by the state that they claim.",
+        Label("state", (*STATES, "other")),
+        unit="peers",
+        roles=OBSERVER,
+    ),
+    gauge(
+        "observed_round_min",
+        "Fewest rounds that a peer which trains announces.",
+        unit="rounds",
+        unknown=True,
+        roles=OBSERVER,
+    ),
+    gauge(
+        "observed_round_max",
+        "Most rounds that a peer which trains announces.",
+        unit="rounds",
+        unknown=True,
+        roles=OBSERVER,
+    ),
+    counter(
+        "observed_trained_tokens",
+        "Tokens that the certified rounds count, all peers together.",
+        unit="tokens",
+        roles=OBSERVER,
+    ),
+)

@@ -1,0 +1,101 @@
+"""Closed lists of label values, and how finer words are folded into them.
+
+An operator's dashboard needs a handful of causes, not the name of every check; the exact word stands in the
+log and in the node's status.
+"""
+
+from collections.abc import Mapping
+
+STATES = ("starting", "syncing", "training", "exchanging", "observing", "paused", "draining", "failed")
+PAUSES = ("disk", "nothing_to_do")
+"""Why a node is paused: its disk refuses; the swarm has not enough peers to begin."""
+LEVELS = ("debug", "info", "warning", "error", "critical")
+PARTS = ("daemon", "p2pd", "trainer")
+PHASES = ("compute", "match", "exchange", "validate", "apply")
+ROUND_FAILURES = ("form", "exchange", "certify", "diverged", "cancelled")
+CONTRIBUTION_REJECTIONS = ("signature", "malformed", "not_finite", "too_few_steps", "late", "absent")
+LIMITS = ("banned", "score", "unauthenticated", "peer", "prefix", "node")
+VERIFICATION_FAILURES = ("chunk", "digest", "certificate")
+DIAL_FAILURES = ("unreachable", "unsupported", "busy", "timeout", "banned", "lost", "other")
+DISCONNECTIONS = ("ended", "lost", "refused", "other")
+AGENTS = ("same", "older", "newer", "unknown")
+BANDS = ("good", "neutral", "bad", "banned")
+PROTOCOLS = ("control", "bulk", "state", "other")
+STATE_REFUSALS = ("busy", "gone", "later", "unknown")
+
+_REJECTIONS: Mapping[str, tuple[str, ...]] = {
+    "malformed": ("malformed", "not_finite", "wrong_layout", "wrong_index"),
+    "oversized": ("oversized",),
+    "signature": ("signature", "unauthenticated"),
+    "authority": (
+        "not_a_founder",
+        "not_a_voter",
+        "not_the_leader",
+        "not_issued",
+        "ineligible",
+        "revoked",
+        "left_out",
+    ),
+    "vote": (
+        "already_voted",
+        "equivocation",
+        "locked",
+        "no_quorum",
+        "objection",
+        "repeated_vote",
+        "weak",
+        "wrong_draw",
+    ),
+    "stale": ("stale", "late", "wrong_round"),
+    "early": ("too_early", "too_far", "too_few_steps", "out_of_order", "unasked"),
+    "foreign": ("foreign", "wrong_swarm", "wrong_genesis", "wrong_anchor"),
+    "mismatch": ("different_value", "broken_chain", "wrong_branch", "wrong_cut", "wrong_hash"),
+    "rate_limited": ("busy", "flood", "full"),
+    "banned": ("banned",),
+    "proof": ("lied", "two_claims", "unproven"),
+    "connection": ("closed", "ended", "lost", "timeout", "unreachable", "unsupported"),
+}
+"""What operators tell apart of all for which something is refused: bytes that do not parse; too many of
+them; a signature that does not verify; a word from somebody who may not say it; a vote against the rules;
+too old; too soon; another swarm's; not what was computed or signed; more than a limit; of a banned peer; a
+proven lie; a connection that ended."""
+
+REJECTION_OF: Mapping[str, str] = {fine: word for word, several in _REJECTIONS.items() for fine in several}
+
+REJECTIONS = (*_REJECTIONS, "other")
+PENALTIES = (
+    "malformed",
+    "oversized",
+    "signature",
+    "authority",
+    "vote",
+    "foreign",
+    "mismatch",
+    "rate_limited",
+    "proof",
+    "other",
+)
+
+_MESSAGES: Mapping[str, tuple[str, ...]] = {
+    "join": ("call", "ahead", "join"),
+    "roster": ("roster",),
+    "receipt": ("receipt",),
+    "fetch": ("have", "want", "wait", "holding"),
+    "cut": ("cut",),
+    "aggregate": ("aggregate",),
+    "vote": ("proposal", "vote", "lock"),
+    "committed": ("committed",),
+    "abort": ("abort",),
+    "presence": ("ping", "pong", "leave"),
+    "bulk": ("bulk",),
+}
+
+MESSAGE_OF: Mapping[str, str] = {tag: word for word, tags in _MESSAGES.items() for tag in tags}
+MESSAGES = tuple(_MESSAGES)
+
+
+def protocol_of(name: str) -> str:
+    """One of `PROTOCOLS` for a protocol's name on the wire, which has a swarm in it."""
+    parts = name.split("/")
+    word = parts[-2] if len(parts) > 1 else ""
+    return word if word in PROTOCOLS else "other"
