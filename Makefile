@@ -1,4 +1,4 @@
-# make demo | test | trials | simulate | soak | fuzz | metrics | lint | types | bench | clean    PYTHON=python3.12 picks the interpreter, ARGS="..." is passed on
+# make demo | test | trials | simulate | soak | fuzz | metrics | lint | types | bench | boards | clean    PYTHON=python3.12 picks the interpreter, ARGS="..." is passed on
 
 PYTHON ?= python3
 ARGS ?=
@@ -15,7 +15,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 PINS := -c constraints.txt --build-constraint constraints.txt
 PACKAGES := peer dht averaging compression cli
 
-.PHONY: demo test trials simulate soak soak-simulated soak-real fuzz fuzz-properties fuzz-codecs fuzz-parsers metrics lint types bench clean
+.PHONY: demo test trials simulate soak soak-simulated soak-real fuzz fuzz-properties fuzz-codecs fuzz-parsers metrics lint types bench boards clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/talkoot demo $(ARGS)
@@ -75,10 +75,14 @@ types: $(VENV)/.installed-dev
 bench: $(VENV)/.installed
 	$(VENV)/bin/talkoot bench round --peers 4 --numel 25000000 $(ARGS)
 
+# The Grafana dashboards, from docker/grafana/boards.
+boards: $(VENV)/.installed-dev
+	$(VENV)/bin/python docker/grafana/make_boards.py
+
 # What was built, not the environment: for that, rm -rf .venv
 clean:
 	rm -rf build dist demo-out ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find $(PACKAGES) tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find $(PACKAGES) docker tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("talkoot needs Python 3.11 or newer: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'

@@ -1,0 +1,1 @@
+"""The four Grafana dashboards, as code: `make boards` writes them as JSON."""
