@@ -141,6 +141,9 @@ def status_text(status: dict[str, Any]) -> str:
     ]
     if value("audits"):
         rows.insert(-1, ("audits", _audit_words(value("audits") or {})))
+    if value("revoked"):
+        words = "this peer's invite was taken back, its work does not count: run --join with another"
+        rows.insert(3, ("revoked", words))
     if value("proven"):
         rows.insert(3, ("proven", f"{value('proven')}: test this machine, then see docs/state.md, Proofs"))
     if value("disk"):

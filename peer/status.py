@@ -4,6 +4,7 @@ import math
 from importlib.metadata import version
 from typing import Any
 
+from talkoot.averaging.revocations import is_revoked
 from talkoot.dht.identity import peer_id_of
 from talkoot.peer import clock
 from talkoot.peer.audits import proofs
@@ -46,6 +47,7 @@ def _who(node: Node, http_port: int) -> dict[str, Any]:
         "state": node.state_now,
         "reason": node.reason,
         "proven": _proven(node),
+        "revoked": _revoked(node),
         "disk": WORDS[node.disk.fault] if node.disk.fault is not None else None,
         "addresses": list(node.network.addresses),
         "state_dir": str(node.paths.path),
@@ -61,6 +63,17 @@ def _proven(node: Node) -> str | None:
     """What there is a proof of against this peer itself."""
     offence = node.proofs.convictions.offence(node.identity.key)
     return proofs.WORDS[offence] if offence is not None else None
+
+
+def _revoked(node: Node) -> bool:
+    """Whether the invite of this peer was taken back, and it holds no other: its work does not count."""
+    if node.swarming is None:
+        return False
+    rules, ledger, own = node.swarming.rules, node.swarming.ledger, node.identity.key
+    if own in ledger.voters or any(use.peer == own for use in ledger.used):
+        return False
+    token = rules.admit(own, node.membership.admission)
+    return token is not None and is_revoked(token, ledger)
 
 
 def _sync(progress: SyncProgress) -> dict[str, Any]:

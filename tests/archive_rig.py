@@ -101,7 +101,8 @@ class Archive:
         self.rules = replace(rules_of(self.manifest), chunk_size=256)
         self._group = group
         self._moved = asyncio.Event()
-        self._invited = 0
+        self.tokens: list[admission.Token] = []
+        """Of the invites so far."""
         self._issuer = founders[0]
         self.running: list[Peer] = []
         for founder in founders:
@@ -122,9 +123,9 @@ class Archive:
 
     def invite(self, identity: Identity, anchor: Anchor | None) -> tuple[bytes, Anchor | None]:
         """Proof of admission and anchor, as an invite of the first founder gives them."""
-        self._invited += 1
-        seed, swarm = bytes([100 + self._invited]) * 32, self.manifest.swarm_id
+        seed, swarm = bytes([101 + len(self.tokens)]) * 32, self.manifest.swarm_id
         token = admission.issue(self._issuer, swarm=swarm, seed=seed, expires=2**40)
+        self.tokens.append(token)
         return admission.prove(token, swarm=swarm, seed=seed, key=identity.key), anchor
 
     def anchor_of(self, peer: Peer) -> Anchor:

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from archive_rig import FOUNDERS, VOLUNTEERS, Archive, play
 from averaging_help import certify, make_ledger, make_rules, make_value
 from bad_input_rig import refused
 from round_swarm import ToySigner
@@ -24,6 +26,7 @@ from talkoot.peer.issued import MAX_ISSUED, IssuedInvites
 from talkoot.peer.issuing import Issuing, issuing_of
 from talkoot.peer.small_files import MAX_SMALL_FILE_BYTES
 from talkoot.peer.statedir import StateDir
+from talkoot.peer.status import status
 
 OWN, OTHER = Identity.from_seed(b"f" * 32), Identity.from_seed(b"o" * 32)
 SWARM, NOW = b"s" * 32, 1000.0
@@ -153,6 +156,34 @@ def test_an_invite_is_on_disk_before_it_is_given_out(tmp_path: Path) -> None:
     node.runner.issuing = None
     with pytest.raises(ValueError, match="no founder"):
         issuing_of(node)
+
+
+def test_a_volunteer_is_told_that_its_invite_was_taken_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By its log and its status; until then it weighs, and afterwards others go on without it."""
+
+    async def script(archive: Archive) -> None:
+        founders = [archive.start(identity) for identity in FOUNDERS]
+        await archive.together(*founders)
+        proof = archive.invite(VOLUNTEERS[0], archive.anchor_of(founders[0]))
+        volunteer = archive.start(VOLUNTEERS[0], invite=proof)
+        key, token = volunteer.identity.key, archive.tokens[-1]
+        await archive.until(lambda: volunteer.round > 0 and key in founders[0].head.value.voters)
+        assert not status(volunteer.node, 0)["revoked"]
+        issuing, ledger = issuing_of(founders[0].node)
+        await issuing.add(token)
+        await issuing.revoke(token.key.hex(), ledger)
+        await archive.until(lambda: bool(status(volunteer.node, 0)["revoked"]))
+        since = founders[0].round
+        await archive.together(*founders, since=since + 2)
+        for certificate in founders[0].heads[-2:]:
+            assert key not in certificate.value.voters
+            assert key not in {item.key for item in certificate.value.cut}
+
+    with caplog.at_level(logging.WARNING, "talkoot.audit"):
+        play(tmp_path, script)
+    assert any("taken back" in record.getMessage() for record in caplog.records)
 
 
 # -- the command, while no daemon runs ---------------------------------------------------------------

@@ -49,12 +49,19 @@ def news_of(value: Value, before: Ledger, after: Ledger, own: bytes) -> list[str
             f"{sum(s < 0 for s in scores)} of {len(scores)} auditors: is the data what "
             "the manifest says, and the machine sound?"
         )
+    if own in _invited(before) - _invited(after):
+        lines.append("the invite that this peer came by was taken back: its work does not count any more")
     keys = [item.key for item in audited(after).known]
     out = banned(after) - banned(before)
     lines += [f"{_name(key, own)} banned: its contributions kept hurting" for key in sorted(out)]
     weightless = left_out(keys, after) - left_out(keys, before) - out
     lines += [f"{_name(key, own)} left out: its contributions hurt" for key in sorted(weightless)]
     return lines
+
+
+def _invited(ledger: Ledger) -> set[bytes]:
+    """Who came by an invite that holds."""
+    return {use.peer for use in ledger.used}
 
 
 def _name(key: bytes, own: bytes) -> str:
