@@ -14,7 +14,7 @@ from talkoot.averaging.certificate import genesis
 from talkoot.averaging.digest import state_tree
 from talkoot.cli import outer
 from talkoot.cli.errors import CommandError
-from talkoot.peer import presets
+from talkoot.peer import parameters, presets
 from talkoot.peer.founding import first_ledger
 from talkoot.peer.head import read_head
 from talkoot.peer.manifest import Manifest, Model
@@ -94,11 +94,13 @@ def test_a_state_that_changes_while_it_is_read_is_read_again(
     first = read_head(StateDir(tmp_path).outer)
     assert first is not None
     heads = [first, msgspec.structs.replace(first, round=1), msgspec.structs.replace(first, round=1)]
-    monkeypatch.setattr(outer, "read_head", lambda path: heads.pop(0))
+    monkeypatch.setattr(parameters, "read_head", lambda path: heads.pop(0))
     assert outer.read_parameters(tmp_path)[0].round == 1
     assert heads == []
 
     counter = iter(range(10_000))
-    monkeypatch.setattr(outer, "read_head", lambda path: msgspec.structs.replace(first, round=next(counter)))
+    monkeypatch.setattr(
+        parameters, "read_head", lambda path: msgspec.structs.replace(first, round=next(counter))
+    )
     with pytest.raises(CommandError, match="changes faster"):
         outer.read_parameters(tmp_path)
