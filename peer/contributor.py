@@ -70,6 +70,8 @@ class Contributor:
         self.last_snapshot: Snapshot | None = None
         self.codec_error: float | None = None
         """Of the last contribution that was encoded."""
+        self.residual_norm: float | None = None
+        """L2 norm of what no round has counted, as of the last one; None before the first."""
         self._settled = asyncio.Event()
         self._settled.set()
         self._following = asyncio.Lock()  # the trainer moves in the order of the states
@@ -193,9 +195,12 @@ class Contributor:
         """
         async with self._books:
             made = self.residual.made_for(prior)
-            holdings = self._holdings
-            await self._disk.run(self.residual.follow, holdings.head, holdings.certificate_of)
+            await self._disk.run(self._follow_chain)
         return made.counted if made is not None else None
+
+    def _follow_chain(self) -> None:
+        self.residual.follow(self._holdings.head, self._holdings.certificate_of)
+        self.residual_norm = float(torch.linalg.vector_norm(self.residual.carry_P))
 
     def trainer_ended(self) -> None:
         """Its process is gone; the next one says when it is ready."""

@@ -124,6 +124,7 @@ def _training(node: Node) -> dict[str, Any]:
         "round_steps": contributor.steps if contributor else 0,
         "loss": _number(progress.loss if progress else None),
         "eval_loss": _number(contributor.eval_loss if contributor else None),
+        "residual_norm": _number(contributor.residual_norm if contributor else None),
         "inner_share": share,
         "device": ready.device if ready else None,
         "micro_batch": progress.micro_batch if progress else ready.micro_batch if ready else None,
