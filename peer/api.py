@@ -1,7 +1,8 @@
 """The local API: HTTP on loopback for the command line, Prometheus and a browser on this machine.
 
-Any web page that the user opens can send requests to loopback, so the Host (DNS rebinding) and the Origin
-are checked, and what changes anything needs a token that only the user can read.
+Any web page that the user opens can send requests to loopback, so the Host (DNS rebinding), the Origin and
+what browsers say of where a request comes from are checked, and what changes anything needs a token that only
+the user can read. Our own page has none: it may ask for a sample of the model, which changes nothing.
 """
 
 import asyncio
@@ -19,8 +20,10 @@ from aiohttp import web
 
 from talkoot.dht.errors import ConfigError
 from talkoot.peer.admission import UnknownInviteError
+from talkoot.peer.events import Events, Frames, TooManyListenersError
 from talkoot.peer.metrics import CONTENT_TYPE
-from talkoot.peer.page import render_page
+from talkoot.peer.page import POLICY, Asset, assets
+from talkoot.peer.sampling import BusyError, Sample, SampleOrder
 
 MAX_LAST = 999_999
 """Rounds that are asked for without saying how many: all that are remembered."""
@@ -43,8 +46,13 @@ _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": POLICY,
 }
+LAST_ROUNDS = 8
+"""Rounds that an event holds."""
+
+_SAMPLE = "/api/v1/sample"
 _READY_STATES = ("training", "exchanging", "observing")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -73,7 +81,7 @@ class RevokeOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`all` that are open, the first characters of an invite key in hex, or an invite."""
 
 
-OrderT = TypeVar("OrderT", BanOrder, UnbanOrder, RevokeOrder)
+OrderT = TypeVar("OrderT", BanOrder, UnbanOrder, RevokeOrder, SampleOrder)
 
 
 class Exposition(Protocol):
@@ -93,8 +101,8 @@ class NodeView(Protocol):
     def status(self) -> dict[str, Any]:
         """The node now; at least `state`, `reason` and `sync`. Called on the event loop: be quick."""
 
-    def rounds(self) -> list[dict[str, Any]]:
-        """The last rounds, newest last. Called on the event loop."""
+    def rounds(self, last: int = MAX_LAST) -> list[dict[str, Any]]:
+        """The last rounds, at most so many, newest last. Called on the event loop."""
 
     async def invite(self) -> str:
         """A new invite. Raises ValueError if this node may not make one."""
@@ -114,6 +122,9 @@ class NodeView(Protocol):
     async def unban(self, peer: str) -> bool:
         """Lift a ban and forget points; False if there was nothing. Raises ValueError if that cannot be."""
 
+    async def sample(self, order: SampleOrder) -> Sample:
+        """A text from the latest round. Raises BusyError, or ValueError if there can be none."""
+
     async def leave(self) -> None:
         """Begin an orderly stop; returns before it is over."""
 
@@ -127,6 +138,8 @@ class ApiServer:
         self._port = port
         self._token = token.encode()
         self._hosts: frozenset[str] = frozenset()
+        self._assets = assets()
+        self._events = Events(self._frames)
 
     def set_token(self, token: str) -> None:
         """From now on this one allows changes: it is written down once the port is known."""
@@ -162,12 +175,15 @@ class ApiServer:
 
     def _app(self) -> web.Application:
         app = web.Application(middlewares=[_errors_as_json, self._guard], client_max_size=MAX_BODY_BYTES)
-        app.router.add_get("/", self._page)
+        for path in self._assets:
+            app.router.add_get(path, self._asset)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/api/v1/status", self._status)
         app.router.add_get("/api/v1/rounds", self._rounds)
+        app.router.add_get("/api/v1/events", self._listen, allow_head=False)
+        app.router.add_post(_SAMPLE, self._sample)
         app.router.add_post("/api/v1/invite", self._invite)
         app.router.add_get("/api/v1/invites", self._invites)
         app.router.add_post("/api/v1/revoke", self._revoke)
@@ -176,6 +192,7 @@ class ApiServer:
         app.router.add_post("/api/v1/ban", self._ban)
         app.router.add_post("/api/v1/unban", self._unban)
         app.on_response_prepare.append(_add_headers)
+        app.on_shutdown.append(lambda _app: self._events.close())
         return app
 
     @web.middleware
@@ -184,9 +201,11 @@ class ApiServer:
             raise web.HTTPForbidden(text="this Host is not served")
         if any(origin not in self._origins() for origin in request.headers.getall("Origin", [])):
             raise web.HTTPForbidden(text="other origins are refused")
+        if request.path != "/" and request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
+            raise web.HTTPForbidden(text="other sites are refused")
         if (request.content_length or 0) > MAX_BODY_BYTES:
             raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, request.content_length or 0)
-        if request.method not in ("GET", "HEAD"):
+        if request.method not in ("GET", "HEAD") and not _asks_from_the_page(request):
             self._require_token(request)
         await request.read()
         return await handler(request)
@@ -199,8 +218,27 @@ class ApiServer:
         if not hmac.compare_digest(given, self._token):
             raise web.HTTPUnauthorized(text=f"the {TOKEN_HEADER} header must hold the content of api.token")
 
-    async def _page(self, _request: web.Request) -> web.StreamResponse:
-        return web.Response(text=render_page(self._node.status()), content_type="text/html")
+    async def _asset(self, request: web.Request) -> web.StreamResponse:
+        asset: Asset = self._assets[request.path]
+        return web.Response(body=asset.content, headers={"Content-Type": asset.content_type})
+
+    def _frames(self) -> Frames:
+        rounds = {"rounds": self._node.rounds(LAST_ROUNDS)}
+        return {"status": _json(self._node.status()), "rounds": _json(rounds)}
+
+    async def _listen(self, request: web.Request) -> web.StreamResponse:
+        try:
+            return await self._events.serve(request)
+        except TooManyListenersError as error:
+            raise web.HTTPServiceUnavailable(text="enough pages listen already; this one may poll") from error
+
+    async def _sample(self, request: web.Request) -> web.StreamResponse:
+        with _conflicts():
+            try:
+                made = await self._node.sample(_order(await request.read(), SampleOrder))
+            except BusyError as error:
+                raise web.HTTPTooManyRequests(text=str(error)) from error
+            return _json_response({"round": made.round, "prompt": made.prompt, "text": made.text})
 
     async def _healthz(self, _request: web.Request) -> web.StreamResponse:
         status = self._node.status()
@@ -222,7 +260,7 @@ class ApiServer:
         last = request.query.get("last", str(MAX_LAST))
         if not re.fullmatch("[1-9][0-9]{0,5}", last):
             raise web.HTTPBadRequest(text="last must be a number from 1 on")
-        return _json_response({"rounds": self._node.rounds()[-int(last) :]})
+        return _json_response({"rounds": self._node.rounds(int(last))})
 
     async def _invite(self, _request: web.Request) -> web.StreamResponse:
         with _conflicts():
@@ -294,11 +332,22 @@ def _state_response(status: dict[str, Any], *, good: bool) -> web.Response:
     return _json_response(body, HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-def _json_response(value: object, status: int = HTTPStatus.OK) -> web.Response:
+def _asks_from_the_page(request: web.Request) -> bool:
+    """Whether it is our page, in a browser on this machine, that asks for a sample.
+
+    Browsers send both headers by themselves with such a request, and scripts cannot set either.
+    """
+    own = "Origin" in request.headers and request.headers.get("Sec-Fetch-Site") == "same-origin"
+    return own and request.path == _SAMPLE and request.content_type == "application/json"
+
+
+def _json(value: object) -> bytes:
     # msgspec writes what is not finite as null; json.dumps would write what no parser accepts.
-    return web.Response(
-        body=msgspec.json.encode(value, enc_hook=str), status=status, content_type="application/json"
-    )
+    return msgspec.json.encode(value, enc_hook=str)
+
+
+def _json_response(value: object, status: int = HTTPStatus.OK) -> web.Response:
+    return web.Response(body=_json(value), status=status, content_type="application/json")
 
 
 @web.middleware

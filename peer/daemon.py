@@ -27,6 +27,7 @@ from talkoot.dht.identity import Identity, key_of_peer_id
 from talkoot.peer import admission, invite, logs, peers, status
 from talkoot.peer.api import ApiServer, BanOrder
 from talkoot.peer.disk import KINDS, WORDS, Disk, causes, fault_of
+from talkoot.peer.history import KEPT
 from talkoot.peer.holdings import number_of
 from talkoot.peer.issuing import issuing_of
 from talkoot.peer.lives import LOOK_S, Lives
@@ -34,6 +35,7 @@ from talkoot.peer.membership import membership_of
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.node import Membership, Node
 from talkoot.peer.options import RunOptions
+from talkoot.peer.sampling import Sample, SampleOrder, Sampler
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
 from talkoot.peer.swarming import NodeFailed
@@ -151,6 +153,7 @@ class _View:
 
     def __init__(self, lives: Lives) -> None:
         self._lives = lives
+        self._sampler = Sampler(lives.node.paths.path)
         self.http_port = 0
 
     @property
@@ -164,8 +167,8 @@ class _View:
     def status(self) -> dict[str, Any]:
         return status.status(self.node, self.http_port)
 
-    def rounds(self) -> list[dict[str, Any]]:
-        return self.node.swarming.history.as_json() if self.node.swarming else []
+    def rounds(self, last: int = KEPT) -> list[dict[str, Any]]:
+        return self.node.swarming.history.as_json(last) if self.node.swarming else []
 
     async def invite(self) -> str:
         return await make_invite(self.node)
@@ -187,6 +190,11 @@ class _View:
 
     async def unban(self, peer: str) -> bool:
         return await self.node.conduct.unban(key_of_peer_id(peer))
+
+    async def sample(self, order: SampleOrder) -> Sample:
+        if self.node.manifest is None or self.node.holdings is None:
+            raise ValueError("there is no model yet: try again in a moment")
+        return await self._sampler.sample(order, numel=self.node.manifest.model.numel)
 
     async def leave(self) -> None:
         self.node.stopping.set()

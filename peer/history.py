@@ -2,6 +2,7 @@
 
 from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 from talkoot.averaging.attempt import Attempt
@@ -145,6 +146,7 @@ class History:
         self.committed += 0 if fetched else 1
         return record
 
-    def as_json(self) -> list[dict[str, Any]]:
-        """All records as plain values."""
-        return [asdict(record) for record in self.records]
+    def as_json(self, last: int = KEPT) -> list[dict[str, Any]]:
+        """The last so many records as plain values, newest last."""
+        newest = list(islice(reversed(self.records), last))
+        return [asdict(record) for record in reversed(newest)]

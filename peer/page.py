@@ -1,55 +1,56 @@
-"""The page that a node serves to a browser on the same machine: what it does, and where more is."""
+"""The page at `/`: static files of this package, served from memory, that show what the JSON API says.
 
-from html import escape
-from typing import Any
-
-_ROWS = (
-    ("State", "state"),
-    ("Reason", "reason"),
-    ("Swarm", "swarm_name"),
-    ("Peer", "peer_id"),
-    ("Role", "role"),
-    ("Round", "round"),
-    ("Loss", "loss"),
-    ("Held-out loss", "eval_loss"),
-    ("Inner steps", "steps_total"),
-    ("Device", "device"),
-)
-_LINKS = ("/api/v1/status", "/api/v1/rounds", "/metrics", "/healthz", "/readyz")
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<meta http-equiv="refresh" content="5">
-<title>talkoot {title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 44em; margin: 2em auto; padding: 0 1em;
-  color-scheme: light dark; }}
-th {{ text-align: left; font-weight: normal; padding-right: 2em; opacity: .7; vertical-align: top; }}
-td {{ overflow-wrap: anywhere; }}
-</style>
-<h1>talkoot</h1>
-<table>
-{rows}
-</table>
-<p>{links}</p>
-</html>
+No script, style or picture comes from elsewhere and none stands in the HTML, so that the policy below holds
+without exceptions; with Trusted Types a browser refuses to make markup of any text at all.
 """
 
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import NamedTuple
 
-def render_page(status: dict[str, Any]) -> str:
-    """HTML for a node's status; every value is escaped, missing ones are left out."""
-    rows = [
-        f"<tr><th>{title}</th><td>{escape(_shown(status[name]))}</td></tr>"
-        for title, name in _ROWS
-        if status.get(name) not in (None, "")
-    ]
-    links = [f'<a href="{link}">{link}</a>' for link in _LINKS]
-    return _PAGE.format(
-        title=escape(str(status.get("state", ""))), rows="\n".join(rows), links=" &middot; ".join(links)
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
     )
+)
+"""Content-Security-Policy of everything that a node serves."""
+
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
 
 
-def _shown(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+class Asset(NamedTuple):
+    """One file of the page."""
+
+    content: bytes
+    content_type: str
+
+
+def assets() -> dict[str, Asset]:
+    """The files by the path under which they are served; the page itself under `/`. Reads the disk."""
+    found = dict(_below(files("talkoot.peer") / "web", "/web/"))
+    return {"/": found.pop("/web/index.html"), **found}
+
+
+def _below(folder: Traversable, prefix: str) -> list[tuple[str, Asset]]:
+    found = []
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        path = prefix + entry.name
+        if entry.is_dir():
+            found += _below(entry, f"{path}/")
+        elif content_type := _TYPES.get(entry.name[entry.name.rfind(".") :]):
+            found.append((path, Asset(entry.read_bytes(), content_type)))
+    return found
