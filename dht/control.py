@@ -18,7 +18,7 @@ from talkoot.dht.errors import RemoteError
 from talkoot.dht.guard import Connection
 from talkoot.dht.identity import key_of_multihash, multihash_of
 from talkoot.dht.limits import P2PD_REPLY_BYTES
-from talkoot.dht.multiaddr import prefix_of, varint
+from talkoot.dht.multiaddr import is_relayed, prefix_of, varint
 from talkoot.dht.p2pd import P2pdError
 from talkoot.dht.substrate import p2pd_pb2
 
@@ -55,8 +55,9 @@ class Control:
         """The connections that p2pd has."""
         reply = await self._call(p2pd_pb2.Request(type=p2pd_pb2.Request.LIST_PEERS), self._timeout_s)
         return [
-            Connection(info.id, _key_of(info.id), prefix_of(info.addrs[0]) if info.addrs else None)
+            Connection(info.id, _key_of(info.id), prefix_of(address), relayed=is_relayed(address))
             for info in reply.peers
+            for address in (info.addrs[0] if info.addrs else b"",)
         ]
 
     async def disconnect(self, name: bytes) -> None:

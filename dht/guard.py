@@ -17,6 +17,8 @@ class Connection:
     """Its key; None: it has no Ed25519 key, and no business with us."""
     prefix: str | None
     """Prefix of its address; None: unknown, or through a relay."""
+    relayed: bool = False
+    """Whether it goes through a relay."""
 
 
 class ConnectionGuard:

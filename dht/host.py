@@ -223,6 +223,10 @@ class P2PNetwork(Network):
         for each in connections:
             if each.peer is not None and each.prefix is not None:
                 self.company.seen(each.peer, each.prefix)
+        direct = {each.peer for each in connections if not each.relayed}
+        self.company.relayed = frozenset(
+            each.peer for each in connections if each.peer is not None and each.peer not in direct
+        )
         cut = self._guard.too_many(connections, chosen=self.company.is_chosen, banned=self.company.banned)
         leaving = {multihash_of(peer): "score" for peer in self._leaving}
         self._leaving.clear()

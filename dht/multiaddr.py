@@ -93,6 +93,15 @@ def prefix_of(data: bytes) -> str | None:
     return str(ipaddress.ip_network((host, 24 if host.version == 4 else 48), strict=False))
 
 
+def is_relayed(data: bytes) -> bool:
+    """Whether a multiaddr in binary form goes through a relay."""
+    try:
+        decode_address(data)
+    except ValueError:
+        return varint(_CIRCUIT) in data
+    return False
+
+
 def addresses_of(peer: bytes, texts: Sequence[str]) -> tuple[list[Address], int]:
     """Those of `texts` that are addresses of `peer` (or say nothing of a peer), and how many are not."""
     good: list[Address] = []

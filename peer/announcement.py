@@ -10,7 +10,7 @@ from talkoot.peer.manifest import PROTOCOL_VERSION
 if TYPE_CHECKING:
     from talkoot.peer.node import Node
 
-_VERSION = version("talkoot")
+VERSION = version("talkoot")
 
 
 def record_of(node: "Node") -> PeerRecord | None:
@@ -24,7 +24,7 @@ def record_of(node: "Node") -> PeerRecord | None:
         swarm=node.membership.swarm,
         key=node.identity.key,
         protocol=PROTOCOL_VERSION,
-        version=_VERSION,
+        version=VERSION,
         addresses=node.network.addresses[:8],
         role=node.options.role,
         round=swarming.ledger.round,

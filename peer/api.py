@@ -87,8 +87,11 @@ OrderT = TypeVar("OrderT", BanOrder, UnbanOrder, RevokeOrder, SampleOrder)
 class Exposition(Protocol):
     """What /metrics needs of `talkoot.peer.metrics.Metrics`."""
 
+    def refresh(self) -> None:
+        """Look up what is not counted as it happens. On the event loop."""
+
     def expose(self) -> bytes:
-        """All metrics as text."""
+        """All metrics as text. In a thread."""
 
 
 class NodeView(Protocol):
@@ -249,7 +252,9 @@ class ApiServer:
         return _state_response(status, good=status["state"] in _READY_STATES and not status.get("sync"))
 
     async def _metrics(self, _request: web.Request) -> web.StreamResponse:
-        body = await asyncio.to_thread(self._node.metrics.expose)
+        metrics = self._node.metrics
+        metrics.refresh()
+        body = await asyncio.to_thread(metrics.expose)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def _status(self, _request: web.Request) -> web.StreamResponse:

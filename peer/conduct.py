@@ -7,7 +7,7 @@ depends on certificates alone, so that nodes with other bans end on the same bit
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,6 +142,21 @@ class Conduct:
             reason=self._scores.reason(peer),
             ban=self._bans.of(peer, self._wall()),
         )
+
+    def bands(self, peers: Collection[bytes]) -> Iterator[str]:
+        """For each of these peers, how it stands, as one of `metrics.words.BANDS`."""
+        banned, bad = self._network.company.banned, self._scores.distrusted(clock.now())
+        noted = self._scores.known(clock.now())
+        for peer in peers:
+            yield (
+                "banned"
+                if peer in banned
+                else "bad"
+                if peer in bad
+                else "neutral"
+                if peer in noted
+                else "good"
+            )
 
     def noted(self) -> set[bytes]:
         """Peers that have points or a ban."""

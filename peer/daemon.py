@@ -39,7 +39,7 @@ from talkoot.peer.sampling import Sample, SampleOrder, Sampler
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
 from talkoot.peer.swarming import NodeFailed
-from talkoot.peer.watch import LoopWatch, MemoryWatch
+from talkoot.peer.watch import DiskWatch, LoopWatch, MemoryWatch
 
 log = logging.getLogger("talkoot.daemon")
 
@@ -261,6 +261,7 @@ async def _serve(
             group.create_task(announce_api()),
             group.create_task(LoopWatch(metrics).run()),
             group.create_task(memory.run()),
+            group.create_task(DiskWatch(metrics, paths.path).run()),
         ]
         await lives.run()
         for helper in helpers:

@@ -16,8 +16,9 @@ from talkoot.averaging.digest import StateTree
 from talkoot.averaging.ledger import Ledger
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.network import Network
-from talkoot.peer import unfinished
+from talkoot.peer import clock, unfinished
 from talkoot.peer.assembly import Assembly, NotFinite
+from talkoot.peer.checks import Checks
 from talkoot.peer.fetching import Fetch, Incomplete, OnFailure
 from talkoot.peer.generation import Generation
 from talkoot.peer.invite import Anchor
@@ -101,14 +102,20 @@ class Downloader:
         """Hears of a running download every `TELL_S` seconds, and at its end."""
         self.heard = 0
         """Peers that answered when they were asked for their state."""
+        self.checks = Checks()
+        """Of all that was fetched."""
+        self.on_fetched: Callable[[float], object] = lambda _seconds: None
+        """Hears of each state that was fetched, and of the seconds that it took."""
 
     async def fetch(self, peers: Sequence[bytes], job: Job) -> Fetched | None:
         """The best state that these peers give, if it is to be preferred to ours."""
-        moved = False
+        moved, began = False, clock.now()
         for start in range(0, len(peers), MAX_SOURCES):
             for _ in range(MAX_MOVES):
                 try:
-                    return await self._try(peers[start : start + MAX_SOURCES], job, moved)
+                    fetched = await self._try(peers[start : start + MAX_SOURCES], job, moved)
+                    self.on_fetched(clock.now() - began)
+                    return fetched
                 except Incomplete as error:
                     if not (error.moved_on or error.progressed):
                         break
@@ -124,6 +131,7 @@ class Downloader:
             anchor=job.anchor,
             founders=job.founders,
             on_failure=self._on_failure,
+            checks=self.checks,
         )
         try:
             offers = await survey.ask(self._usable(peers))
@@ -153,7 +161,9 @@ class Downloader:
                 continue
             log.info("fetching the state of %s; followed since %s", target.reason, reason)
             try:
-                tree, ledger = await fetch_tree(sources, target.digest, job.numel, self._on_failure)
+                tree, ledger = await fetch_tree(
+                    sources, target.digest, job.numel, self._on_failure, self.checks
+                )
             except Incomplete as error:
                 moved = moved or error.moved_on
                 continue
@@ -188,7 +198,7 @@ class Downloader:
         await self._chunks(digest, assembly, clients)
 
     async def _chunks(self, digest: bytes, assembly: Assembly, clients: Sequence[StateClient]) -> None:
-        progress = self.progress = SyncProgress()
+        progress = self.progress = SyncProgress(checks=self.checks)
         progress.begin(assembly.total_bytes)
         progress.found(assembly.total_bytes - assembly.missing_bytes)
         if progress.found_bytes:
@@ -231,7 +241,11 @@ class Downloader:
 
 
 async def fetch_tree(
-    sources: list[tuple[StateClient, Ledger]], digest: bytes, numel: int, on_failure: OnFailure
+    sources: list[tuple[StateClient, Ledger]],
+    digest: bytes,
+    numel: int,
+    on_failure: OnFailure,
+    checks: Checks,
 ) -> tuple[StateTree, Ledger]:
     """The verified tree and ledger of a state, from the first source that gives them. Raises Incomplete.
 
@@ -247,11 +261,14 @@ async def fetch_tree(
         client, ledger = source
         try:
             tree = await client.tree(digest, ledger, numel)
+            checks.passed()
             found.append((tree, ledger))
             sources.append(source)
         except (Gone, Busy) as answer:
             moved = moved or isinstance(answer, Gone)
         except (RemoteError, TimeoutError) as error:
+            if isinstance(error, RemoteError) and error.reason == "wrong_hash":
+                checks.refused("digest")
             on_failure(client.peer, error)
         over.set()
 

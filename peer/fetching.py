@@ -223,9 +223,11 @@ class Fetch:
         try:
             await asyncio.shield(writing)
         except WrongChunk:
+            self._progress.checks.refused("chunk")
             self._progress.received(len(data), wasted=True)
             self._todo.appendleft(piece)
             raise
+        self._progress.checks.passed()
         wasted = piece not in self._left  # another source was quicker meanwhile
         self._progress.received(len(data), wasted=wasted)
         self._left.discard(piece)

@@ -14,6 +14,7 @@ from talkoot.dht.identity import peer_id_of
 from talkoot.dht.network import Network
 from talkoot.peer import clock, unfinished
 from talkoot.peer.catchup import WRONG_RECORDS, CatchUp
+from talkoot.peer.checks import Checks
 from talkoot.peer.choice import Choice
 from talkoot.peer.contributor import Contributor
 from talkoot.peer.disk import Disk
@@ -102,9 +103,20 @@ class Joiner:
         """Of the download that is under way."""
         return self._downloader.progress
 
-    def tell(self, hear: Callable[[SyncProgress], None]) -> None:
-        """Have `hear` called now and then while a download runs, and at its end."""
+    def tell(
+        self,
+        hear: Callable[[SyncProgress], None],
+        fetched: Callable[[float], object] = lambda _seconds: None,
+    ) -> None:
+        """Have `hear` called now and then while a download runs, and at its end; `fetched` with the seconds
+        that each state took which is here."""
         self._downloader.on_progress = hear
+        self._downloader.on_fetched = fetched
+
+    @property
+    def checks(self) -> Checks:
+        """Of all that was fetched."""
+        return self._downloader.checks
 
     @property
     def heard(self) -> int:
@@ -310,6 +322,7 @@ class Joiner:
             anchor=self._anchor,
             founders=founders,
             on_failure=self._blame,
+            checks=self.checks,
         )
         try:
             offers = await survey.ask(peers[:MAX_SOURCES])
@@ -335,7 +348,7 @@ class Joiner:
         if choice.way != "replay":
             return None
         await begin()
-        progress = self._downloader.progress = SyncProgress()
+        progress = self._downloader.progress = SyncProgress(checks=self.checks)
         try:
             staged = await self._disk.run(holdings.stage_download)
             if not await catch_up.replay(staged, progress):
@@ -354,7 +367,7 @@ class Joiner:
         async with self._connected(self._usable(peers)[:MAX_SOURCES]) as clients:
             sources = [(client, ledger) for client in clients]
             try:
-                tree, _ = await fetch_tree(sources, digest, holdings.rules.numel, self._blame)
+                tree, _ = await fetch_tree(sources, digest, holdings.rules.numel, self._blame, self.checks)
             except Incomplete:
                 return False
             own = holdings.staged

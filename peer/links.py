@@ -7,7 +7,7 @@ dialled are reached through the channels that they opened.
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
@@ -58,6 +58,7 @@ class _Lane:
         self.peer = peer
         self.spec = spec
         self.channels: list[Channel] = []
+        self.ours: list[Channel] = []  # of them, those that we opened
         self.queue: deque[tuple[bytes, Buffer]] = deque()
         self.wake = asyncio.Event()  # set when a channel is gone
         self.sending = False
@@ -89,6 +90,10 @@ class Links:
         """Set whenever a lane has nothing left to send."""
         self.upload = upload or UploadMeter()
         self._known: frozenset[bytes] = frozenset()
+        self.connections = 0
+        """Times that a peer was connected that was not before."""
+        self.disconnections: Counter[str] = Counter()
+        """Times that a peer's last control channel ended, by why."""
         self._flows = {
             "control": Flow(
                 Rate(limits.CONTROL_PER_S, limits.CONTROL_BURST),
@@ -122,6 +127,11 @@ class Links:
     def connected(self) -> frozenset[bytes]:
         """Peers with an open control channel."""
         return self._known
+
+    @property
+    def outbound(self) -> frozenset[bytes]:
+        """Of them, those to which we opened a control channel that is still there."""
+        return frozenset(peer for peer in self._known if self._lane(peer, "control").ours)
 
     @property
     def seen(self) -> Mapping[bytes, str]:
@@ -235,6 +245,7 @@ class Links:
             return None
         name = "bulk" if lane.spec.max_payload else "control"
         assert self._group is not None
+        lane.ours.append(channel)
         self._opened(lane, channel)
         self._group.create_task(self._read_own(name, channel))
         return lane.channels[0]  # perhaps one that they opened meanwhile: order holds within one channel only
@@ -261,22 +272,28 @@ class Links:
             return
         lane = self._lane(channel.peer, name)
         self._opened(lane, channel)
-        try:
-            await self._read(name, channel)
-        finally:
-            await self._drop(lane, channel)
-
-    async def _read_own(self, name: str, channel: Channel) -> None:
-        """A channel that we opened: its failures end here, as those of accepted ones do in the network."""
+        why = "other"
         try:
             await self._read(name, channel)
         except RemoteError as error:
-            if error.reason != "ended":
-                self._network.events.reject(error.reason, channel.peer)
+            why = error.reason
+            raise
+        finally:
+            await self._drop(lane, channel, why)
+
+    async def _read_own(self, name: str, channel: Channel) -> None:
+        """A channel that we opened: its failures end here, as those of accepted ones do in the network."""
+        why = "other"
+        try:
+            await self._read(name, channel)
+        except RemoteError as error:
+            why = error.reason
+            if why != "ended":
+                self._network.events.reject(why, channel.peer)
         except TimeoutError:
             self._network.events.reject("timeout", channel.peer)
         finally:
-            await self._drop(self._lane(channel.peer, name), channel)
+            await self._drop(self._lane(channel.peer, name), channel, why)
 
     async def _read(self, name: str, channel: Channel) -> None:
         while True:
@@ -300,20 +317,25 @@ class Links:
         lane.channels.append(channel)
         self._announce()
 
-    async def _drop(self, lane: _Lane, channel: Channel) -> None:
+    async def _drop(self, lane: _Lane, channel: Channel, why: str = "closed") -> None:
+        """`why` it has ended: a reason of `RemoteError`, `closed` by us, `other`."""
+        if channel in lane.ours:
+            lane.ours.remove(channel)
         if channel in lane.channels:
             lane.channels.remove(channel)
             lane.wake.set()
-            self._announce()
+            self._announce(why)
         await channel.close()
         if not (lane.channels or lane.queue or lane.sending or lane.peer in self._kept):
             name = "bulk" if lane.spec.max_payload else "control"
             self._lanes.pop((lane.peer, name), None)  # strangers come and go
 
-    def _announce(self) -> None:
+    def _announce(self, why: str = "other") -> None:
         known = frozenset(
             peer for (peer, name), lane in self._lanes.items() if name == "control" and lane.channels
         )
         if known != self._known:
+            self.connections += len(known - self._known)
+            self.disconnections[why] += len(self._known - known)
             self._known = known
             self._on_change(known)

@@ -38,6 +38,7 @@ from talkoot.peer.judging.services import begin_judging, tell_news
 from talkoot.peer.leaving import leave
 from talkoot.peer.links import Links
 from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest
+from talkoot.peer.measuring import Measuring
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.obtaining import (
     FIRST_CONTACT_S,
@@ -130,7 +131,7 @@ class Node:
         self.disk = Disk(paths.path, self._disk_changed)
         self.training = Training(make_trainer, metrics, self.disk, self._enter, self._may_train)
         self.joiner = Joiner(network, membership.swarm, paths, membership.anchor, disk=self.disk)
-        self.joiner.tell(metrics.follow_download)
+        self.joiner.tell(metrics.follow_download, metrics.checkpoint_fetch_duration.observe)
         self.stopping = asyncio.Event()
         self._news = asyncio.Event()  # the others' announcements were read, or there is a new outer state
         self._announce_now = asyncio.Event()
@@ -157,6 +158,9 @@ class Node:
             holdings=lambda: self.holdings,
             gate=self.gate,
         )
+        self.measuring = Measuring(self)
+        metrics.source = self.measuring.look
+        self.runner.pulse.on_round_trip = metrics.round_trips.observe
         self._salt = identity.sign(b"talkoot outbound")  # secret: a signature that nobody else sees
         self._group: asyncio.TaskGroup | None = None
 
@@ -176,6 +180,7 @@ class Node:
             pass
         finally:
             self._group = None
+            self.measuring.look_now()  # what the next life in this process counts begins at 0
 
     async def _begin(self, group: asyncio.TaskGroup) -> None:
         """Obtain what is missing while the trainer loads, then take part in rounds."""
@@ -424,11 +429,7 @@ class Node:
             if (first or not self.swarming.joins_rounds) and view.ahead_of(self.swarming.ledger.round):
                 self.swarming.want_update(set(), at_once=True)
             first = False
-            self.metrics.state(self.state_now, self.reason)
-            self.metrics.peers_known.set(len(view.others))
-            self.metrics.round_frontier.set(max(view.frontier(0), self.swarming.ledger.round))
-            self.metrics.follow_network(self.network.traffic, self.network.events)
-            self.metrics.follow_serving(self.gate)
+            self.measuring.look_now()
             if self._uplink.is_stale:
                 await asyncio.to_thread(self._uplink.write)
             with suppress(TimeoutError):

@@ -53,6 +53,8 @@ class Pulse:
         self._silent: set[bytes] = set()
         """Also while they are not connected: that a silent peer's host takes a connection says nothing."""
         self._partners: dict[bytes, _Partner] = {}
+        self.on_round_trip: Callable[[float], object] = lambda _seconds: None
+        """Told how long each answered ping took, in seconds."""
 
     def follow(self, connected: frozenset[bytes]) -> None:
         """These are the connected peers now; what was known of the others is forgotten."""
@@ -92,6 +94,7 @@ class Pulse:
             self._on_change()
         elif partner.asked_s is not None and message.nonce == partner.nonce:
             seconds = clock.now() - partner.asked_s
+            self.on_round_trip(seconds)
             before = partner.round_trip_s
             partner.asked_s = None
             partner.round_trip_s = seconds if before is None else before + WEIGHT * (seconds - before)

@@ -109,7 +109,7 @@ class Runner:
         self._links: Links | None = None
         self._moved = asyncio.Event()
         self._idle = asyncio.Event()
-        self.pulse = Pulse(self._say, self.links_changed, self._reconnect)
+        self.pulse = Pulse(self.say, self.links_changed, self._reconnect)
         self._decoding: Counter[tuple[int, int]] = Counter()
         self.auditor: Auditor | None = None
         """Hears what reducers answer for."""
@@ -126,6 +126,10 @@ class Runner:
         """The round before, as long as others may want blobs of it."""
         self.seconds: Counter[str] = Counter()
         """Time spent in each kind of job."""
+        self.sent: Counter[str] = Counter()
+        """Messages to other peers, by tag; `bulk` is what is none."""
+        self.received: Counter[str] = Counter()
+        """Messages of other peers, likewise."""
 
     def attach(self, links: Links) -> None:
         """Where messages go. Call first."""
@@ -187,8 +191,10 @@ class Runner:
             if self._workshop.takes_part(peer) and not self.pulse.absent(peer)
         }
 
-    def _say(self, peer: bytes, message: messages.Message) -> None:
+    def say(self, peer: bytes, message: messages.Message) -> None:
+        """Send a control message."""
         if self._links is not None:
+            self.sent[_tag(message)] += 1
             self._links.send(peer, wire.encode(message))
 
     def _reconnect(self, peer: bytes) -> None:
@@ -207,7 +213,7 @@ class Runner:
         """Tell everybody that we leave; who does not take it in time will notice by itself."""
         assert self._links is not None
         for peer in sorted(self._links.connected):
-            self._say(peer, Leave(round=0, attempt=0))
+            self.say(peer, Leave(round=0, attempt=0))
         with suppress(TimeoutError):
             async with asyncio.timeout(GOODBYE_S):
                 await self._links.sent_control()
@@ -262,8 +268,9 @@ class Runner:
         assert self._group is not None
         match output:
             case outputs.Send(to=to, message=message):
-                self._links.send(to, wire.encode(message))
+                self.say(to, message)
             case outputs.SendBulk(to=to, header=header, payload=payload):
+                self.sent["bulk"] += 1
                 self._links.send_bulk(to, wire.encode_bulk_header(header), payload)
             case outputs.Persist(entry=entry):
                 await self._workshop.persist(entry)
@@ -385,6 +392,7 @@ class Runner:
         except MessageError as error:
             raise RemoteError(peer, error.reason, str(error)) from error
         machine = self.round
+        self.received[_tag(message)] += 1
         self.pulse.heard(peer)
         if isinstance(message, Ping | Pong | Leave):
             self.pulse.receive(peer, message)
@@ -419,6 +427,7 @@ class Runner:
             header = wire.decode_bulk_header(frame.header)
         except MessageError as error:
             raise RemoteError(peer, error.reason, str(error)) from error
+        self.received["bulk"] += 1
         self.pulse.heard(peer)
         machine = await self._machine_for(header)
         if machine is not None:
@@ -442,3 +451,7 @@ class Runner:
         """Wake whoever waits for the round to move; later waiters wait for the next move."""
         self._moved.set()
         self._moved = asyncio.Event()
+
+
+def _tag(message: Message) -> str:
+    return str(message.__struct_config__.tag)

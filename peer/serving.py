@@ -49,6 +49,8 @@ class Gate:
         """Requests for chunks that were not answered with one, by reason."""
         self.sent_bytes = 0
         """Bytes of chunks that were let out."""
+        self.waited_s = 0.0
+        """Time for which the rate held chunks back."""
 
     @property
     def waiting(self) -> int:
@@ -91,6 +93,7 @@ class Gate:
         begin = max(now, self._free_at)
         self._free_at = begin + num_bytes / rate
         if begin > now:
+            self.waited_s += begin - now
             await asyncio.sleep(begin - now)
 
     def _may_begin(self, peer: bytes) -> bool:

@@ -14,9 +14,11 @@ from typing import Literal
 from talkoot.averaging.branches import choose
 from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.ledger import Ledger
+from talkoot.averaging.reasons import REASONS
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.network import Network
 from talkoot.peer import clock
+from talkoot.peer.checks import Checks
 from talkoot.peer.holdings import number_of
 from talkoot.peer.invite import Anchor
 from talkoot.peer.sync import Branch, branch_to, fetch_branch
@@ -58,6 +60,7 @@ class Survey:
         anchor: Anchor | None,
         founders: tuple[bytes, ...],
         on_failure: Callable[[bytes, Exception], None],
+        checks: Checks,
     ) -> None:
         """Trust starts at `ours`, our last final certificate; else at `anchor`; else at the founders."""
         self._network = network
@@ -66,6 +69,7 @@ class Survey:
         self._anchor = anchor
         self._founders = founders
         self._on_failure = on_failure
+        self._checks = checks
         self._clients: list[StateClient] = []
         self._verifying = asyncio.Lock()
         self._verified: list[Branch] = []
@@ -107,6 +111,7 @@ class Survey:
             head, ledger = await client.head()
             kept = await client.snapshot()
             branch = await self._verify(client, head, ledger)
+            self._checks.passed()
             self.offers.append(Offer(client, branch, "head"))
             if kept is not None and kept[0].value.hash != branch.head.value.hash:
                 self._add_snapshot(client, *kept)
@@ -114,6 +119,8 @@ class Survey:
         except (Gone, Busy):
             return  # it has nothing to give
         except (RemoteError, TimeoutError) as error:
+            if isinstance(error, RemoteError) and error.reason in REASONS:
+                self._checks.refused("certificate")
             self._on_failure(peer, error)
 
     async def _verify(self, client: StateClient, head: Certificate, ledger: Ledger) -> Branch:

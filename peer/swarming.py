@@ -22,7 +22,6 @@ from talkoot.averaging.messages import Committed, Role
 from talkoot.averaging.progress import Decision, Report
 from talkoot.averaging.round import Round
 from talkoot.averaging.rules import Rules, Timing
-from talkoot.averaging.wire import encode as encode_message
 from talkoot.dht.identity import Identity, peer_id_of, verify
 from talkoot.dht.network import Network
 from talkoot.peer import clock
@@ -39,6 +38,7 @@ from talkoot.peer.manifest import Manifest
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.recollection import Recollection
 from talkoot.peer.recorder import Recorder
+from talkoot.peer.round_counts import RoundCounts
 from talkoot.peer.runner import Runner
 from talkoot.peer.swarm_view import ALMOST, SwarmView, steps_count
 from talkoot.peer.trainer.protocol import Mode
@@ -129,7 +129,7 @@ class Swarming:
         self._want_update = asyncio.Event()
         self._committed = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
-        self._phase_began: dict[str, float] = {}
+        self._counts = RoundCounts(metrics, identity.key)
 
     # -- services ------------------------------------------------------------------------------------
 
@@ -283,7 +283,10 @@ class Swarming:
         """See `Workshop`."""
         self._note_closing()
         self.metrics.round_attempts.inc()
-        return await self.contributor.encode()
+        local = await self.contributor.encode()
+        if local is not None:
+            self._counts.encoded(local.header, self.contributor.codec_error)
+        return local
 
     def aggregate_vector(self) -> torch.Tensor:
         """See `Workshop`."""
@@ -353,10 +356,7 @@ class Swarming:
             loss=progress.loss if progress is not None else None,
         )
         self.runner.seconds.clear()
-        self.metrics.rounds.inc()
-        self.metrics.round_group_size.set(len(record.counted))
-        if record.seconds is not None:
-            self.metrics.round_duration.observe(record.seconds)
+        self._counts.committed(record, certificate.value, self._began)
         self._committed.set()
         self._retry_s = RETRY_S
         if self._hold_off_until < math.inf:
@@ -394,7 +394,7 @@ class Swarming:
             message = Committed(
                 round=round_number, attempt=self.holdings.head.attempt, certificate=self.holdings.head
             )
-            self.links.send(peer, encode_message(message))
+            self.runner.say(peer, message)
 
     def note(self, output: outputs.Output) -> None:
         """See `Workshop`."""

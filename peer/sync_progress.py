@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable
 
 from talkoot.peer import clock
+from talkoot.peer.checks import Checks
 
 WINDOW_S = 10.0
 """The rate is that of so many last seconds."""
@@ -15,7 +16,9 @@ SAMPLE_S = 0.5
 class SyncProgress:
     """Counts while a download runs. In the event loop's thread."""
 
-    def __init__(self, now: Callable[[], float] = clock.now) -> None:
+    def __init__(self, now: Callable[[], float] = clock.now, checks: Checks | None = None) -> None:
+        self.checks = checks or Checks()
+        """Told of each chunk."""
         self.total_bytes = 0
         """Of the whole state."""
         self.done_bytes = 0

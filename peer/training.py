@@ -10,8 +10,10 @@ from typing import Literal
 
 from talkoot.peer.contributor import Contributor
 from talkoot.peer.disk import KINDS, Disk
+from talkoot.peer.duty import DutyCycle
 from talkoot.peer.manifest import PROTOCOL_VERSION
 from talkoot.peer.metrics import Metrics
+from talkoot.peer.metrics.labels import Follow
 from talkoot.peer.swarming import NodeFailed
 from talkoot.peer.trainer.handle import MakeTrainer, Trainer
 from talkoot.peer.trainer.protocol import Crashed, Failed, Progress, Ready, TrainerEvent, TrainerSpec
@@ -50,6 +52,8 @@ class Training:
         self._failed = ""
         self._group: asyncio.TaskGroup | None = None
         self._starting: asyncio.Task[None] | None = None
+        self._energy = Follow()
+        self._duty = DutyCycle()
 
     @property
     def pid(self) -> int | None:
@@ -96,6 +100,7 @@ class Training:
 
     def hold(self, on: bool) -> None:
         """Make no steps for now, or go on with them."""
+        self._rests()
         if self.trainer is not None:
             self.trainer.hold(on)
 
@@ -111,6 +116,8 @@ class Training:
     def ended(self) -> None:
         """The process is gone: what it counted stays."""
         self.ready = None
+        self._energy = Follow()
+        self._rests()
         if self._starting is not None:
             self._starting.cancel()
         if self._contributor is None:
@@ -120,6 +127,11 @@ class Training:
             self.steps_before += last.steps_total
             self.tokens_before += last.tokens_total
         self._contributor.trainer_ended()
+
+    def _rests(self) -> None:
+        """It makes no steps until it says otherwise."""
+        self._duty = DutyCycle()
+        self._metrics.duty_cycle.set(0)
 
     def _show(self) -> None:
         if self._takes_part:
@@ -178,6 +190,9 @@ class Training:
         if event.grad_norm is not None:
             self._metrics.gradient_norm.set(event.grad_norm)
         self._metrics.learning_rate.set(event.lr)
+        self._metrics.duty_cycle.set(self._duty.after(event.inner_seconds, event.total_seconds))
+        for reading in event.gpus:
+            self._metrics.follow_gpu(reading, self._energy)
         if event.total_seconds > 0:
             self._metrics.inner_time.set(event.inner_seconds / event.total_seconds)
         self._contributor.progress = event

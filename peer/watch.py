@@ -1,9 +1,12 @@
-"""Watching ourselves: is the event loop blocked, and how much memory do our processes take?"""
+"""Watching ourselves: is the event loop blocked, how much memory do our processes take, how much disk?"""
 
 import asyncio
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
@@ -19,6 +22,9 @@ MAX_CALLBACK_CPU_S = 0.05
 
 MEMORY_INTERVAL_S = 5.0
 """Time between two looks at the memory."""
+
+DISK_INTERVAL_S = 30.0
+"""Time between two looks at the disk."""
 
 _log = logs.get("talkoot.watch")
 
@@ -103,6 +109,37 @@ class MemoryWatch:
             self.resident[part] = _resident(pid)
         for part, num_bytes in self.resident.items():
             self._gauges[part].set(num_bytes)
+
+
+class DiskWatch:
+    """Samples how much room the state directory takes and has."""
+
+    def __init__(self, metrics: Metrics, folder: Path, *, interval_s: float = DISK_INTERVAL_S) -> None:
+        self._metrics = metrics
+        self._folder = folder
+        self._interval_s = interval_s
+
+    async def run(self) -> None:
+        """Sample until cancelled."""
+        while True:
+            await asyncio.to_thread(self.sample)
+            await asyncio.sleep(self._interval_s)
+
+    def sample(self) -> None:
+        """Look once, at each file. In a thread."""
+        used = used_bytes(self._folder)
+        with suppress(OSError):
+            self._metrics.disk_limit.set(used + shutil.disk_usage(self._folder).free)
+            self._metrics.disk_used.set(used)
+
+
+def used_bytes(folder: Path) -> int:
+    """Bytes of the disk that the files in a folder take up; those that vanish meanwhile are not counted."""
+    used = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            used += 512 * path.lstat().st_blocks
+    return used
 
 
 def resident_bytes() -> int:

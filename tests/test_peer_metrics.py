@@ -13,7 +13,7 @@ from talkoot.dht.network import Events, Traffic
 from talkoot.peer.choice import Choice
 from talkoot.peer.metrics import FAMILIES, STATES, Metrics, is_known
 from talkoot.peer.metrics.known import MAX_SERIES, most_series
-from talkoot.peer.metrics.labels import MAX_EXACT
+from talkoot.peer.metrics.labels import MAX_EXACT, Follow
 from talkoot.peer.metrics.reference import reference
 from talkoot.peer.options import ROLES, Role
 
@@ -91,8 +91,8 @@ def test_a_label_takes_no_text_and_no_flood(metrics: Metrics) -> None:
 
 
 def test_the_networks_totals_are_followed(metrics: Metrics) -> None:
-    traffic, events = Traffic(), Events()
-    metrics.follow_network(traffic, events)
+    traffic, events, follow = Traffic(), Events(), Follow()
+    metrics.follow_network(traffic, events, follow)
     name = "talkoot/0123456789abcdef/bulk/1"
     traffic.sent[name] += 100
     traffic.received[name] += 7
@@ -101,9 +101,9 @@ def test_the_networks_totals_are_followed(metrics: Metrics) -> None:
     events.dials, events.clock_offset_s = 3, 0.5
     events.dial_failures["unreachable"] += 1
     for _ in range(2):
-        metrics.follow_network(traffic, events)
+        metrics.follow_network(traffic, events, follow)
     traffic.sent[name] += 1
-    metrics.follow_network(traffic, events)
+    metrics.follow_network(traffic, events, follow)
     protocol = {"protocol": "bulk"}
     assert value(metrics, "talkoot_network_transmit_bytes_total", **protocol) == 101
     assert value(metrics, "talkoot_network_receive_bytes_total", **protocol) == 7
@@ -128,7 +128,7 @@ def test_many_protocols_are_folded(metrics: Metrics) -> None:
     traffic = Traffic()
     for number in range(20):
         traffic.sent[f"talkoot/p{number}/1"] = 1
-    metrics.follow_network(traffic, Events())
+    metrics.follow_network(traffic, Events(), Follow())
     assert value(metrics, "talkoot_network_transmit_bytes_total", protocol="other") == 20
 
 
@@ -157,10 +157,11 @@ def test_each_role_exports_what_is_declared_for_it(role: Role) -> None:
     assert most_series(role) <= MAX_SERIES
 
 
-def test_a_total_that_fell_has_begun_again(metrics: Metrics) -> None:
-    for total in (5, 7, 2, 3):
-        metrics.dials.follow(total)
-        metrics.restarts.follow({"p2pd": total})
+def test_totals_of_two_lives_add_up(metrics: Metrics) -> None:
+    for life in (Follow(), Follow()):
+        for total in (3, 5, 5, 4):
+            life.total(metrics.dials, total)
+            life.totals(metrics.restarts, {"p2pd": total})
     assert value(metrics, "talkoot_dials_total") == 10
     assert value(metrics, "talkoot_restarts_total", part="p2pd") == 10
 

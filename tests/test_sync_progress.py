@@ -2,6 +2,7 @@
 
 from talkoot.cli.reading import status_text
 from talkoot.peer.metrics import Metrics
+from talkoot.peer.metrics.labels import Follow
 from talkoot.peer.serving import Gate
 from talkoot.peer.sync_progress import WINDOW_S, SyncProgress, words
 
@@ -88,6 +89,6 @@ def test_the_metrics_follow() -> None:
     gate = Gate()
     gate.answered("gone")
     gate.sent_bytes = 7
-    metrics.follow_serving(gate)
+    metrics.follow_serving(gate, Follow())
     assert value("talkoot_checkpoint_served_bytes_total") == 7
     assert value("talkoot_state_requests_refused_total", {"reason": "gone"}) == 1

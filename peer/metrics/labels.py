@@ -22,7 +22,6 @@ class LabelledCounter:
         self._counter = counter
         self._fold = fold
         self._children = {value: counter.labels(value) for value in known}
-        self._seen: dict[str, float] = {}
         self.exact: Tally[str] = Tally()
         """The words as they came, for people."""
 
@@ -35,27 +34,28 @@ class LabelledCounter:
         if word in self.exact or len(self.exact) < MAX_EXACT:
             self.exact[word] += amount  # type: ignore[assignment]  # seconds count as well
 
-    def follow(self, totals: Mapping[str, float]) -> None:
-        """Catch up with totals that are counted elsewhere; one that fell has begun again. From one thread."""
+
+class Follow:
+    """Counts what is counted elsewhere, in totals that never fall: one for each owner of such totals, which
+    begin at 0 with it. From one thread."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, str], float] = {}
+
+    def total(self, counter: Counter, total: float) -> None:
+        """Catch up with a total."""
+        seen = self._seen.get((id(counter), ""), 0)
+        if total > seen:
+            counter.inc(total - seen)
+            self._seen[id(counter), ""] = total
+
+    def totals(self, counter: LabelledCounter, totals: Mapping[str, float]) -> None:
+        """Catch up with totals by word."""
         for word, total in list(totals.items()):
-            seen = self._seen.get(word, 0)
-            if total != seen:
-                self.inc(word, total - seen if total > seen else total)
-                self._seen[word] = total
-
-
-class FollowedCounter:
-    """A counter of something that is counted elsewhere: told the total, not the difference."""
-
-    def __init__(self, counter: Counter) -> None:
-        self._counter = counter
-        self._seen = 0.0
-
-    def follow(self, total: float) -> None:
-        """Catch up with a total; one that fell has begun again. From one thread."""
-        if total != self._seen:
-            self._counter.inc(total - self._seen if total > self._seen else total)
-            self._seen = total
+            seen = self._seen.get((id(counter), word), 0)
+            if total > seen:
+                counter.inc(word, total - seen)
+                self._seen[id(counter), word] = total
 
 
 class LabelledGauge:

@@ -133,7 +133,7 @@ OBSERVED = (
     ),
     counter(
         "observed_trained_tokens",
-        "Tokens that the certified rounds count, all peers together.",
+        "Tokens that certified rounds count, of all peers together, since this node began.",
         unit="tokens",
         roles=OBSERVER,
     ),

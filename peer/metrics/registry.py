@@ -23,15 +23,18 @@ from prometheus_client import (
 )
 
 from talkoot.dht.network import Events, Traffic
+from talkoot.peer.checks import Checks
 from talkoot.peer.choice import Choice
 from talkoot.peer.metrics.family import OTHER, PREFIX, Family
 from talkoot.peer.metrics.known import FAMILIES
-from talkoot.peer.metrics.labels import FollowedCounter, LabelledCounter, LabelledGauge
+from talkoot.peer.metrics.labels import Follow, LabelledCounter, LabelledGauge
+from talkoot.peer.metrics.node import MAX_GPUS
 from talkoot.peer.metrics.words import MESSAGE_OF, PARTS, REJECTION_OF, STATES, protocol_of
 from talkoot.peer.options import Role
 from talkoot.peer.penalties import OPERATOR
 from talkoot.peer.serving import Gate
 from talkoot.peer.sync_progress import SyncProgress
+from talkoot.peer.trainer.protocol import Gpu
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -85,6 +88,7 @@ class Metrics:
         self.gpu_utilization = self._gauge("gpu_utilization_ratio")
         self.gpu_temperature = self._gauge("gpu_temperature_celsius")
         self.gpu_energy = self._counter("gpu_energy_joules")
+        self._gpus: set[int] = set()
 
     def _make_network(self) -> None:
         self.peers_known = self._gauge("peers_known")
@@ -97,7 +101,7 @@ class Metrics:
         self.peer_penalties = self._labelled("peer_penalties", _rejection)
         self.peer_bans = self._labelled("peer_bans", _rejection)
         self.round_trips = self._histogram("peer_rtt_seconds")
-        self.dials = FollowedCounter(self._counter("dials"))
+        self.dials = self._counter("dials")
         self.dial_failures = self._labelled("dial_failures")
         self.connections_refused = self._labelled("connections_refused")
         self.received_bytes = self._labelled("network_receive_bytes", protocol_of)
@@ -105,11 +109,11 @@ class Metrics:
         self.messages_received = self._labelled("messages_received", _message)
         self.messages_sent = self._labelled("messages_sent", _message)
         self.messages_rejected = self._labelled("messages_rejected", _rejection)
-        self.rate_limit_wait = FollowedCounter(self._counter("rate_limit_wait_seconds"))
+        self.rate_limit_wait = self._counter("rate_limit_wait_seconds")
         self.observed_peers = self._labelled_gauge("observed_peers")
         self.observed_round_min = self._gauge("observed_round_min")
         self.observed_round_max = self._gauge("observed_round_max")
-        self.observed_tokens = FollowedCounter(self._counter("observed_trained_tokens"))
+        self.observed_tokens = self._counter("observed_trained_tokens")
 
     def _make_training(self) -> None:
         self.inner_steps = self._counter("inner_steps")
@@ -151,7 +155,7 @@ class Metrics:
         self.checkpoint_verifications = self._counter("checkpoint_verifications")
         self.checkpoint_verification_failures = self._labelled("checkpoint_verification_failures")
         self.checkpoint_fetch_duration = self._histogram("checkpoint_fetch_duration_seconds")
-        self.checkpoint_served_bytes = FollowedCounter(self._counter("checkpoint_served_bytes"))
+        self.checkpoint_served_bytes = self._counter("checkpoint_served_bytes")
         self.catch_ups = self._labelled("catch_ups")
         self.catch_up_bytes = self._labelled("catch_up_bytes")
         self.state_refusals = self._labelled("state_requests_refused")
@@ -227,15 +231,15 @@ class Metrics:
         self.checkpoint_saves.inc()
         self.checkpoint_save_failures.inc()
 
-    def follow_network(self, traffic: Traffic, events: Events) -> None:
-        """Catch up with what the network counts; call it now and then, always in the same thread."""
-        self.received_bytes.follow(traffic.received)
-        self.sent_bytes.follow(traffic.sent)
-        self.restarts.follow(events.restarts)
-        self.messages_rejected.follow(events.rejected)
-        self.connections_refused.follow(events.connections_cut)
-        self.dials.follow(events.dials)
-        self.dial_failures.follow(events.dial_failures)
+    def follow_network(self, traffic: Traffic, events: Events, follow: Follow) -> None:
+        """Catch up with what the network counts; call it now and then."""
+        follow.totals(self.received_bytes, traffic.received)
+        follow.totals(self.sent_bytes, traffic.sent)
+        follow.totals(self.restarts, events.restarts)
+        follow.totals(self.messages_rejected, events.rejected)
+        follow.totals(self.connections_refused, events.connections_cut)
+        follow.total(self.dials, events.dials)
+        follow.totals(self.dial_failures, events.dial_failures)
         if events.clock_offset_s is not None:
             self.clock_offset.set(events.clock_offset_s)
 
@@ -249,11 +253,32 @@ class Metrics:
         self.fetch_done.set(progress.done_bytes / max(1, progress.total_bytes))
         self.fetch_speed.set(0.0 if complete else progress.rate)
 
-    def follow_serving(self, gate: Gate) -> None:
+    def follow_serving(self, gate: Gate, follow: Follow) -> None:
         """Catch up with what was served; call it now and then."""
-        self.checkpoint_served_bytes.follow(gate.sent_bytes)
-        self.state_refusals.follow(gate.refused)
+        follow.total(self.checkpoint_served_bytes, gate.sent_bytes)
+        follow.total(self.rate_limit_wait, gate.waited_s)
+        follow.totals(self.state_refusals, gate.refused)
         self.state_waiting.set(gate.waiting)
+
+    def follow_checks(self, checks: Checks, follow: Follow) -> None:
+        """Catch up with what was checked of fetched states; call it now and then."""
+        follow.total(self.checkpoint_verifications, checks.made)
+        follow.totals(self.checkpoint_verification_failures, checks.failed)
+
+    def follow_gpu(self, gpu: Gpu, follow: Follow) -> None:
+        """Take what the trainer says of a GPU; `follow` is of this process of it."""
+        if len({*self._gpus, gpu.index}) > MAX_GPUS or not 0 <= gpu.index < 100:
+            return
+        self._gpus.add(gpu.index)
+        label = str(gpu.index)
+        self.gpu_memory_used.labels(label).set(gpu.used_bytes)
+        self.gpu_memory_limit.labels(label).set(gpu.limit_bytes)
+        if gpu.utilization is not None:
+            self.gpu_utilization.labels(label).set(gpu.utilization)
+        if gpu.celsius is not None:
+            self.gpu_temperature.labels(label).set(gpu.celsius)
+        if gpu.joules is not None:
+            follow.total(self.gpu_energy.labels(label), gpu.joules)
 
 
 def _rejection(word: str) -> str:

@@ -17,7 +17,8 @@ CONTRIBUTION_REJECTIONS = ("signature", "malformed", "not_finite", "too_few_step
 LIMITS = ("banned", "score", "unauthenticated", "peer", "prefix", "node")
 VERIFICATION_FAILURES = ("chunk", "digest", "certificate")
 DIAL_FAILURES = ("unreachable", "unsupported", "busy", "timeout", "banned", "lost", "other")
-DISCONNECTIONS = ("ended", "lost", "refused", "other")
+DISCONNECTIONS = ("ended", "lost", "closed", "other")
+"""Why a connection ended: the other side said so; it was cut; we closed it; what came over it was refused."""
 AGENTS = ("same", "older", "newer", "unknown")
 BANDS = ("good", "neutral", "bad", "banned")
 PROTOCOLS = ("control", "bulk", "state", "other")

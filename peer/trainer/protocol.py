@@ -148,6 +148,22 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready", forbid_unkno
     """A line to show, such as the licence of a data set."""
 
 
+class Gpu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One GPU as the trainer sees it; None where nothing tells."""
+
+    index: int
+    """Among those that the process sees."""
+    used_bytes: int
+    """By whomever."""
+    limit_bytes: int
+    """What the trainer may use."""
+    utilization: float | None = None
+    """Share of the time in which it was busy."""
+    celsius: float | None = None
+    joules: float | None = None
+    """Since the process began."""
+
+
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress", forbid_unknown_fields=True):
     """How far the training is; at most one in half a second. Also the sign of life."""
 
@@ -177,6 +193,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress", forbid
     """Windows drawn of this round's sequence."""
     memory_bytes: int = 0
     """Most device memory used (on a CPU: resident memory)."""
+    gpus: tuple[Gpu, ...] = ()
+    """Now and then: its figures."""
 
 
 class Crashed(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from pathlib import Path
 from talkoot.dht.errors import ConfigError
 from talkoot.peer.trainer import protocol, workplace
 from talkoot.peer.trainer.engine import NoMemory
+from talkoot.peer.trainer.gpu import GpuMeter, meter_of
 from talkoot.peer.trainer.layout import require_match
 from talkoot.peer.trainer.link import DaemonGone, Link
 from talkoot.peer.trainer.session import Session
@@ -35,9 +36,10 @@ PR_SET_PDEATHSIG = 1
 class Worker:
     """Serves one daemon."""
 
-    def __init__(self, link: Link, session: Session) -> None:
+    def __init__(self, link: Link, session: Session, gpu: GpuMeter | None = None) -> None:
         self._link = link
         self._session = session
+        self._gpu = gpu
         self._began: float | None = None  # monotonic time of the first step
         self._reported_at = time.monotonic()
         self._reported_steps = 0
@@ -185,6 +187,7 @@ class Worker:
                 skipped=last.skipped,
                 position=work.position,
                 memory_bytes=self._session.engine.memory_bytes(),
+                gpus=self._gpu.read(now) if self._gpu is not None else (),
             )
         )
 
@@ -224,7 +227,7 @@ def serve(link: Link, spec: protocol.TrainerSpec) -> None:
     try:
         session, ready = _open(spec)
         link.send(ready)
-        Worker(link, session).run()
+        Worker(link, session, meter_of(session.engine.device, spec.memory_limit_bytes)).run()
     except NoMemory as error:
         words = f"{error}; free some, or raise --memory-limit, or take a machine or device with more"
         link.send(protocol.Failed(reason=" ".join(words.split())[:500]))
