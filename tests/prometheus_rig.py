@@ -1,6 +1,7 @@
 """Debian's Prometheus, for tests and benchmarks: its checks of rules, and a live one beside a swarm."""
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -18,7 +19,11 @@ import pytest
 from talkoot.cli.demo_node import dying_with_us
 
 ROOT = Path(__file__).parent.parent
+CONFIG = ROOT / "docker" / "prometheus" / "prometheus.yml"
 RULES = ROOT / "docker" / "prometheus" / "rules"
+
+NODE = "127.0.0.1:9477"
+"""The node of which the shipped configuration asks for the others."""
 
 START_LIMIT_S = 60.0
 
@@ -41,8 +46,9 @@ Sample = tuple[dict[str, str], float]
 class Prometheus:
     """A running one."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, pid: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
+        self.pid = pid
 
     def query(self, expression: str) -> list[Sample]:
         """The labels and values that the expression has now."""
@@ -102,6 +108,21 @@ def watching(
 
 
 @contextmanager
+def shipped(
+    folder: Path, node_port: int, *, interval: str = "1s", timeout: str = "900ms"
+) -> Iterator[Prometheus]:
+    """A Prometheus with the shipped configuration, but for the node's port and how often it asks."""
+    text = CONFIG.read_text()
+    assert text.count(NODE) == 1
+    text = text.replace(NODE, f"127.0.0.1:{node_port}")
+    text = re.sub(r"(\w+_interval): \d+s", rf"\1: {interval}", text)
+    text = re.sub(r"scrape_timeout: \d+s", f"scrape_timeout: {timeout}", text)
+    (folder / CONFIG.name).write_text(text)
+    with started(folder, CONFIG.name) as prometheus:
+        yield prometheus
+
+
+@contextmanager
 def started(folder: Path, config: str) -> Iterator[Prometheus]:
     """A Prometheus with the configuration file `config` of `folder`."""
     port = free_port()
@@ -117,7 +138,7 @@ def started(folder: Path, config: str) -> Iterator[Prometheus]:
     with log.open("wb") as out:
         process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
     try:
-        prometheus = Prometheus(port)
+        prometheus = Prometheus(port, process.pid)
         deadline = time.monotonic() + START_LIMIT_S
         while not prometheus.ready():
             assert process.poll() is None, log.read_text()
