@@ -69,6 +69,10 @@ def run(
         Path | None,
         typer.Option(metavar="FILE", help="Begin with this checkpoint, where there is no state yet."),
     ] = None,
+    share_metrics: Annotated[
+        str,
+        typer.Option(help="Metrics that other peers may ask for: none, training, or all (this machine's)."),
+    ] = "training",
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log more.")] = False,
 ) -> None:
     """Train in a swarm until stopped: found it (MANIFEST), join it (--join), or go on where this peer was.
@@ -104,6 +108,7 @@ def run(
             checkpoint_keep=checkpoint_keep,
             checkpoint_bytes=parse_bytes(checkpoint_max) if checkpoint_max is not None else None,
             checkpoint=checkpoint,
+            share_metrics=share_metrics,  # type: ignore[arg-type]  # checked by RunOptions
             verbose=verbose,
         )
     except ConfigError:

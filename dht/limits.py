@@ -47,7 +47,7 @@ RESERVED_CHANNELS = 192
 """Of them, those that no stranger gets: three for each of the largest group."""
 CHANNELS_PER_PROTOCOL = 256
 """Accepted channels of one protocol, so that requests for state cannot shut out rounds."""
-CHANNELS_PER_PEER = 12
+CHANNELS_PER_PEER = 14
 """Accepted channels of one peer in all protocols: as many as its protocols allow one by one."""
 CHANNELS_PER_CONNECTION = 3
 """So many times CONNECTIONS_PER_PREFIX are the channels of strangers of one prefix: three protocols."""
@@ -83,6 +83,11 @@ REQUESTS_PER_S, REQUESTS_BURST = 500.0, 1000.0
 LISTS_PER_S, LISTS_BURST = 8.0, 64.0
 """Requests of one peer for what is read or hashed first (head, chain, tree, manifest, tokenizer, records):
 answers of up to 8 MiB to questions of 40 bytes. A newcomer asks a dozen, and one for each 1,024 rounds."""
+METRICS_PER_S, METRICS_BURST = 1.0, 20.0
+"""Questions of one peer for metrics: two Prometheus at intervals of two seconds. Above it the answer is
+`busy`."""
+STRANGERS_METRICS_PER_S, STRANGERS_METRICS_BURST = 4.0, 60.0
+"""The same for all strangers together: answers of some 10 kB, collected once a second however many ask."""
 FRAME_UNIT_BYTES = 8192
 """Header bytes that count as one frame."""
 MAX_METERED = 4096

@@ -116,8 +116,9 @@ class Traffic:
         return sum(self.received.values())
 
 
-Source: TypeAlias = Literal["wire", "record", "state", "round"]
-"""Where a peer was at fault: frames and channels; records that it stored; state that it gave; a round."""
+Source: TypeAlias = Literal["wire", "record", "state", "round", "metrics"]
+"""Where a peer was at fault: frames and channels; records that it stored; state that it gave; a round;
+metrics that it gave."""
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from talkoot.dht.errors import ConfigError
 from talkoot.peer.admission import UnknownInviteError
 from talkoot.peer.events import Events, Frames, TooManyListenersError
 from talkoot.peer.metrics import CONTENT_TYPE
+from talkoot.peer.observing.routes import Watched, add_routes
 from talkoot.peer.page import POLICY, Asset, assets
 from talkoot.peer.sampling import BusyError, Sample, SampleOrder
 
@@ -94,7 +95,7 @@ class Exposition(Protocol):
         """All metrics as text. In a thread."""
 
 
-class NodeView(Protocol):
+class NodeView(Watched, Protocol):
     """What the API shows of a node."""
 
     @property
@@ -183,6 +184,7 @@ class ApiServer:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
+        add_routes(app.router, self._node)
         app.router.add_get("/api/v1/status", self._status)
         app.router.add_get("/api/v1/rounds", self._rounds)
         app.router.add_get("/api/v1/events", self._listen, allow_head=False)

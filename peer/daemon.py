@@ -34,6 +34,7 @@ from talkoot.peer.lives import LOOK_S, Lives
 from talkoot.peer.membership import membership_of
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.node import Membership, Node
+from talkoot.peer.observing.services import targets_of
 from talkoot.peer.options import RunOptions
 from talkoot.peer.sampling import Sample, SampleOrder, Sampler
 from talkoot.peer.statedir import StateDir
@@ -183,6 +184,12 @@ class _View:
 
     def peers(self) -> list[dict[str, Any]]:
         return peers.listed(self.node)
+
+    def targets(self) -> list[dict[str, Any]]:
+        return targets_of(self.node, self.http_port)
+
+    async def peer_metrics(self, peer_id: str) -> bytes:
+        return await self.node.observer.metrics(peer_id)
 
     async def ban(self, order: BanOrder) -> dict[str, Any]:
         ban = await self.node.conduct.ban(key_of_peer_id(order.peer), order.reason, order.seconds)

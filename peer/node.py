@@ -40,6 +40,7 @@ from talkoot.peer.links import Links
 from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest
 from talkoot.peer.measuring import Measuring
 from talkoot.peer.metrics import Metrics
+from talkoot.peer.observing.services import observer_of
 from talkoot.peer.obtaining import (
     FIRST_CONTACT_S,
     RETRY_PAUSE_S,
@@ -150,6 +151,7 @@ class Node:
         self.gate = Gate(self._serve_rate)
         self.conduct = Conduct(network, paths.bans, metrics)
         self.proofs = proofs_of(self)
+        self.observer = observer_of(self)
         StateServer(
             network,
             membership.swarm,

@@ -12,6 +12,10 @@ Role = Literal["full", "client", "observer"]
 
 ROLES: tuple[Role, ...] = ("full", "client", "observer")
 
+Share = Literal["none", "training", "all"]
+
+SHARES: tuple[Share, ...] = ("none", "training", "all")
+
 BYTES_PER_MBIT = 125_000
 """Bytes/s of 1 Mbit/s."""
 
@@ -72,6 +76,10 @@ class RunOptions:
     checkpoint: Path | None = None
     """A checkpoint file to begin with where the state directory holds no state: its swarm's state, or, with
     the draft of a new swarm in `manifest`, that swarm's first parameters."""
+    share_metrics: Share = "training"
+    """What other peers may ask of this node's metrics, so that somebody can watch a swarm whose nodes nobody
+    can connect to. `training`: steps, loss and rounds, which its announcements and contributions show anyway.
+    `all`: also what concerns this machine (memory, disk, GPU, connections, log lines). `none`: nothing."""
     verbose: bool = False
     """Log what is of use to developers only."""
 
@@ -102,5 +110,7 @@ class RunOptions:
                 raise ValueError(f"{name} must be {least} or more")
         if self.role not in ROLES:
             raise ValueError("role must be one of " + ", ".join(ROLES))
+        if self.share_metrics not in SHARES:
+            raise ValueError("share_metrics must be one of " + ", ".join(SHARES))
         if self.profile not in PROFILES:
             raise ValueError("profile must be one of " + ", ".join(PROFILES))

@@ -50,6 +50,8 @@ PENALTIES: Mapping[tuple[Source, str], tuple[Penalty, str]] = {
     ("state", "wrong_hash"): ("low", "a disk may rot"),
     ("state", "wrong_index"): ("low", "the same"),
     ("state", "not_finite"): ("low", "the same"),
+    ("metrics", "malformed"): ("mid", "an answer that does not parse, or counts what cannot be"),
+    ("metrics", "oversized"): ("mid", "an answer longer than the protocol has"),
     ("round", "signature"): ("mid", "what is passed on was verified, what is signed needs nothing else"),
     ("round", "not_a_founder"): ("mid", "the manifest says who founded, and a ledger does not change it"),
     ("round", "not_issued"): ("mid", "who takes an invite back signed it"),

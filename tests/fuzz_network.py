@@ -28,6 +28,8 @@ from talkoot.peer import (
     transfer,
 )
 from talkoot.peer.audits import protocol
+from talkoot.peer.observing import protocol as metrics_protocol
+from talkoot.peer.observing import report
 
 
 class Said:
@@ -61,6 +63,12 @@ def heard(*calls: Callable[[Any], Awaitable[object]], header: bytes | None = Non
 
     return examine
 
+
+READINGS = [
+    ["talkoot_round", [], 1.0],
+    ["talkoot_node_state", ["training"], 1.0],
+    ["talkoot_round_duration_seconds_bucket", ["+Inf"], 1.0],
+]
 
 OK = written({"status": "ok"}, "msgpack")
 
@@ -252,6 +260,22 @@ NETWORK = [
         "msgpack",
         of(list[transfer._Listed]),
         heard(lambda channel: transfer.StateClient(channel).records(0), header=OK),
+        (RemoteError,),
+    ),
+    Target(
+        "metrics-answer",
+        ("peer/observing/protocol.py hear",),
+        "msgpack",
+        of(metrics_protocol.Answer),
+        heard(metrics_protocol.hear),
+        (RemoteError, metrics_protocol.Private),
+    ),
+    Target(
+        "metrics-report",
+        ("peer/observing/report.py read",),
+        "msgpack",
+        lambda: [written(READINGS, "msgpack"), *of(report.Report)()],
+        lambda data: report.exposition(data, peer=bytes(32), run="s", role="full"),
         (RemoteError,),
     ),
     Target(

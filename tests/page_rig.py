@@ -17,6 +17,7 @@ import pytest
 
 from talkoot.peer.api import MAX_LAST, ApiServer, BanOrder
 from talkoot.peer.metrics import Metrics
+from talkoot.peer.observing.observer import UnknownPeer
 from talkoot.peer.sampling import Sample, SampleOrder
 
 CHROMIUM = Path(os.environ.get("TALKOOT_CHROMIUM", "/usr/bin/chromium"))
@@ -157,6 +158,12 @@ class PageNode:
 
     def peers(self) -> list[dict[str, Any]]:
         return []
+
+    def targets(self) -> list[dict[str, Any]]:
+        return []
+
+    async def peer_metrics(self, peer_id: str) -> bytes:
+        raise UnknownPeer
 
     async def ban(self, order: BanOrder) -> dict[str, Any]:
         raise ValueError("not here")

@@ -17,6 +17,7 @@ from talkoot.peer.admission import UnknownInviteError
 from talkoot.peer.api import MAX_BODY_BYTES, MAX_LAST, ApiServer, BanOrder
 from talkoot.peer.client import ApiClient, ApiError, NoDaemon
 from talkoot.peer.metrics import Metrics
+from talkoot.peer.observing.observer import NoAnswer, UnknownPeer
 from talkoot.peer.sampling import Sample, SampleOrder
 from talkoot.peer.statedir import StateDir
 
@@ -59,6 +60,16 @@ class Node:
 
     def peers(self) -> list[dict[str, Any]]:
         return [{"peer_id": "p"}]
+
+    def targets(self) -> list[dict[str, Any]]:
+        return [{"targets": ["127.0.0.1:1"], "labels": {"instance": "p"}}]
+
+    async def peer_metrics(self, peer_id: str) -> bytes:
+        if peer_id == "1" * 20:
+            raise UnknownPeer
+        if peer_id == "2" * 20:
+            raise NoAnswer("this peer shares no metrics")
+        return b"talkoot_round 3.0\n"
 
     async def ban(self, order: BanOrder) -> dict[str, Any]:
         if order.peer == "self":

@@ -1,0 +1,1 @@
+"""Metrics of peers that nobody can connect to from outside: asked for over the swarm's own connections."""
