@@ -15,6 +15,7 @@ from talkoot.cli import (
     inviting,
     model,
     reading,
+    receipts,
     running,
     simulate,
     verifying,
@@ -72,6 +73,8 @@ app.command("simulate", short_help="Simulate swarms of the daemon's own code und
     simulate.simulate
 )
 app.command("rounds", short_help="Show the last rounds: who was counted and who was not.")(reading.rounds)
+app.command("receipts", short_help="Show what certificates prove of this peer's work.")(receipts.receipts)
+app.command("leaderboard", short_help="Sum up who contributed what, from certificates.")(receipts.leaderboard)
 app.add_typer(bench.app, name="bench")
 
 

@@ -73,6 +73,13 @@ def run(
         str,
         typer.Option(help="Metrics that other peers may ask for: none, training, or all (this machine's)."),
     ] = "training",
+    public_name: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Show this name to everybody (default: none)."),
+    ] = "",
+    log_format: Annotated[
+        str, typer.Option(metavar="FORMAT", help="auto, text or json; auto: text on a terminal.")
+    ] = "auto",
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log more.")] = False,
 ) -> None:
     """Train in a swarm until stopped: found it (MANIFEST), join it (--join), or go on where this peer was.
@@ -109,6 +116,8 @@ def run(
             checkpoint_bytes=parse_bytes(checkpoint_max) if checkpoint_max is not None else None,
             checkpoint=checkpoint,
             share_metrics=share_metrics,  # type: ignore[arg-type]  # checked by RunOptions
+            public_name=public_name,
+            log_format=log_format,  # type: ignore[arg-type]  # checked by RunOptions
             verbose=verbose,
         )
     except ConfigError:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from talkoot.dht.records import PeerRecord
 from talkoot.peer.manifest import PROTOCOL_VERSION
+from talkoot.peer.public_name import version_text
 
 if TYPE_CHECKING:
     from talkoot.peer.node import Node
@@ -24,7 +25,7 @@ def record_of(node: "Node") -> PeerRecord | None:
         swarm=node.membership.swarm,
         key=node.identity.key,
         protocol=PROTOCOL_VERSION,
-        version=VERSION,
+        version=version_text(VERSION, node.options.public_name),
         addresses=node.network.addresses[:8],
         role=node.options.role,
         round=swarming.ledger.round,

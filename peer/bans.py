@@ -130,7 +130,7 @@ def as_json(ban: Ban) -> dict[str, Any]:
 
 def banned_as_json(bans: BanList, now: float) -> list[dict[str, Any]]:
     """The peers of `talkoot peers` where no daemon runs: what is on disk."""
-    nothing = dict.fromkeys(("role", "round", "connected", "voter", "score", "watch"))
+    nothing = dict.fromkeys(("public_name", "role", "round", "connected", "voter", "score", "watch"))
     return [
         {"peer_id": ban.peer, "state": "banned", **nothing, "score_reason": "", "ban": as_json(ban)}
         for _, ban in sorted(bans.current(now).items())

@@ -41,6 +41,7 @@ from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest
 from talkoot.peer.measuring import Measuring
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.observing.services import observer_of
+from talkoot.peer.names import Names
 from talkoot.peer.obtaining import (
     FIRST_CONTACT_S,
     RETRY_PAUSE_S,
@@ -147,6 +148,7 @@ class Node:
             upload=UploadMeter(options.uplink),
         )
         self._uplink = uplink.Memory(paths.uplink, self.links.upload)
+        self._names = Names(paths.names)
         self.runner.attach(self.links)
         self.gate = Gate(self._serve_rate)
         self.conduct = Conduct(network, paths.bans, metrics)
@@ -434,6 +436,8 @@ class Node:
             self.measuring.look_now()
             if self._uplink.is_stale:
                 await asyncio.to_thread(self._uplink.write)
+            if (names := self._names.news()) is not None:
+                await asyncio.to_thread(self._names.write, names)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._announce_now.wait()
@@ -442,7 +446,9 @@ class Node:
     async def _hear(self) -> None:
         """Read what the others announce, and stay connected to those who matter."""
         assert self.swarming is not None
-        self.swarming.view.update(await self.network.directory.peers())
+        records = await self.network.directory.peers()
+        self.swarming.view.update(records)
+        self._names.note(records)
         self._news.set()
         self.links.keep(self._partners())
         self.runner.links_changed()

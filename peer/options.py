@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from talkoot.peer.public_name import check_name
+
 Profile = Literal["test", "home", "lan"]
 
 PROFILES: tuple[Profile, ...] = ("test", "home", "lan")
@@ -15,6 +17,9 @@ ROLES: tuple[Role, ...] = ("full", "client", "observer")
 Share = Literal["none", "training", "all"]
 
 SHARES: tuple[Share, ...] = ("none", "training", "all")
+LogFormat = Literal["auto", "text", "json"]
+
+LOG_FORMATS: tuple[LogFormat, ...] = ("auto", "text", "json")
 
 BYTES_PER_MBIT = 125_000
 """Bytes/s of 1 Mbit/s."""
@@ -80,6 +85,10 @@ class RunOptions:
     """What other peers may ask of this node's metrics, so that somebody can watch a swarm whose nodes nobody
     can connect to. `training`: steps, loss and rounds, which its announcements and contributions show anyway.
     `all`: also what concerns this machine (memory, disk, GPU, connections, log lines). `none`: nothing."""
+    public_name: str = ""
+    """Shown to everybody instead of the peer id (`talkoot.peer.public_name`); empty: none."""
+    log_format: LogFormat = "auto"
+    """`text` for people, `json` for programs; `auto`: text on a terminal, JSON elsewhere."""
     verbose: bool = False
     """Log what is of use to developers only."""
 
@@ -108,9 +117,13 @@ class RunOptions:
         for name, least in (("checkpoint_every", 0), ("checkpoint_keep", 1), ("checkpoint_bytes", 0)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise ValueError(f"{name} must be {least} or more")
+        if self.public_name:
+            check_name(self.public_name)
         if self.role not in ROLES:
             raise ValueError("role must be one of " + ", ".join(ROLES))
         if self.share_metrics not in SHARES:
             raise ValueError("share_metrics must be one of " + ", ".join(SHARES))
+        if self.log_format not in LOG_FORMATS:
+            raise ValueError("log_format must be one of " + ", ".join(LOG_FORMATS))
         if self.profile not in PROFILES:
             raise ValueError("profile must be one of " + ", ".join(PROFILES))

@@ -10,6 +10,7 @@ from talkoot.peer.bans import as_json
 from talkoot.peer.conduct import Standing
 from talkoot.peer.judging.standing import standing_of
 from talkoot.peer.node import Node
+from talkoot.peer.public_name import split_version
 
 
 def listed(node: Node) -> list[dict[str, Any]]:
@@ -24,6 +25,7 @@ def listed(node: Node) -> list[dict[str, Any]]:
         entries.append(
             {
                 "peer_id": peer_id_of(key),
+                "public_name": split_version(record.version)[1] if record is not None else None,
                 "state": _state(standing, record.state if record is not None else None),
                 "role": record.role if record is not None else None,
                 "round": record.round if record is not None else None,

@@ -12,6 +12,7 @@ from talkoot.peer.disk import WORDS
 from talkoot.peer.judging.services import judging_of
 from talkoot.peer.manifest import PROTOCOL_VERSION
 from talkoot.peer.node import Node
+from talkoot.peer.public_name import split_version
 from talkoot.peer.sync_progress import SyncProgress
 from talkoot.peer.watch import resident_bytes
 
@@ -40,6 +41,7 @@ def _who(node: Node, http_port: int) -> dict[str, Any]:
         "version": _VERSION,
         "protocol": PROTOCOL_VERSION,
         "peer_id": node.identity.peer_id,
+        "public_name": node.options.public_name or None,
         "swarm_id": node.membership.swarm.hex(),
         "swarm_name": manifest.swarm.name if manifest else None,
         "numel": manifest.model.numel if manifest else None,
@@ -149,6 +151,12 @@ def _traffic(node: Node) -> dict[str, Any]:
     }
 
 
+def _version(announced: str) -> dict[str, str | None]:
+    """What a peer runs and, if it gave one, the name that it goes by."""
+    release, name = split_version(announced)
+    return {"version": release, "public_name": name}
+
+
 def _peers(node: Node) -> list[dict[str, Any]]:
     if node.swarming is None:
         return []
@@ -163,7 +171,7 @@ def _peers(node: Node) -> list[dict[str, Any]]:
             "speed": seen.record.speed,
             "loss": seen.record.loss,
             "state": seen.record.state,
-            "version": seen.record.version,
+            **_version(seen.record.version),
             "connected": key in connected,
             "age_s": round(now - seen.at_s, 1),
         }

@@ -58,12 +58,12 @@ def _signatures(
     names = {vote.voter for vote in certificate.votes}
     signed = f"{certificate.kind} certificate of round {value.round}, signed by {len(names)}"
     if before is None:
-        _check_own_votes(certificate)
+        check_own_votes(certificate)
         return "not checked", f"{signed} keys; the certificate before, which names the voters, is missing"
     if value.round == 0:
         check_genesis(before, founders, verify)
     else:
-        _check_own_votes(before)
+        check_own_votes(before)
     check_chain(before, [certificate], verify)
     voters = before.value.voters
     known = sum(1 for key in names if key in founders)
@@ -75,7 +75,7 @@ def _signatures(
     return "ok", words
 
 
-def _check_own_votes(certificate: Certificate) -> None:
+def check_own_votes(certificate: Certificate) -> None:
     """Raise CertificateError unless every vote that it shows is signed by the key that it names."""
     check_cut(certificate.value, verify)
     if not certificate.votes or not (
@@ -112,7 +112,7 @@ def _follow(log: Path, target: Certificate, manifest: Manifest, anchor: Anchor |
     start = next(links, None)
     if start is None:
         return "not checked", f"{log.name} is empty: who voted before is not known"
-    outcome, origin = _origin(start, manifest, anchor)
+    outcome, origin = origin_of(start, manifest, anchor)
     last, number = start, number_of(target)
     for link in links:
         if number_of(link) > number:
@@ -132,7 +132,7 @@ def _follow(log: Path, target: Certificate, manifest: Manifest, anchor: Anchor |
     return outcome, f"every round's voters signed it and named the next, {origin}"
 
 
-def _origin(start: Certificate, manifest: Manifest, anchor: Anchor | None) -> tuple[Outcome, str]:
+def origin_of(start: Certificate, manifest: Manifest, anchor: Anchor | None) -> tuple[Outcome, str]:
     """What vouches for the first certificate of a log. Raises CertificateError, ConfigError."""
     if start.kind == "genesis":
         check_genesis(start, founder_keys(manifest), verify)

@@ -35,7 +35,7 @@ def verify_state(path: Path) -> Report:
     facts: dict[str, str | int] = {}
     checks: list[Check] = []
     try:
-        manifest = _manifest(paths)
+        manifest = manifest_in(paths)
         head = read_head(paths.outer)
         if head is None:
             raise NotACheckpointError("its outer state went away")
@@ -47,27 +47,28 @@ def verify_state(path: Path) -> Report:
         checks += _snapshot(paths.outer, manifest)
         checks += _chain(paths, certificate, manifest)
         checks += check_records(paths.records, paths.round_log)
-    except (_DamagedError, StoreCorruptError) as error:
+    except (DamagedError, StoreCorruptError) as error:
         checks.append(Check("format", "failed", str(error)))
     checks.append(_journal(paths))
     checks += _others(paths)
     return Report(str(path), "state", facts, checks)
 
 
-class _DamagedError(Exception):
+class DamagedError(Exception):
     """A part without which nothing else can be looked at."""
 
 
-def _manifest(paths: StateDir) -> Manifest:
+def manifest_in(paths: StateDir) -> Manifest:
+    """The sealed manifest of a state directory. Raises DamagedError."""
     try:
         data, swarm = paths.load_manifest(), paths.swarm_id
         if data is None:
-            raise _DamagedError(f"{paths.manifest_file.name} is missing")
+            raise DamagedError(f"{paths.manifest_file.name} is missing")
         manifest = from_canonical(data)
     except (ConfigError, ValueError) as error:
-        raise _DamagedError(f"{paths.manifest_file.name}: {error}") from error
+        raise DamagedError(f"{paths.manifest_file.name}: {error}") from error
     if manifest.swarm_id != swarm:
-        raise _DamagedError(f"{paths.manifest_file.name} is not that of the swarm in {paths.swarm_file.name}")
+        raise DamagedError(f"{paths.manifest_file.name} is not that of the swarm in {paths.swarm_file.name}")
     return manifest
 
 
@@ -75,7 +76,7 @@ def _parsed(head: Head) -> tuple[Certificate, Ledger]:
     try:
         return decode_certificate(head.certificate), decode_ledger(head.ledger)
     except (CertificateError, LedgerError) as error:
-        raise _DamagedError(f"HEAD: {error}") from error
+        raise DamagedError(f"HEAD: {error}") from error
 
 
 def _digest(outer: Path, head: Head, manifest: Manifest) -> Check:
@@ -108,7 +109,7 @@ def _snapshot(outer: Path, manifest: Manifest) -> list[Check]:
             failure = (
                 "" if digest == certificate.value.digest == kept.digest else "it does not have its digest"
             )
-        except (CheckpointDamagedError, StoreCorruptError, _DamagedError, OSError) as error:
+        except (CheckpointDamagedError, StoreCorruptError, DamagedError, OSError) as error:
             kept, failure = None, str(error)
         if failure:
             check = Check("snapshot", "failed", f"{failure}; it will not be given to anybody")
@@ -141,7 +142,7 @@ def _chain(paths: StateDir, certificate: Certificate, manifest: Manifest) -> lis
     return [
         log,
         check_signatures(certificate, before, manifest),
-        check_log(paths.round_log, certificate, manifest, _anchor(paths)),
+        check_log(paths.round_log, certificate, manifest, anchor_in(paths)),
     ]
 
 
@@ -170,7 +171,8 @@ def _before(log: Path, certificate: Certificate) -> Certificate | None:
     return decode_certificate(found) if found is not None else None
 
 
-def _anchor(paths: StateDir) -> Anchor | None:
+def anchor_in(paths: StateDir) -> Anchor | None:
+    """What the invite that this peer joined with vouches for."""
     try:
         data = read_small(paths.invite_file)
         return invite.decode(data.decode()).anchor if data is not None else None

@@ -12,9 +12,10 @@ from checkpoint_rig import write
 from fuzz_target import Target, folder, of, on_disk
 from safetensors.numpy import save_file
 from samples import samples, written
-from state_rig import FOUNDERS, found
+from state_rig import FOUNDERS, MANIFEST, found
 
 from talkoot.averaging import voting
+from talkoot.averaging.certificate import Certificate
 from talkoot.dht.addresses import AddressBook
 from talkoot.dht.errors import ConfigError
 from talkoot.peer import (
@@ -31,7 +32,10 @@ from talkoot.peer.audits import convictions
 from talkoot.peer.bans import BanList, _Bans, banned_as_json
 from talkoot.peer.checkpoint_file import CheckpointDamagedError, NotACheckpointError, open_checkpoint
 from talkoot.peer.log_reading import LogReader
+from talkoot.peer.names import read_names
+from talkoot.peer.receipts import ReceiptBook, receipts_for
 from talkoot.peer.roundlog import check_record
+from talkoot.peer.statedir import StateDir
 from talkoot.peer.trainer import localwork, prepared
 from talkoot.peer.trainer import protocol as trainer
 
@@ -99,7 +103,32 @@ def known_peers(path: Path) -> None:
     book.to_json()
 
 
+def receipts(path: Path) -> None:
+    """A log that begins with the bytes as a certificate, in a state directory of its swarm."""
+    paths = StateDir(path.parent)
+    if not paths.manifest_file.exists():
+        paths.claim(MANIFEST.swarm_id)
+        paths.save_manifest(MANIFEST.canonical())
+    receipts_for(ReceiptBook(paths), FOUNDERS[0].key)
+
+
 DISK = [
+    Target(
+        "receipts",
+        (),
+        "msgpack",
+        of(Certificate),
+        on_disk("rounds.log", receipts, lambda data: certlog.MAGIC + certlog.record_header(0, data) + data),
+        (ConfigError,),
+    ),
+    Target(
+        "public-names",
+        ("peer/names.py read_names",),
+        "json",
+        lambda: [written({FOUNDERS[0].peer_id: "Ada"}, "json")],
+        on_disk("names.json", read_names),
+        (ConfigError,),
+    ),
     Target(
         "head",
         ("peer/head.py read_head",),
