@@ -30,6 +30,7 @@ from talkoot.peer.disk import KINDS, WORDS, Disk, causes, fault_of
 from talkoot.peer.history import KEPT
 from talkoot.peer.holdings import number_of
 from talkoot.peer.issuing import issuing_of
+from talkoot.peer.kept_log import kept
 from talkoot.peer.lives import LOOK_S, Lives
 from talkoot.peer.membership import membership_of
 from talkoot.peer.metrics import Metrics
@@ -58,11 +59,14 @@ def run(options: RunOptions) -> int:
     """Run the daemon until it is stopped; returns the exit code. Raises ConfigError before it has begun."""
     paths = StateDir(options.state_dir)
     metrics = Metrics(options.role)
-    logs.configure(sys.stderr, verbose=options.verbose, count=metrics.log_messages.inc)
+    logs.configure(
+        sys.stderr, verbose=options.verbose, as_json=_as_json(options), count=metrics.log_messages.inc
+    )
     torch.set_num_threads(1)  # heavy work is split over worker threads; the cores belong to the trainer
     with _interruptible(), ExitStack() as held:
         try:
             identity, membership = _when_the_disk_lets_us(options, paths, held)
+            held.enter_context(kept(paths.logs))
             uvloop.run(_serve(options, paths, identity, membership, metrics))
         except (KeyboardInterrupt, asyncio.CancelledError):
             return STOPPED_AT_ONCE
@@ -72,6 +76,10 @@ def run(options: RunOptions) -> int:
                 sys.stderr.write(f"talkoot: {words}\n")
             return 1
     return 0
+
+
+def _as_json(options: RunOptions) -> bool | None:
+    return None if options.log_format == "auto" else options.log_format == "json"
 
 
 def _when_the_disk_lets_us(

@@ -46,25 +46,8 @@ def configure(
     `count` is called with the level of every line that is written. May be called again.
     """
     as_json = not stream.isatty() if as_json is None else as_json
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json),
-        structlog.stdlib.PositionalArgumentsFormatter(),
-        structlog.processors.StackInfoRenderer(),
-    ]
     handler = _Handler(stream)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                _counter(count),
-                *_renderers(as_json, colors=stream.isatty()),
-            ],
-        )
-    )
+    handler.setFormatter(_formatter([_counter(count), *_renderers(as_json, colors=stream.isatty())]))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
@@ -74,13 +57,34 @@ def configure(
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *shared,
+            *_SHARED,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+_SHARED: list[Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.PositionalArgumentsFormatter(),
+    structlog.processors.StackInfoRenderer(),
+]
+
+
+def _formatter(processors: list[Processor]) -> logging.Formatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*_SHARED, structlog.stdlib.ExtraAdder()],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *processors],
+    )
+
+
+def json_formatter() -> logging.Formatter:
+    """Writes what `configure` writes where it writes JSON, and counts nothing."""
+    return _formatter(_renderers(True, colors=False))
 
 
 class _Handler(logging.StreamHandler[TextIO]):
@@ -132,6 +136,7 @@ def _renderers(as_json: bool, *, colors: bool) -> list[Processor]:
     # Tracebacks are plain text: the pretty ones show local variables, keys among them.
     if as_json:
         return [
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             hide_secrets,
             structlog.processors.EventRenamer("message"),
@@ -140,7 +145,31 @@ def _renderers(as_json: bool, *, colors: bool) -> list[Processor]:
     console = structlog.dev.ConsoleRenderer(
         colors=colors, exception_formatter=structlog.dev.plain_traceback, pad_event_to=32
     )
-    return [structlog.processors.format_exc_info, hide_secrets, console]
+    clock = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
+    return [clock, structlog.processors.format_exc_info, hide_secrets, _in_words, console]
+
+
+def _in_words(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Lists and tables as people write them; JSON has them as they are."""
+    return {name: value if name in _PLAIN else _words(value) for name, value in event.items()}
+
+
+_PLAIN = ("event", "level", "logger", "timestamp", "exception", "stack")
+
+
+def _words(value: object) -> object:
+    match value:
+        case {"peer_id": peer, "reason": reason}:
+            return f"{peer} ({reason})"
+        case dict():
+            return ", ".join(f"{name} {_words(inner)}" for name, inner in value.items()) or "-"
+        case list():
+            return ", ".join(str(_words(inner)) for inner in value) or "-"
+        case float():
+            return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+        case None:
+            return "-"
+    return value
 
 
 def _json(event: object, **_options: object) -> str:

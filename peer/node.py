@@ -40,8 +40,8 @@ from talkoot.peer.links import Links
 from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest
 from talkoot.peer.measuring import Measuring
 from talkoot.peer.metrics import Metrics
-from talkoot.peer.observing.services import observer_of
 from talkoot.peer.names import Names
+from talkoot.peer.observing.services import observer_of
 from talkoot.peer.obtaining import (
     FIRST_CONTACT_S,
     RETRY_PAUSE_S,

@@ -39,6 +39,7 @@ from talkoot.peer.metrics import Metrics
 from talkoot.peer.recollection import Recollection
 from talkoot.peer.recorder import Recorder
 from talkoot.peer.round_counts import RoundCounts
+from talkoot.peer.round_line import round_fields
 from talkoot.peer.runner import Runner
 from talkoot.peer.swarm_view import ALMOST, SwarmView, steps_count
 from talkoot.peer.trainer.protocol import Mode
@@ -361,16 +362,7 @@ class Swarming:
         self._retry_s = RETRY_S
         if self._hold_off_until < math.inf:
             self._hold_off_until = 0.0
-        log.info(
-            "round %d %s: counted %d of %d, %s s, digest %s%s",
-            record.round,
-            record.kind,
-            len(record.counted),
-            len(certificate.value.present),
-            "-" if record.seconds is None else f"{record.seconds:.1f}",
-            record.digest[:12],
-            f", left out {record.left_out}" if record.left_out else "",
-        )
+        log.info("round committed", extra=round_fields(record, certificate))
         self.begin_round()
         assert self._group is not None
         self._group.create_task(self._follow(mode, record.round))
