@@ -10,6 +10,7 @@ import typer
 
 from talkoot.cli.errors import CommandError, NoDaemonError
 from talkoot.cli.options import JsonOption, StateDirOption, parse_duration, state_path
+from talkoot.cli.table import table
 from talkoot.cli.words import as_json, duration
 from talkoot.dht.errors import ConfigError
 
@@ -169,23 +170,30 @@ def _resolved(text: str, entries: list[Entry]) -> str:
 # -- words -------------------------------------------------------------------------------------------
 
 
+HEADINGS = ("peer", "name", "state", "role", "round", "score", "watch", "banned")
+
+
 def _text(entries: list[Entry], running: bool) -> str:
     head = "" if running else "no daemon runs; this is the list of bans\n"
     if not entries:
         return head + ("no other peers known" if running else "nobody is banned")
-    lines = [f"{'peer':52}  {'state':9}  {'role':8}  {'round':>6}  {'score':>6}  {'watch':14}  banned"]
-    return head + "\n".join([*lines, *map(_line, entries)])
+    left = ("peer", "name", "state", "role", "watch", "banned")
+    return head + table(HEADINGS, [_row(entry) for entry in entries], left=left)
 
 
-def _line(entry: Entry) -> str:
-    score = entry.get("score")
+def _row(entry: Entry) -> tuple[str, ...]:
+    score, number = entry.get("score"), entry.get("round")
     words = _ban_words(entry["ban"]) if entry.get("ban") else _score_words(entry)
-    words += _audit_words(entry)
     return (
-        f"{entry['peer_id']:52}  {entry['state']:9}  {entry.get('role') or '-':8}  "
-        f"{'-' if entry.get('round') is None else entry['round']:>6}  "
-        f"{'-' if score is None else format(score, '.1f'):>6}  {_watch_words(entry):14}  {words}"
-    ).rstrip()
+        entry["peer_id"],
+        entry.get("public_name") or "-",
+        entry["state"],
+        entry.get("role") or "-",
+        "-" if number is None else str(number),
+        "-" if score is None else format(score, ".1f"),
+        _watch_words(entry),
+        words + _audit_words(entry),
+    )
 
 
 def _watch_words(entry: Entry) -> str:

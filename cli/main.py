@@ -18,6 +18,7 @@ from talkoot.cli import (
     receipts,
     running,
     simulate,
+    top,
     verifying,
 )
 from talkoot.cli.errors import (
@@ -61,6 +62,7 @@ app.command("init")(founding.init)
 app.command("run", short_help="Train in a swarm: found it, join it, or go on.")(running.run)
 app.command("invite", short_help="Make an invite for one more peer; list and revoke them.")(inviting.invite)
 app.command("status")(reading.status)
+app.command("top", short_help="Show the node and the swarm, live.")(top.top)
 app.command("id")(reading.show_id)
 app.command("peers", short_help="Show the other peers, their scores and bans.")(conduct.peers)
 app.command("ban", short_help="Refuse a peer from now on.")(conduct.ban)

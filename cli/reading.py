@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from talkoot.cli.options import JsonOption, StateDirOption, state_path
+from talkoot.cli.table import table
 from talkoot.cli.words import as_json, count, duration, loss, size
 from talkoot.dht.errors import ConfigError
 
@@ -41,44 +42,67 @@ def rounds(
     typer.echo(as_json({"rounds": records}) if json else rounds_text(records))
 
 
+PHASES = ("form", "exchange", "certify")
+HEADINGS = (
+    "round",
+    "kind",
+    "counted",
+    "ours",
+    "took",
+    *PHASES,
+    "sent",
+    "error",
+    "held out",
+    "digest",
+    "codec",
+    "",
+)
+"""The last column is for what is not always there."""
+
+
 def rounds_text(records: list[dict[str, Any]]) -> str:
-    """One line a round."""
+    """A table, newest last; seconds of phases with what they might have been."""
     if not records:
         return "no rounds since this daemon started"
-    return "\n".join(_round_line(record) for record in records)
+    left = ("kind", "ours", "digest", "codec", "")
+    return table(HEADINGS, [_round_row(record) for record in records], left=left)
 
 
-def _round_line(record: dict[str, Any]) -> str:
-    seconds = record.get("seconds")
-    left_out = ", ".join(f"{item['peer_id'][-8:]} ({item['reason']})" for item in record.get("left_out", ()))
-    own = {True: "ours counted", False: "ours not counted", None: "none of ours"}[record.get("own")]
-    deadlines = record.get("deadlines") or {}
-    phases = [
-        f"{phase} {seconds:.2f}" + (f"/{limit['seconds']:.1f} s" if (limit := deadlines.get(phase)) else " s")
-        for phase, seconds in (record.get("phases") or {}).items()
-    ]
-    error = record.get("codec_error")
-    words = [
-        f"{record['round']:6}",
-        f"{record['kind']:6}",
-        f"attempt {record['attempt']}",
-        f"{len(record['counted'])} counted",
-        own,
-        _codec_words(record),
-        _fetched_words(record)
-        if seconds is None
-        else f"{seconds:.1f} s" + (f" ({', '.join(phases)})" if phases else ""),
-        f"{size(record.get('bytes_sent') or 0)} up",
-        "error -" if error is None else f"error {100 * error:.2f} %",
-        f"held out {loss(record.get('eval_loss'))}",
-        record["digest"][:12],
-    ]
-    failures = ", ".join(record.get("failures") or ())
+def _round_row(record: dict[str, Any]) -> tuple[str, ...]:
+    seconds, error = record.get("seconds"), record.get("codec_error")
     return (
-        "  ".join(words)
-        + (f"  left out: {left_out}" if left_out else "")
-        + (f"  before: {failures}" if failures else "")
+        str(record["round"]),
+        record["kind"],
+        str(len(record["counted"])),
+        {True: "counted", False: "not counted", None: "-"}[record.get("own")],
+        "-" if seconds is None else f"{seconds:.1f} s",
+        *(_phase(record, name) for name in PHASES),
+        size(record.get("bytes_sent") or 0),
+        "-" if error is None else f"{100 * error:.2f} %",
+        loss(record.get("eval_loss")),
+        record["digest"][:12],
+        _codec_words(record),
+        _round_notes(record),
     )
+
+
+def _phase(record: dict[str, Any], name: str) -> str:
+    took = (record.get("phases") or {}).get(name)
+    limit = (record.get("deadlines") or {}).get(name)
+    return "-" if took is None else f"{took:.2f}" + (f"/{limit['seconds']:.1f}" if limit else "")
+
+
+def _round_notes(record: dict[str, Any]) -> str:
+    """How it was fetched, who was left out and why, and what went wrong before."""
+    left_out = ", ".join(f"{item['peer_id'][-8:]} ({item['reason']})" for item in record.get("left_out", ()))
+    failures = ", ".join(record.get("failures") or ())
+    notes = [
+        _fetched_words(record) if record.get("seconds") is None else "",
+        f"left out: {left_out}" if left_out else "",
+        f"attempt {record['attempt']}" if record["attempt"] else "",
+        f"before: {failures}" if failures else "",
+    ]
+    return "; ".join(note for note in notes if note)
 
 
 def _fetched_words(record: dict[str, Any]) -> str:
@@ -156,7 +180,7 @@ def status_text(status: dict[str, Any]) -> str:
     lines = [f"{name:9} {words}" for name, words in rows]
     peers = value("peers") or []
     lines.append(f"{'peers':9} {len(peers)} known")
-    lines += [_peer_line(peer) for peer in peers]
+    lines += [_peer_table(peers)] if peers else []
     return "\n".join(lines)
 
 
@@ -191,8 +215,20 @@ def _round_words(status: dict[str, Any]) -> str:
     return f"{number}{others}, {status.get('certificate') or 'no'} certificate, codec {_codec_words(status)}"
 
 
-def _peer_line(peer: dict[str, Any]) -> str:
-    link = "connected" if peer.get("connected") else "not connected"
-    speed = f"{peer.get('speed') or 0:.2f} steps/s"
-    name, role = str(peer.get("peer_id", "?"))[-8:], peer.get("role") or "?"
-    return f"  {name}  {role:8}  round {peer.get('round', '?')}  {speed}  {peer.get('state') or '?'}, {link}"
+def _peer_table(peers: list[dict[str, Any]]) -> str:
+    rows = [
+        (
+            str(peer.get("peer_id", "?"))[-8:],
+            peer.get("public_name") or "-",
+            peer.get("role") or "?",
+            str(peer.get("round", "?")),
+            f"{peer.get('speed') or 0:.2f}",
+            loss(peer.get("loss")),
+            peer.get("state") or "?",
+            "connected" if peer.get("connected") else "not connected",
+        )
+        for peer in peers
+    ]
+    headings = ("  peer", "name", "role", "round", "steps/s", "loss", "state", "link")
+    rows = [(f"  {row[0]}", *row[1:]) for row in rows]
+    return table(headings, rows, left=("  peer", "name", "role", "state", "link"))

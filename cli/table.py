@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from rich.cells import cell_len
-
 GAP = "  "
 
 
@@ -12,17 +10,18 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: Seque
 
     The last column is not padded, so that long words in it cost no room elsewhere.
     """
+    from rich.cells import cell_len
+
     lines = [list(headings), *(list(row) for row in rows)]
     widths = [max(cell_len(line[column]) for line in lines) for column in range(len(headings))]
     return "\n".join(
         GAP.join(
-            _aligned(cell, width, heading in left)
+            _aligned(cell, width - cell_len(cell), heading in left)
             for cell, width, heading in zip(line, widths, headings, strict=True)
         ).rstrip()
         for line in lines
     )
 
 
-def _aligned(cell: str, width: int, left: bool) -> str:
-    space = " " * (width - cell_len(cell))
-    return cell + space if left else space + cell
+def _aligned(cell: str, room: int, left: bool) -> str:
+    return cell + " " * room if left else " " * room + cell

@@ -34,6 +34,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
 
 
+def printable(text: str) -> str:
+    """A text from elsewhere, without anything that acts on a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def as_json(value: Any) -> str:
     """Indented JSON."""
     import msgspec

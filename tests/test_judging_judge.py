@@ -14,7 +14,7 @@ from talkoot.averaging.audits import Audits
 from talkoot.averaging.reputation import subject_of
 from talkoot.averaging.robustness import Robustness
 from talkoot.averaging.verdicts import MAX_SCORE, check
-from talkoot.cli.conduct import _line
+from talkoot.cli.conduct import _row
 from talkoot.cli.reading import status_text
 from talkoot.peer.attacks.exchange import Counted, Exchange, Sent, Terms
 from talkoot.peer.judging.judge import Judge
@@ -241,9 +241,9 @@ def test_status_says_what_was_audited() -> None:
 def test_peers_say_how_the_swarm_stands_to_them() -> None:
     peer = {"peer_id": "12D3KooWabcdefgh", "state": "training", "role": "full", "round": 7, "score": 0.0}
     known = {"standing": "left_out", "reputation": -180, "audits_passed": 1}
-    assert _line(peer | known).endswith("no; in the swarm: left out, reputation -180, 1 audit passed")
-    assert _line(peer | {"standing": "probation", "reputation": None}).endswith("in the swarm: probation")
-    assert _line(peer | {"standing": "voter", "reputation": None}).endswith(" no")
+    assert _row(peer | known)[-1].endswith("no; in the swarm: left out, reputation -180, 1 audit passed")
+    assert _row(peer | {"standing": "probation", "reputation": None})[-1].endswith("in the swarm: probation")
+    assert _row(peer | {"standing": "voter", "reputation": None})[-1] == "no"
 
 
 @pytest.mark.parametrize(("highest", "result", "asked"), [(-MAX_SCORE, "harmful", 0), (0, "neutral", 1)])
