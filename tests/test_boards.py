@@ -1,14 +1,13 @@
 """The shipped dashboards are what the generator makes, and ask in sound PromQL for metrics that there are."""
 
 import json
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import make_boards
 import pytest
 import yaml
+from board_queries import filled, names_in, queries
 from prometheus_rig import RULES, needs_prometheus, promtool
 
 from talkoot.peer.metrics import family_of
@@ -22,32 +21,6 @@ LATER = {
     "talkoot_node_reachable",
 }
 """Metrics that alerts are ready for and no node exports yet."""
-
-NAME = re.compile(
-    r"\b(?:instance:|swarm:)?(?:talkoot|process|python|scrape|up|ALERTS)[a-z0-9_:]*(?=[\s{)\[]|$)"
-)
-
-
-def queries() -> Iterator[tuple[str, str, str]]:
-    """(board, panel, PromQL) as they stand in the shipped files."""
-    for path in sorted(make_boards.FOLDER.glob("*.json")):
-        board: dict[str, Any] = json.loads(path.read_text())
-        for panel in board["panels"]:
-            for target in panel.get("targets", ()):
-                yield path.stem, panel["title"], target["expr"]
-
-
-def filled(expression: str) -> str:
-    """As Grafana asks it, for all nodes."""
-    for variable, value in (("$swarm", ".*"), ("$instance", ".*"), ("$__rate_interval", "1m")):
-        expression = expression.replace(variable, value)
-    assert "$" not in expression, expression
-    return expression
-
-
-def names_in(expression: str) -> set[str]:
-    without_labels = re.sub(r"\{[^}]*\}", " ", expression)
-    return set(NAME.findall(without_labels))
 
 
 def rules() -> list[dict[str, Any]]:
