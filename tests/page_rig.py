@@ -112,11 +112,12 @@ def a_status(**changes: object) -> dict[str, Any]:
         "residual_norm": 0.418,
         "gpus": [
             {
-                "memory_used_bytes": 10_200_000_000,
-                "memory_total_bytes": 24_000_000_000,
-                "temperature_celsius": 67,
-                "power_watts": 212.4,
-                "energy_joules": 4_900_000.0,
+                "index": 0,
+                "used_bytes": 10_200_000_000,
+                "limit_bytes": 24_000_000_000,
+                "utilization": 0.97,
+                "celsius": 67.0,
+                "joules": 4_900_000.0,
             }
         ],
         "bytes_sent": 3_328_000_000,
@@ -239,10 +240,10 @@ def chromium() -> Iterator[Any]:
 class Tab:
     """One open page that remembers what went wrong."""
 
-    def __init__(self, browser: Any, address: str, **options: object) -> None:
-        """`options` of `Browser.new_context`, such as `viewport` and `color_scheme`."""
+    def __init__(self, browser: Any, address: str, script: str = "", **options: object) -> None:
+        """`options` of `Browser.new_context`, such as `viewport` and `color_scheme`; `script` runs first."""
         self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        self.context.add_init_script(WATCH)
+        self.context.add_init_script(WATCH + script)
         self.page = self.context.new_page()
         self.page.set_default_timeout(1e3 * PATIENCE_S)
         self.errors: list[str] = []

@@ -1,5 +1,6 @@
 """`export` and `generate` read the state directory, whether or not a daemon writes to it."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from talkoot.peer import parameters, presets
 from talkoot.peer.founding import first_ledger
 from talkoot.peer.head import read_head
 from talkoot.peer.manifest import Manifest, Model
+from talkoot.peer.sampling import SampleOrder, Sampler
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
 
@@ -69,6 +71,13 @@ def test_export_and_generate(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert code == 0
     assert out.startswith("import ")
     assert "max_tokens must be" in bad_use(capsys, "generate", "x", "--max-tokens", "0", *state)
+
+
+def test_the_page_has_a_sample_made_by_a_process_of_its_own(tmp_path: Path) -> None:
+    manifest = tiny_state(tmp_path)
+    made = asyncio.run(Sampler(tmp_path).sample(SampleOrder("import "), numel=manifest.model.numel))
+    assert (made.round, made.prompt, made.error) == (0, "import ", "")
+    assert made.text
 
 
 def test_where_there_is_no_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

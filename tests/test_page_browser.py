@@ -42,6 +42,8 @@ def test_what_it_shows_is_what_the_status_says(browser: Any) -> None:
         assert shown == {key: as_javascript_says(node.now[key]) for key in shown}
         assert opened.text("[data-key=steps_total]") == "7,680"
         assert opened.text("[data-key=trainer_memory_bytes]") == "9.66\u202fGB"
+        assert opened.text("#gpu-memory") == "10.2\u202fGB of 24.0\u202fGB"
+        assert opened.text("#gpu-temperature") == "67\u202f°C"
         assert opened.text("#peers-connected") == "8"
         assert opened.text("#own-counted") == "9"
         rows = opened.page.eval_on_selector_all("#peers tbody tr", "all => all.map(row => row.dataset.peer)")
@@ -71,8 +73,8 @@ def test_it_follows_the_node(browser: Any, monkeypatch: pytest.MonkeyPatch) -> N
         assert opened.text("#by-state") == "1 not connected7 training"
         news = opened.text("#news")
         for words in (
-            f"…{lost[-8:]} lost its connection",
-            f"…{gone[-8:]} is gone",
+            f"{lost[-8:]} lost its connection",
+            f"{gone[-8:]} is gone",
             "this node: paused, disk",
         ):
             assert words in news
@@ -81,7 +83,7 @@ def test_it_follows_the_node(browser: Any, monkeypatch: pytest.MonkeyPatch) -> N
         node.past = [*node.past, a_round(128, own=False, left_out=left, failures=["exchange: timed out"])]
         opened.until("document.querySelector('#rounds button').textContent === '128'")
         detail = opened.text("#round-detail")
-        assert f"…{peer_id(5)[-8:]}: too slow" in detail
+        assert f"{peer_id(5)[-8:]}: too slow" in detail
         assert "exchange: timed out" in detail
         assert opened.page.get_attribute("#contributions li:last-child", "data-own") == "no"
         assert f"{peer_id(5)[-8:]} left out, too slow" in opened.text("#news")

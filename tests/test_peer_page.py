@@ -14,10 +14,11 @@ import psutil
 import pytest
 from page_rig import TOKEN, PageNode, a_status
 
-from talkoot.peer import events, sampling
+from talkoot.peer import events, presets, sample_worker, sampling
 from talkoot.peer.api import MAX_BODY_BYTES, ApiServer
 from talkoot.peer.page import POLICY, assets
 from talkoot.peer.sampling import BusyError, Sample, SampleOrder, Sampler
+from talkoot.peer.statedir import StateDir
 
 WEB = Path(__file__).parent.parent / "peer" / "web"
 Client = aiohttp.ClientSession
@@ -272,6 +273,15 @@ def test_a_process_that_makes_none(code: str, why: str, monkeypatch: pytest.Monk
     with pytest.raises(ValueError, match=why):
         asyncio.run(sampler(code).sample(SampleOrder(), numel=1))
     assert not [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_model_that_writes_nothing_says_so(tmp_path: Path) -> None:
+    job = sampling.SampleJob(str(tmp_path), "a", 5, 1.0, 0)
+    with pytest.raises(ValueError, match="no model yet"):
+        sample_worker.make(job)
+    StateDir(tmp_path).save_manifest(presets.make("numpy-test", name="x").canonical())
+    with pytest.raises(ValueError, match="holds no model yet"):
+        sample_worker.make(job)
 
 
 def test_no_sample_where_memory_is_short() -> None:

@@ -63,7 +63,7 @@ class Curve {
     const data = this.plot.data;
     if (index < 0 || index >= data[0].length) return "";
     const values = this.names.map((name, i) => `${name} ${this.write(data[i + 1][index])}`);
-    return `round ${data[0][index]}: ${values.join(", ")}`;
+    return `${data[0][index]}: ${values.join(", ")}`;
   }
 
   read(index) {

@@ -37,7 +37,6 @@ export const as = {
   seconds: numeric((value) => (value >= 100 ? value.toFixed(0) : value.toFixed(value >= 10 ? 1 : 2)) + SPACE + "s"),
   duration: numeric(duration),
   celsius: numeric((value) => value.toFixed(0) + SPACE + "°C"),
-  watts: numeric((value) => value.toFixed(0) + SPACE + "W"),
   energy: numeric((value) => scaled(value / 3600, ["Wh", "kWh", "MWh"])),
 };
 
@@ -49,10 +48,10 @@ function duration(seconds) {
   return Math.floor(whole / 86400) + SPACE + "d " + Math.floor((whole % 86400) / 3600) + SPACE + "h";
 }
 
-/** A PeerID without what all of them begin with. */
+/** The end of a PeerID: all of them begin alike. */
 export function short(peer) {
   const id = String(peer ?? "");
-  return id.length > 12 ? "…" + id.slice(-8) : id;
+  return id.length > 12 ? id.slice(-8) : id;
 }
 
 /** Put a value into an element: what it is for programs, and how it is said. */

@@ -50,18 +50,16 @@ function why(now) {
   return now.role ? `${now.role}, ${vote}` : "\u00a0";
 }
 
+/** All of them together; the hottest, and the mean load. */
 function gpus(list) {
-  const sum = (key) => {
-    const known = list.map((gpu) => gpu[key]).filter((value) => typeof value === "number");
-    return known.length ? known.reduce((total, value) => total + value, 0) : null;
-  };
-  const hottest = list.map((gpu) => gpu.temperature_celsius).filter((value) => typeof value === "number");
-  const used = sum("memory_used_bytes");
-  const total = sum("memory_total_bytes");
-  show(byId("gpu-memory"), used, (value) => (value === null ? "–" : `${as.bytes(value)} of ${as.bytes(total)}`));
-  show(byId("gpu-temperature"), hottest.length ? Math.max(...hottest) : null, as.celsius);
-  show(byId("gpu-power"), sum("power_watts"), as.watts);
-  show(byId("gpu-energy"), sum("energy_joules"), as.energy);
+  const known = (key) => list.map((gpu) => gpu[key]).filter((value) => typeof value === "number");
+  const sum = (key) => (known(key).length ? known(key).reduce((total, value) => total + value, 0) : null);
+  const loads = known("utilization");
+  const memory = (used) => (used === null ? "–" : `${as.bytes(used)} of ${as.bytes(sum("limit_bytes"))}`);
+  show(byId("gpu-memory"), sum("used_bytes"), memory);
+  show(byId("gpu-temperature"), list.length && known("celsius").length ? Math.max(...known("celsius")) : null, as.celsius);
+  show(byId("gpu-load"), loads.length ? sum("utilization") / loads.length : null, as.share);
+  show(byId("gpu-energy"), sum("joules"), as.energy);
 }
 
 // -- rounds ------------------------------------------------------------------------------------------
