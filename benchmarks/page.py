@@ -10,6 +10,7 @@ the page is watched. `--pictures` keeps the page in light, in dark and on a phon
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -20,6 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from page_rig import Tab, chromium, missing
+from PIL import Image
 from swarm_help import Daemons, daemons, until
 
 from talkoot.peer import presets
@@ -32,6 +34,9 @@ PICTURES: dict[str, dict[str, Any]] = {
     "page-dark": {**WIDE, "color_scheme": "dark"},
     "page-phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"},
 }
+COLOURS = 64
+"""Of a picture: what a page has, and a third of the bytes."""
+
 PROMPT = "Once upon a time"
 
 FIRST_SHOWN = """
@@ -91,7 +96,11 @@ def pictures(browser: Any, address: str, folder: Path, *, sample: bool) -> None:
             tab.page.click("#ask")
             tab.until("document.querySelector('#text .sample')")
         tab.page.evaluate("window.scrollTo(0, 0)")
-        tab.page.screenshot(path=str(folder / f"{name}.png"), full_page=name != "page-phone")
+        file = folder / f"{name}.png"
+        tab.page.screenshot(path=str(file), full_page=name != "page-phone")
+        with Image.open(file) as picture:
+            small = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+        small.save(file, optimize=True)
         tab.close()
 
 
@@ -127,6 +136,7 @@ def main() -> None:
             tab.close()
     for name, values in (("load event", loaded), ("first status shown", shown)):
         print(f"{name}: median {median(values):.0f} ms, {min(values):.0f} to {max(values):.0f}")
+    print("load average " + ", ".join(f"{load:.1f}" for load in os.getloadavg()))
     print(f"a killed peer is shown after {died:.2f} s; layout shift {shift:.4f}")
     print(json.dumps({"load_ms": median(loaded), "shown_ms": median(shown), "death_s": died}))
 

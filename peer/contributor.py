@@ -23,7 +23,7 @@ from talkoot.peer.residual import Residual
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.trainer.handle import Trainer
 from talkoot.peer.trainer.process import TrainerGone, TrainerRefused
-from talkoot.peer.trainer.protocol import Adopted, Mode, Progress, Ready, Snapshot
+from talkoot.peer.trainer.protocol import Adopted, Gpu, Mode, Progress, Ready, Snapshot
 from talkoot.peer.uplink import UploadMeter
 
 log = logging.getLogger("talkoot.work")
@@ -72,6 +72,8 @@ class Contributor:
         """Of the last contribution that was encoded."""
         self.residual_norm: float | None = None
         """L2 norm of what no round has counted, as of the last one; None before the first."""
+        self.gpus: tuple[Gpu, ...] = ()
+        """As the trainer last read them."""
         self._settled = asyncio.Event()
         self._settled.set()
         self._following = asyncio.Lock()  # the trainer moves in the order of the states
@@ -205,6 +207,7 @@ class Contributor:
     def trainer_ended(self) -> None:
         """Its process is gone; the next one says when it is ready."""
         self.ready = self.progress = None
+        self.gpus = ()
         self.begun = False
 
     async def follow(self, mode: Mode, evaluate: int) -> Adopted | None:

@@ -4,6 +4,8 @@ import math
 from importlib.metadata import version
 from typing import Any
 
+import msgspec
+
 from talkoot.averaging.revocations import is_revoked
 from talkoot.dht.identity import peer_id_of
 from talkoot.peer import clock
@@ -131,6 +133,7 @@ def _training(node: Node) -> dict[str, Any]:
         "device": ready.device if ready else None,
         "micro_batch": progress.micro_batch if progress else ready.micro_batch if ready else None,
         "trainer_memory_bytes": progress.memory_bytes if progress else None,
+        "gpus": [msgspec.to_builtins(gpu) for gpu in contributor.gpus] if contributor else [],
         "trainer": node.training.phase,
         "trainer_pid": node.training.pid,
     }

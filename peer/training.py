@@ -193,6 +193,7 @@ class Training:
         self._metrics.duty_cycle.set(self._duty.after(event.inner_seconds, event.total_seconds))
         for reading in event.gpus:
             self._metrics.follow_gpu(reading, self._energy)
+        self._contributor.gpus = event.gpus or self._contributor.gpus
         if event.total_seconds > 0:
             self._metrics.inner_time.set(event.inner_seconds / event.total_seconds)
         self._contributor.progress = event

@@ -295,7 +295,7 @@ new PerformanceObserver((list) => {
 
 
 @contextmanager
-def tab(browser: Any, address: str, **options: object) -> Iterator[Tab]:
+def tab(browser: Any, address: str, **options: Any) -> Iterator[Tab]:
     """A tab in which nothing may go wrong."""
     opened = Tab(browser, address, **options)
     try:
