@@ -37,6 +37,11 @@ class LocalApi:
             raise CommandError("the daemon's answer is none of rounds")
         return [entry for entry in answer if isinstance(entry, dict)]
 
+    def metrics(self) -> str:
+        """The metrics as text. Raises NoDaemonError, CommandError."""
+        with _as_command_errors():
+            return self._client().text("/metrics", timeout_s=self._timeout_s)
+
     def invite(self) -> str:
         """A new invite. Raises NoDaemonError, CommandError."""
         with _as_command_errors():

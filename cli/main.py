@@ -10,6 +10,7 @@ from talkoot.cli import (
     bench,
     conduct,
     demo_command,
+    diag,
     exporting,
     founding,
     inviting,
@@ -74,6 +75,7 @@ app.command("demo", short_help="Train with several real peers on this machine.")
 app.command("simulate", short_help="Simulate swarms of the daemon's own code under faults.")(
     simulate.simulate
 )
+app.command("diag", short_help="Write a bundle for whoever helps, without secrets.")(diag.diag)
 app.command("rounds", short_help="Show the last rounds: who was counted and who was not.")(reading.rounds)
 app.command("receipts", short_help="Show what certificates prove of this peer's work.")(receipts.receipts)
 app.command("leaderboard", short_help="Sum up who contributed what, from certificates.")(receipts.leaderboard)

@@ -67,6 +67,10 @@ class ApiClient:
         """The JSON at `path` (`/api/v1/status`, say). Raises NoDaemon, ApiError."""
         return self._ask(self._request(path), timeout_s)
 
+    def text(self, path: str, *, timeout_s: float = TIMEOUT_S) -> str:
+        """The text at `path` (`/metrics`, say). Raises NoDaemon, ApiError."""
+        return self._read(self._request(path), timeout_s).decode("utf-8", "replace")
+
     def post(self, path: str, body: object = None, *, timeout_s: float = TIMEOUT_S) -> Any:
         """Ask for a change, with `body` as JSON, and return its JSON. Raises NoDaemon, ApiError."""
         request = self._request(path)
@@ -79,9 +83,13 @@ class ApiClient:
         return Request(self._base + path)  # noqa: S310 - always http to loopback
 
     def _ask(self, request: Request, timeout_s: float) -> Any:
+        return _parse(self._read(request, timeout_s))
+
+    def _read(self, request: Request, timeout_s: float) -> bytes:
+        """At most one byte more than may be."""
         try:
             with _opener.open(request, timeout=timeout_s) as answer:
-                return _parse(answer.read(MAX_ANSWER_BYTES + 1))
+                return bytes(answer.read(MAX_ANSWER_BYTES + 1))
         except HTTPError as error:
             with error:
                 raise _api_error(error.code, error.read(MAX_ANSWER_BYTES)) from error

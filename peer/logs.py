@@ -189,6 +189,11 @@ def hide_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
     return {name: HIDDEN if _SECRET_NAMES.search(name) else _shown(value) for name, value in event.items()}
 
 
+def is_secret_name(name: str) -> bool:
+    """Whether a field of this name holds a secret."""
+    return _SECRET_NAMES.search(name) is not None
+
+
 def _shown(value: object) -> object:
     match value:
         case str():
