@@ -12,7 +12,7 @@ from fuzz_people import PEOPLE
 
 TARGETS = {target.name: target for target in (*NETWORK, *PEOPLE, *DISK)}
 
-OWN_CHILD = "the output of a process that this one started, with the same code"
+OWN_CHILD = "between a process and one that it started, with the same code"
 SAME_BYTES = "bytes that the same call has made"
 
 NOT_TRIED = {
@@ -23,6 +23,8 @@ NOT_TRIED = {
     "peer/bench_codec_worker.py main": OWN_CHILD,
     "peer/bench_round_worker.py line": OWN_CHILD,
     "peer/founding.py _build": OWN_CHILD,
+    "peer/sample_worker.py main": OWN_CHILD,
+    "peer/sampling.py Sampler._ask": OWN_CHILD,
     "peer/simulation/batch.py _listen": OWN_CHILD,
     "peer/bench_codec_data.py load": "numbers that the operator names, parsed by safetensors itself",
     "peer/invite.py encode": SAME_BYTES,
