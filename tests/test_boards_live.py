@@ -11,7 +11,7 @@ from swarm_help import daemons, small_manifest, until
 
 from talkoot.peer.metrics import family_of
 
-pytestmark = [pytest.mark.processes, pytest.mark.trial, needs_prometheus]
+pytestmark = [pytest.mark.processes, pytest.mark.trial, pytest.mark.timeout(600), needs_prometheus]
 
 NEEDS_A_GPU = {
     "talkoot_gpu_energy_joules_total",
