@@ -65,15 +65,14 @@ class Events:
         clock = asyncio.get_running_loop().time
         told: Frames = {}
         news, silent_since = b"retry: %d\n\n" % RETRY_MS, clock()
-        while not self._closing.is_set():
+        while not self._closing.is_set() and _listens(request):
             frames = self._newest(clock())
             news += b"".join(_event(name, data) for name, data in frames.items() if told.get(name) != data)
             told = frames
             if not news and clock() - silent_since >= HEARTBEAT_S:
                 news = b": still here\n\n"
             if news:
-                if not await _sent(request, response, news):
-                    return
+                await _send(request, response, news)
                 news, silent_since = b"", clock()
             with suppress(TimeoutError):
                 async with asyncio.timeout(INTERVAL_S):
@@ -86,15 +85,17 @@ class Events:
         return self._seen[1]
 
 
-async def _sent(request: web.Request, response: web.StreamResponse, data: bytes) -> bool:
-    """Send, unless the listener takes nothing any more: then it is gone."""
+async def _send(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
+    """Send; a listener that takes nothing any more is cut off."""
     try:
         async with asyncio.timeout(WRITE_TIMEOUT_S):
             await response.write(data)
     except TimeoutError:
         if request.transport is not None:
             request.transport.abort()
-        return False
+
+
+def _listens(request: web.Request) -> bool:
     return request.transport is not None and not request.transport.is_closing()
 
 

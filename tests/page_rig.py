@@ -255,7 +255,8 @@ class Tab:
         self.page.goto(address)
         first_round = "document.querySelector('#rounds button').textContent"
         self.until("document.getElementById('link').textContent !== 'connecting'")
-        self.until(f"{first_round} .match(/[0-9]/)")
+        self.until(f"/[0-9]/.test({first_round})")
+        self.until("document.querySelectorAll('canvas').length === 2")
 
     def _asked(self, dialog: Any) -> None:
         self.errors.append("a dialog")

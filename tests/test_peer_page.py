@@ -44,7 +44,7 @@ def serve(node: PageNode, use: Callable[[Client, str], Awaitable[None]]) -> None
 
 def test_every_file_is_served_and_none_comes_from_elsewhere() -> None:
     found = assets()
-    assert {"/", "/web/page.js", "/web/uplot/uPlot.iife.min.js"} <= found.keys()
+    assert {"/", "/web/page.js", "/web/uplot/uPlot.esm.js"} <= found.keys()
     assert not any(path.endswith(("LICENSE", ".md")) for path in found)
 
     async def use(client: Client, origin: str) -> None:

@@ -1,7 +1,7 @@
 // The two curves, drawn by uPlot.
-/* global uPlot */
 
 import { as } from "/web/format.js";
+import uPlot from "/web/uplot/uPlot.esm.js";
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();

@@ -3,7 +3,10 @@
 const DASH = "–";
 const SPACE = "\u202f"; // narrow, no break
 
-const grouped = new Intl.NumberFormat("en", { maximumFractionDigits: 0, useGrouping: true });
+// By hand: a browser takes long to begin with Intl.
+function grouped(value) {
+  return value.toFixed(0).replace(/\B(?=(\d{3})+$)/g, ",");
+}
 
 function isNumber(value) {
   return typeof value === "number" && Number.isFinite(value);
@@ -27,7 +30,7 @@ export const as = {
   text: (value) => (value === null || value === undefined || value === "" ? DASH : String(value)),
   name: (value) => (value ? String(value) : "this swarm"),
   word: (value) => (value ? String(value).replaceAll("_", " ") : DASH),
-  count: numeric((value) => grouped.format(value)),
+  count: numeric(grouped),
   large: numeric((value) => scaled(value, ["", "k", "M", "G", "T", "P"])),
   loss: numeric((value) => value.toFixed(3)),
   rate: numeric((value) => (value >= 100 ? value.toFixed(0) : value.toFixed(value >= 10 ? 1 : 2))),

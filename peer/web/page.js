@@ -1,6 +1,5 @@
 // The page: shows what the node says of itself. All text goes in as text.
 
-import { charts } from "/web/charts.js";
 import { as, made, short, show } from "/web/format.js";
 import { Live } from "/web/live.js";
 import * as tables from "/web/tables.js";
@@ -10,6 +9,7 @@ const NEWS = 6;
 const SPEED_OVER = 3; // rounds
 
 let before = null; // the status before this one
+let curves = null; // the charts, once there are figures: what draws them takes a while to load
 const records = new Map();
 
 // -- this node and the swarm -------------------------------------------------------------------------
@@ -30,6 +30,7 @@ function status(now) {
   gpus(now.gpus ?? []);
   tables.peers(now);
   news(now);
+  if (before === null) setTimeout(drawCurves);
   before = now;
 }
 
@@ -47,7 +48,7 @@ function why(now) {
   if (now.reason) return `because: ${as.word(now.reason)}`;
   if (now.warning) return String(now.warning);
   const vote = now.voting ? `one of ${now.voters} voters` : "does not vote";
-  return now.role ? `${now.role}, ${vote}` : "\u00a0";
+  return now.role ? `${now.role === "observer" ? "observes" : "takes part"}, ${vote}` : "\u00a0";
 }
 
 /** All of them together; the hottest, and the mean load. */
@@ -69,7 +70,7 @@ function rounds(list) {
   for (const record of list) records.set(record.round, record);
   const all = [...records.values()].sort((a, b) => a.round - b.round);
   const speeds = all.map((_, i) => speedAt(all, i));
-  curves.draw(all, speeds);
+  curves?.draw(all, speeds);
   tables.rounds(all);
   const last = all[all.length - 1];
   show(byId("swarm-speed"), speeds[speeds.length - 1], as.large);
@@ -94,7 +95,8 @@ function speedAt(all, index) {
 function tell(text) {
   const list = byId("news");
   const item = made("li");
-  const time = new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+  const now = new Date();
+  const time = [now.getHours(), now.getMinutes(), now.getSeconds()].map((part) => String(part).padStart(2, "0")).join(":");
   item.append(made("time", time), made("span", text));
   list.prepend(item);
   while (list.children.length > NEWS) list.lastChild.remove();
@@ -181,14 +183,19 @@ function theme(next) {
     } catch {
       // kept for as long as the page is open
     }
-    curves.redraw();
+    curves?.redraw();
   }
 }
 
+async function drawCurves() {
+  const { charts } = await import("/web/charts.js");
+  curves = charts();
+  if (records.size) rounds([]);
+}
+
 tables.prepare();
-const curves = charts();
 theme(false);
 byId("theme").addEventListener("click", () => theme(true));
 byId("sample").addEventListener("submit", sample);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => curves.redraw());
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => curves?.redraw());
 new Live({ status, rounds, mode }).begin();
