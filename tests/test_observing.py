@@ -210,7 +210,9 @@ class Peer:
         if lie is not None:
             self.network.serve(metrics_protocol(SWARM), lie)
         else:
-            MetricsServer(self.network, SWARM, share=share, take=self._take(share))
+            MetricsServer(
+                self.network, SWARM, share=share, refresh=self.metrics.refresh, take=self._take(share)
+            )
 
     def _take(self, share: Share) -> Callable[[], bytes]:
         def taken() -> bytes:
@@ -425,7 +427,13 @@ def test_reading_a_report_gives_plain_numbers() -> None:
 @pytest.mark.processes
 def test_metrics_come_over_libp2p() -> None:
     def serves(node: DhtNode) -> None:
-        MetricsServer(node.network, SWARM, share="training", take=lambda: take(full().registry, "training"))
+        MetricsServer(
+            node.network,
+            SWARM,
+            share="training",
+            refresh=lambda: None,
+            take=lambda: take(full().registry, "training"),
+        )
 
     async def main() -> None:
         async with rig.swarm(2, serves) as nodes:

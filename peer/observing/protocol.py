@@ -53,10 +53,20 @@ class Private(Exception):  # noqa: N818 - reads well where it is caught
 class MetricsServer:
     """Answers other peers."""
 
-    def __init__(self, network: Network, swarm: bytes, *, share: Share, take: Callable[[], bytes]) -> None:
-        """Registers the protocol. `take` gives the report of now, and is called in a thread."""
+    def __init__(
+        self,
+        network: Network,
+        swarm: bytes,
+        *,
+        share: Share,
+        refresh: Callable[[], None],
+        take: Callable[[], bytes],
+    ) -> None:
+        """Registers the protocol. `refresh` is called on the event loop, then `take`, which gives the report,
+        in a thread."""
         self._network = network
         self._share = share
+        self._refresh = refresh
         self._take = take
         self._flow = Flow(
             Rate(limits.METRICS_PER_S, limits.METRICS_BURST),
@@ -81,6 +91,7 @@ class MetricsServer:
             return "private", b""
         async with self._lock:
             if self._report is None or clock.now() - self._report[0] > FRESH_S:
+                self._refresh()
                 self._report = clock.now(), await asyncio.to_thread(self._take)
             return "ok", self._report[1]
 

@@ -17,6 +17,7 @@ def observer_of(node: "Node") -> Observer:
         node.network,
         node.membership.swarm,
         share=share,
+        refresh=node.metrics.refresh,
         take=lambda: take(node.metrics.registry, share),
     )
     return Observer(
