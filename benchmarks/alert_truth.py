@@ -43,7 +43,7 @@ from prometheus_rig import RULES, Prometheus, free_port, watching
 
 NODES = ("founder", "peer-1", "peer-2", "peer-3")
 SMALL_DISK = "peer-1"
-SHORTER = ((" > 6 * 3600", " > 60"), ("[6h]) > 200", "[60s]) > 2"))
+SHORTER = ((" > 6 * 3600", " > 60"), ("[6h]) > 200", "[50s]) > 2"))
 """Checkpoints are written every round here, not every 100."""
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 FACTOR = 60
