@@ -1,6 +1,5 @@
 """What live nodes of every role export: promtool has nothing to say of it, and every series is declared."""
 
-import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -89,23 +88,3 @@ def test_every_role_exports_what_is_declared_and_promtool_is_content(swarm: Daem
         assert number(texts[role], 'talkoot_messages_received_total{message="bulk"}') > 0
         assert number(texts[role], 'talkoot_network_receive_bytes_total{protocol="bulk"}') > 0
     until(lambda: observes(scrape(nodes["observer"])), "the swarm in the observer's metrics", swarm.peers)
-    told_to_a_prometheus_beside(nodes["observer"], founder)
-
-
-def told_to_a_prometheus_beside(observer: DemoNode, founder: DemoNode) -> None:
-    """What it gets of the founder, which it cannot reach itself."""
-    status, asked = observer.poll(), founder.poll()
-    assert status is not None
-    assert asked is not None
-    address = f"http://127.0.0.1:{status['http_port']}"
-    with urlopen(f"{address}/sd", timeout=30) as answer:
-        found = {target["labels"]["instance"]: target for target in json.load(answer)}
-    assert len(found) == 3
-    assert found[status["peer_id"][-12:]]["labels"]["__metrics_path__"] == "/metrics"
-    path = found[asked["peer_id"][-12:]]["labels"]["__metrics_path__"]
-    with urlopen(address + path, timeout=30) as answer:
-        text = answer.read().decode()
-    assert complaints(text) == ""
-    assert number(text, "talkoot_inner_steps_total") > 0
-    assert number(text, 'talkoot_node_info{role="full",run="test"}') == 1
-    assert not re.search("^(process|python|talkoot_(memory|disk|gpu|network))_", text, re.MULTILINE)

@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -33,6 +34,7 @@ from talkoot.peer.observing.report import (
     shared,
     take,
 )
+from talkoot.peer.observing.services import observer_of, targets_of
 from talkoot.peer.options import SHARES, Share
 from talkoot.peer.simulation.virtual_time import run_virtual
 from talkoot.peer.swarm_view import Seen
@@ -442,3 +444,29 @@ def test_metrics_come_over_libp2p() -> None:
 
     rig = Rig("uvloop")
     rig.run(main())
+
+
+def test_a_node_lists_itself_and_answers_from_its_own_metrics() -> None:
+    async def main() -> None:
+        hub = MemoryHub()
+        network = hub.node(Identity.from_seed(bytes([9]) * 32), swarm=SWARM)
+        node: Any = SimpleNamespace(
+            options=SimpleNamespace(share_metrics="training", role="observer"),
+            network=network,
+            membership=SimpleNamespace(swarm=SWARM),
+            metrics=full(),
+            identity=SimpleNamespace(peer_id=peer_id_of(network.key)),
+            swarming=None,
+            holdings=None,
+            manifest=None,
+        )
+        node.observer = observer_of(node)
+        (own,) = targets_of(node, 9477)
+        assert own["labels"] == {
+            "__metrics_path__": "/metrics",
+            "instance": peer_id_of(network.key)[-12:],
+            "role": "observer",
+            "swarm": "",
+        }
+
+    run_virtual(main())
