@@ -150,37 +150,17 @@ def _json(found: "Receipts") -> str:
 
 def board_values(board: "Board", book: "ReceiptBook", paths: "StateDir") -> dict[str, Any]:
     """The leaderboard as plain values: all rows, in order, with names where peers gave them."""
-    from talkoot.dht.identity import peer_id_of
+    from talkoot.peer.leaderboard import board_as_json
     from talkoot.peer.names import read_names
 
-    names = read_names(paths.names)
     return {
         "swarm": book.manifest.swarm.name,
         "swarm_id": book.manifest.swarm_id.hex(),
-        "rounds": board.num_rounds,
-        "first_round": board.first,
-        "last_round": board.last,
-        "digest": board.head.hex(),
-        "fingerprint": board.fingerprint.hex(),
         "ok": book.ok,
         "checks": [
             {"name": check.name, "result": check.result, "words": check.words} for check in book.checks
         ],
-        "peers": [
-            {
-                "rank": row.rank,
-                "peer_id": peer_id_of(row.key),
-                "public_name": names.get(row.key),
-                "credit": row.credit,
-                "tokens": row.tokens,
-                "steps": row.steps,
-                "rounds": row.rounds,
-                "weak_rounds": row.weak,
-                "last_round": row.last_round,
-            }
-            for row in board.rows()
-        ],
-    }
+    } | board_as_json(board, read_names(paths.names))
 
 
 def board_text(values: dict[str, Any], checks: list["Check"], top: int) -> str:

@@ -120,6 +120,9 @@ class NodeView(Watched, Protocol):
     def peers(self) -> list[dict[str, Any]]:
         """Peers of the swarm and banned ones. Called on the event loop: be quick."""
 
+    async def leaderboard(self) -> dict[str, Any]:
+        """Who contributed what, by the certificates that this node holds. Raises ValueError."""
+
     async def ban(self, order: BanOrder) -> dict[str, Any]:
         """Ban a peer; returns the entry. Raises ValueError if that cannot be."""
 
@@ -194,6 +197,7 @@ class ApiServer:
         app.router.add_post("/api/v1/revoke", self._revoke)
         app.router.add_post("/api/v1/leave", self._leave)
         app.router.add_get("/api/v1/peers", self._peers)
+        app.router.add_get("/api/v1/leaderboard", self._leaderboard)
         app.router.add_post("/api/v1/ban", self._ban)
         app.router.add_post("/api/v1/unban", self._unban)
         app.on_response_prepare.append(_add_headers)
@@ -264,10 +268,7 @@ class ApiServer:
 
     async def _rounds(self, request: web.Request) -> web.StreamResponse:
         """`?last=N`: only so many, at most."""
-        last = request.query.get("last", str(MAX_LAST))
-        if not re.fullmatch("[1-9][0-9]{0,5}", last):
-            raise web.HTTPBadRequest(text="last must be a number from 1 on")
-        return _json_response({"rounds": self._node.rounds(int(last))})
+        return _json_response({"rounds": self._node.rounds(_number(request, "last"))})
 
     async def _invite(self, _request: web.Request) -> web.StreamResponse:
         with _conflicts():
@@ -284,6 +285,13 @@ class ApiServer:
 
     async def _peers(self, _request: web.Request) -> web.StreamResponse:
         return _json_response({"peers": self._node.peers()})
+
+    async def _leaderboard(self, request: web.Request) -> web.StreamResponse:
+        """`?top=N`: only the first N peers."""
+        most = _number(request, "top")
+        with _conflicts():
+            board = await self._node.leaderboard()
+        return _json_response(board | {"peers": board["peers"][:most]})
 
     async def _ban(self, request: web.Request) -> web.StreamResponse:
         with _conflicts():
@@ -314,6 +322,14 @@ async def _accept(listener: socket.socket, server: web.Server) -> None:
             await loop.connect_accepted_socket(server, connection)
         except OSError:  # it has gone already
             connection.close()
+
+
+def _number(request: web.Request, name: str) -> int:
+    """That of the query; as many as there may be where it has none."""
+    given = request.query.get(name, str(MAX_LAST))
+    if not re.fullmatch("[1-9][0-9]{0,5}", given):
+        raise web.HTTPBadRequest(text=f"{name} must be a number from 1 on")
+    return int(given)
 
 
 def _order(body: bytes, kind: type[OrderT]) -> OrderT:

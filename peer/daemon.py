@@ -31,6 +31,7 @@ from talkoot.peer.history import KEPT
 from talkoot.peer.holdings import number_of
 from talkoot.peer.issuing import issuing_of
 from talkoot.peer.kept_log import kept
+from talkoot.peer.leaderboard import Leaderboard
 from talkoot.peer.lives import LOOK_S, Lives
 from talkoot.peer.membership import membership_of
 from talkoot.peer.metrics import Metrics
@@ -163,6 +164,7 @@ class _View:
     def __init__(self, lives: Lives) -> None:
         self._lives = lives
         self._sampler = Sampler(lives.node.paths.path)
+        self._leaderboard = Leaderboard(lives.node.paths)
         self.http_port = 0
 
     @property
@@ -192,6 +194,9 @@ class _View:
 
     def peers(self) -> list[dict[str, Any]]:
         return peers.listed(self.node)
+
+    async def leaderboard(self) -> dict[str, Any]:
+        return await self._leaderboard.now()
 
     def targets(self) -> list[dict[str, Any]]:
         return targets_of(self.node, self.http_port)

@@ -9,9 +9,11 @@ from talkoot.peer.certlog import HEADER, MAGIC, MAX_RECORD_BYTES, LogCorruptErro
 class LogReader:
     """Iterate to get (number, content) of each whole record, ascending; then `tail_bytes` is known."""
 
-    def __init__(self, path: Path) -> None:
-        """Touches nothing."""
+    def __init__(self, path: Path, start: int = len(MAGIC)) -> None:
+        """Touches nothing. `start` is the place of a record, as `place` told."""
         self.path = path
+        self.place = start
+        """Where the record begins that was read last."""
         self.tail_bytes = 0
         """Bytes after the last whole record: a torn append, one under way, or damage."""
 
@@ -20,7 +22,7 @@ class LogReader:
         with self.path.open("rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
                 raise LogCorruptError(f"{self.path} is no round log of this version")
-            end, last = len(MAGIC), -1
+            end, last = file.seek(self.place), -1
             while header := file.read(HEADER.size):
                 content = None
                 if len(header) == HEADER.size:
@@ -29,6 +31,7 @@ class LogReader:
                         content = file.read(length)
                 if content is None or record_header(number, content) != header:
                     break
+                self.place = end
                 yield number, content
                 end, last = end + len(header) + len(content), number
             self.tail_bytes = self.path.stat().st_size - end

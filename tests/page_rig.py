@@ -16,6 +16,8 @@ import base58
 import pytest
 
 from talkoot.peer.api import MAX_LAST, ApiServer, BanOrder
+from talkoot.peer.credit import Board
+from talkoot.peer.leaderboard import board_as_json
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.observing.observer import UnknownPeer
 from talkoot.peer.sampling import Sample, SampleOrder
@@ -137,6 +139,8 @@ class PageNode:
         self.now = a_status()
         self.past = [a_round(number) for number in range(128)]
         self.orders: list[SampleOrder] = []
+        self.board = Board()
+        self.names: dict[bytes, str] = {}
 
     def status(self) -> dict[str, Any]:
         return self.now
@@ -159,6 +163,9 @@ class PageNode:
 
     def peers(self) -> list[dict[str, Any]]:
         return []
+
+    async def leaderboard(self) -> dict[str, Any]:
+        return board_as_json(self.board, self.names)
 
     def targets(self) -> list[dict[str, Any]]:
         return []

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from page_rig import PageNode, Tab, a_peer, a_round, a_status, chromium, needs_browser, peer_id, served, tab
 
+from talkoot.dht.identity import key_of_peer_id, peer_id_of
 from talkoot.peer import events
+from talkoot.peer.credit import Total
 
 pytestmark = [needs_browser, pytest.mark.xdist_group("browser")]
 
@@ -87,6 +89,27 @@ def test_it_follows_the_node(browser: Any, monkeypatch: pytest.MonkeyPatch) -> N
         assert "exchange: timed out" in detail
         assert opened.page.get_attribute("#contributions li:last-child", "data-own") == "no"
         assert f"{peer_id(5)[-8:]} left out, too slow" in opened.text("#news")
+
+
+def test_the_leaderboard_is_that_of_the_certificates(browser: Any) -> None:
+    node = PageNode()
+    own = key_of_peer_id(node.now["peer_id"])
+    for number, key in enumerate((bytes([9]) * 32, own, bytes([7]) * 32)):
+        node.board.totals[key] = Total(rounds=5 - number, credit=1000 * (5 - number), last_round=40 + number)
+    node.board.num_rounds, node.board.first, node.board.last = 50, 0, 49
+    node.names[bytes([9]) * 32] = "<b>Ada</b>"
+    with served(node) as address, tab(browser, address) as opened:
+        opened.until("document.querySelectorAll('#board tr[data-peer]').length === 3")
+        cells = "all => all.map(row => [...row.cells].map(cell => cell.textContent))"
+        shown = opened.page.eval_on_selector_all("#board tr[data-peer]", cells)
+        assert shown == [
+            ["1", "<b>Ada</b>", "5.00\u202fk", "5", "40"],
+            ["2", node.now["peer_id"][-8:], "4.00\u202fk", "4", "41"],
+            ["3", peer_id_of(bytes([7]) * 32)[-8:], "3.00\u202fk", "3", "42"],
+        ]
+        chosen = opened.page.eval_on_selector_all("#board tr.selected", cells)
+        assert chosen == [shown[1]]
+        assert node.board.fingerprint.hex()[:16] in opened.text("#board-span")
 
 
 def test_a_page_that_may_not_listen_asks(browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:

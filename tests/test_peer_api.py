@@ -37,6 +37,9 @@ class Node:
     def status(self) -> dict[str, Any]:
         return self.now
 
+    async def leaderboard(self) -> dict[str, Any]:
+        return {"rounds": 3, "peers": [{"rank": 1}, {"rank": 2}]}
+
     def rounds(self, last: int = MAX_LAST) -> list[dict[str, Any]]:
         return [{"round": 0}, {"round": 1}][-last:]
 
@@ -117,6 +120,11 @@ def test_reading() -> None:
     async def use(client: Client, port: int) -> None:
         assert await ask(client, "GET", "/api/v1/status") == (200, node.now)
         assert await ask(client, "GET", "/api/v1/rounds") == (200, {"rounds": [{"round": 0}, {"round": 1}]})
+        assert await ask(client, "GET", "/api/v1/leaderboard?top=1") == (
+            200,
+            {"rounds": 3, "peers": [{"rank": 1}]},
+        )
+        assert (await ask(client, "GET", "/api/v1/leaderboard?top=none"))[0] == 400
         assert await ask(client, "GET", "/api/v1/rounds?last=1") == (200, {"rounds": [{"round": 1}]})
         for last in ("0", "-1", "x", "", "1" * 7):
             assert (await ask(client, "GET", f"/api/v1/rounds?last={last}"))[0] == 400

@@ -2,6 +2,7 @@
 
 import { as, made, short, show } from "/web/format.js";
 import { Live } from "/web/live.js";
+import * as board from "/web/board.js";
 import * as tables from "/web/tables.js";
 
 const byId = (id) => document.getElementById(id);
@@ -30,7 +31,10 @@ function status(now) {
   gpus(now.gpus ?? []);
   tables.peers(now);
   news(now);
-  if (before === null) setTimeout(drawCurves);
+  if (before === null) {
+    setTimeout(drawCurves);
+    board.look(now.peer_id);
+  }
   before = now;
 }
 
@@ -75,6 +79,7 @@ function rounds(list) {
   const last = all[all.length - 1];
   show(byId("swarm-speed"), speeds[speeds.length - 1], as.large);
   show(byId("swarm-tokens"), last.tokens, as.large);
+  if (before !== null && last.round > newest) board.look(before.peer_id);
   if (newest >= 0 && last.round > newest) {
     if (last.own === false) tell(`round ${last.round}: this node was not counted`);
     for (const one of last.left_out) tell(`round ${last.round}: ${short(one.peer_id)} left out, ${one.reason}`);
@@ -194,6 +199,7 @@ async function drawCurves() {
 }
 
 tables.prepare();
+board.prepare();
 theme(false);
 byId("theme").addEventListener("click", () => theme(true));
 byId("sample").addEventListener("submit", sample);

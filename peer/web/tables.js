@@ -51,7 +51,7 @@ export function peers(status) {
       body.append(row);
     }
     const [name, word, round, speed, loss, role, version, heard] = row.cells;
-    fill(name, short(peer.peer_id), "id");
+    fill(name, peer.public_name || short(peer.peer_id), peer.public_name ? "" : "id");
     name.title = peer.peer_id;
     label(word, state);
     fill(round, as.count(peer.round), "number");
