@@ -6,24 +6,38 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from types import FrameType
 
 WaitForKey = Callable[[float], str]
 """(seconds) -> the key that was pressed within them, or an empty text."""
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
 def keys() -> Iterator[WaitForKey]:
     """Take keys as they are pressed, without echo; the terminal is as before at the end, also after SIGTERM.
 
-    Where standard input is no terminal there are no keys, and only the time passes.
+    Where standard input is no terminal there are no keys, and only the time passes. Waiting raises
+    KeyboardInterrupt after a signal, also after one that came while nothing could be raised (a finalizer).
     """
-    signals = {
-        number: signal.signal(number, signal.default_int_handler)
-        for number in (signal.SIGTERM, signal.SIGHUP)
-    }
+    came: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        signal.default_int_handler(number, frame)
+
+    def wait(seconds: float) -> str:
+        if came:
+            raise KeyboardInterrupt
+        return take(seconds)
+
+    take: WaitForKey = _no_keys
+    signals = {number: signal.signal(number, interrupt) for number in ENDING}
     try:
         if not sys.stdin.isatty():
-            yield _no_keys
+            yield wait
             return
         import termios
         import tty
@@ -32,7 +46,8 @@ def keys() -> Iterator[WaitForKey]:
         before = termios.tcgetattr(descriptor)
         try:
             tty.setcbreak(descriptor)
-            yield lambda seconds: _key(descriptor, seconds)
+            take = partial(_key, descriptor)
+            yield wait
         finally:
             with suppress(termios.error):  # the terminal is gone
                 termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
