@@ -1,11 +1,13 @@
 """The page of a real node in a headless Chromium: how fast it is there, how soon it shows that a peer died.
 
    nice python benchmarks/page.py [--peers 3] [--rounds 6] [--loads 20] [--preset numpy-test] [--pictures DIR]
+   nice python benchmarks/page.py --alone [--loads 20]
 
 Needs Debian's `chromium` and `playwright` (`pip install --group dev`). Daemons on loopback train; a fresh tab
 of the same browser opens the page of the first one `--loads` times (milliseconds from the start of the
 navigation to the load event, and until the first status is shown); then one peer is killed with SIGKILL and
-the page is watched. `--pictures` keeps the page in light, in dark and on a phone, in that state.
+the page is watched. `--pictures` keeps the page in light, in dark and on a phone, in that state. `--alone`:
+the page of a node that does nothing, without a swarm, which shows what loading alone takes.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from page_rig import Tab, chromium, missing
+from page_rig import PageNode, Tab, chromium, missing, served
 from PIL import Image
 from swarm_help import Daemons, daemons, until
 
@@ -104,6 +106,13 @@ def pictures(browser: Any, address: str, folder: Path, *, sample: bool) -> None:
         tab.close()
 
 
+def say_loads(loaded: list[float], shown: list[float]) -> None:
+    """Print milliseconds of all loads."""
+    for name, values in (("load event", loaded), ("first status shown", shown)):
+        print(f"{name}: median {median(values):.0f} ms, {min(values):.0f} to {max(values):.0f}")
+    print("load average " + ", ".join(f"{load:.1f}" for load in os.getloadavg()))
+
+
 def main() -> None:
     """Run it and print what was measured."""
     parser = argparse.ArgumentParser()
@@ -112,9 +121,14 @@ def main() -> None:
     parser.add_argument("--loads", type=int, default=20)
     parser.add_argument("--preset", default="numpy-test")
     parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--alone", action="store_true")
     options = parser.parse_args()
     if missing():
         sys.exit(missing())
+    if options.alone:
+        with served(PageNode()) as address, chromium() as browser:
+            say_loads(*loads(browser, address, options.loads))
+        return
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, daemons(Path(folder)) as swarm:
         swarm.found(manifest_of(options.preset, peers=options.peers))
         for _ in range(options.peers - 1):
@@ -134,9 +148,7 @@ def main() -> None:
                 pictures(browser, address, options.pictures, sample=options.preset != "numpy-test")
             shift = tab.shift()
             tab.close()
-    for name, values in (("load event", loaded), ("first status shown", shown)):
-        print(f"{name}: median {median(values):.0f} ms, {min(values):.0f} to {max(values):.0f}")
-    print("load average " + ", ".join(f"{load:.1f}" for load in os.getloadavg()))
+    say_loads(loaded, shown)
     print(f"a killed peer is shown after {died:.2f} s; layout shift {shift:.4f}")
     print(json.dumps({"load_ms": median(loaded), "shown_ms": median(shown), "death_s": died}))
 

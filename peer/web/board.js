@@ -9,7 +9,7 @@ let asking = false;
 export function prepare() {
   for (let i = 0; i < ROWS; i++) {
     const row = made("tr");
-    row.append(made("td", "", { class: "number" }), made("th", "–", { scope: "row" }));
+    row.append(made("td", "", { class: "number" }), made("th", "", { scope: "row" }));
     for (let cell = 0; cell < 3; cell++) row.append(made("td", "", { class: "number" }));
     byId("board").tBodies[0].append(row);
   }
@@ -46,7 +46,7 @@ function fill(board, own) {
   for (const row of [...rows].slice(board.peers.length)) {
     row.className = "";
     delete row.dataset.peer;
-    [...row.cells].forEach((cell, i) => (cell.textContent = i === 1 ? "–" : ""));
+    for (const cell of row.cells) cell.textContent = "";
   }
   const span = board.rounds ? `rounds ${as.count(board.first_round)} to ${as.count(board.last_round)}` : "no rounds yet";
   byId("board-span").textContent = `${span}, fingerprint ${board.fingerprint.slice(0, 16)}`;

@@ -193,7 +193,10 @@ function theme(next) {
 }
 
 async function drawCurves() {
-  const { charts } = await import("/web/charts.js");
+  const style = made("link", "", { rel: "stylesheet", href: "/web/uplot/uPlot.min.css" });
+  const styled = new Promise((done) => (style.onload = style.onerror = done));
+  document.head.prepend(style);
+  const [{ charts }] = await Promise.all([import("/web/charts.js"), styled]);
   curves = charts();
   if (records.size) rounds([]);
 }
