@@ -17,7 +17,7 @@ from talkoot.peer.log_reading import LogReader
 from talkoot.peer.names import read_names
 from talkoot.peer.statedir import StateDir
 
-FRESH_S = 5.0
+FRESH_S = 1.0
 """However often somebody asks, the log is looked at once in so long."""
 
 
