@@ -5,13 +5,13 @@ committed or fetched it, so here they are only added up, new ones to those befor
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from talkoot.averaging.certificate import decode_certificate
 from talkoot.dht.identity import peer_id_of
 from talkoot.peer import clock
-from talkoot.peer.certlog import MAGIC, LogCorruptError
+from talkoot.peer.certlog import LogCorruptError
 from talkoot.peer.credit import Board
 from talkoot.peer.log_reading import LogReader
 from talkoot.peer.names import read_names
@@ -75,21 +75,23 @@ class Leaderboard:
         return board_as_json(self._board, read_names(self._paths.names))
 
     def _add_new(self) -> None:
-        if self._newest is not None and not self._goes_on():
-            self._newest = None
-        if self._newest is None:
-            self._board = Board()
-        start = len(MAGIC) if self._newest is None else self._newest[0]
-        reader, known = LogReader(self._paths.round_log, start), self._newest is not None
-        for _, content in reader:
-            if not known:
-                self._board.add(decode_certificate(content))
-                self._newest = reader.place, content
-            known = False
+        if self._newest is None or not self._go_on(*self._newest):
+            self._board, self._newest = Board(), None
+            reader = LogReader(self._paths.round_log)
+            self._add(reader, iter(reader))
 
-    def _goes_on(self) -> bool:
-        """Whether the record that was added last is still where it was."""
-        assert self._newest is not None
-        place, content = self._newest
-        found = next(iter(LogReader(self._paths.round_log, place)), None)
-        return found is not None and found[1] == content
+    def _go_on(self, place: int, content: bytes) -> bool:
+        """Add what follows the record that was added last; False where it is not there any more. The file is
+        opened once, so that no other branch comes between."""
+        reader = LogReader(self._paths.round_log, place)
+        records = iter(reader)
+        last = next(records, None)
+        if last is None or last[1] != content:
+            return False
+        self._add(reader, records)
+        return True
+
+    def _add(self, reader: LogReader, records: Iterator[tuple[int, bytes]]) -> None:
+        for _, content in records:
+            self._board.add(decode_certificate(content))
+            self._newest = reader.place, content
