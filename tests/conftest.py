@@ -1,12 +1,14 @@
 """Settings for all tests."""
 
+import logging
 import os
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 import unpickling
 
 # Two test processes with two OpenMP threads each on two cores spend their time waiting for each other.
@@ -23,6 +25,17 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, (str(Path(__file__).parent / "children"), os.environ.get("PYTHONPATH")))
 )
 unpickling.watch()
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """What a test sets up of the log is gone after it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

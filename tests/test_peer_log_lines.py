@@ -4,11 +4,9 @@ import io
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 from state_rig import FOUNDERS, advance, found
 
 from talkoot.peer import kept_log, logs
@@ -18,23 +16,10 @@ from talkoot.peer.metrics import Metrics
 from talkoot.peer.round_line import round_fields
 from talkoot.peer.simulation.virtual_time import run_virtual
 
+pytestmark = pytest.mark.usefixtures("restored_logging")
+
 SECRET = "talkoot://correct-horse-battery-staple"
 LATE = FOUNDERS[2]
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="module")

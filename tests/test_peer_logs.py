@@ -4,13 +4,13 @@ import io
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import structlog
 
 from talkoot.peer import logs
+
+pytestmark = pytest.mark.usefixtures("restored_logging")
 
 SECRET = "correct-horse-battery-staple"
 
@@ -18,16 +18,6 @@ SECRET = "correct-horse-battery-staple"
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-@pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
