@@ -28,6 +28,7 @@ from swarm_help import Daemons, daemons, until
 
 from talkoot.peer import presets
 from talkoot.peer.manifest import Manifest
+from talkoot.peer.sampling import PAUSE_S
 
 LOADED = "performance.getEntriesByType('navigation')[0].loadEventEnd"
 WIDE = {"viewport": {"width": 1280, "height": 1000}}
@@ -91,9 +92,10 @@ def pictures(browser: Any, address: str, folder: Path, *, sample: bool) -> None:
     """Keep the page as people see it."""
     folder.mkdir(parents=True, exist_ok=True)
     tabs = {name: Tab(browser, address, **options) for name, options in PICTURES.items()}
-    for name, tab in tabs.items():
+    for number, (name, tab) in enumerate(tabs.items()):
         if sample:
-            time.sleep(6)  # samples are that far apart
+            if number:
+                time.sleep(PAUSE_S)  # so long the node makes no other sample
             tab.page.fill("#prompt", PROMPT)
             tab.page.click("#ask")
             tab.until("document.querySelector('#text .sample')")
