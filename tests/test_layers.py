@@ -32,6 +32,7 @@ IMPURE_CALLS = {"open", "input", "print", "exec", "eval", "__import__"}
 ONLY_UNDER_TYPE_CHECKING = {"random"}
 """A generator is passed in; its type may be named."""
 
+LIBP2P = {"hivemind", "libp2p", "multiaddr", "trio"}
 MAX_LINES = 500
 
 
@@ -73,7 +74,7 @@ def test_floors(path: Path) -> None:
     for module, _ in imports(parsed(path)):
         first, _, rest = module.partition(".")
         assert first not in FLOORS, f"{module}: import talkoot.{module}"
-        assert first != "hivemind" or package == "dht", "only dht/ knows hivemind"
+        assert first not in LIBP2P or package == "dht", "only dht/ knows hivemind and py-libp2p"
         if first == "talkoot" and rest:
             target = rest.partition(".")[0]
             assert target == package or target in FLOORS[package], f"{package} may not import {module}"
