@@ -47,7 +47,8 @@ class PeerRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     protocol: Annotated[int, Meta(ge=0, le=2**16)]
     version: Annotated[str, Meta(max_length=32)]
     addresses: Annotated[tuple[Address, ...], Meta(max_length=MAX_ADDRESSES)]
-    role: Literal["full", "client", "observer"]
+    role: Literal["full", "client", "observer", "relay"]
+    """A relay (`talkoot relay`) only says where it can be dialled: it trains, votes and holds nothing."""
     round: Count
     digest: Hash
     """Head of its outer state."""

@@ -355,7 +355,7 @@ class Node:
         self._on_head(certificate)
 
     def _links_changed(self, peers: frozenset[bytes]) -> None:
-        if self.swarming is not None and peers - self.swarming.view.others.keys():
+        if self.swarming is not None and peers - self.swarming.view.known:
             self._stranger.set()
         self.runner.links_changed(peers)
 
@@ -369,7 +369,8 @@ class Node:
     async def _candidates(self) -> list[bytes]:
         """Whom to ask: those whom we were told of, then everyone in the directory."""
         told = [key_of_peer_id(address.rpartition("/p2p/")[2]) for address in self.membership.bootstrap]
-        return [*told, *await self.network.directory.peers()]
+        announced = (await self.network.directory.peers()).items()
+        return [*told, *(key for key, record in announced if record.role != "relay")]
 
     async def _obtain_manifest(self) -> Manifest:
         if self.manifest is None:

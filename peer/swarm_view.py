@@ -1,4 +1,8 @@
-"""What this peer knows of the others: their announcements, and whether the round is to close by them."""
+"""What this peer knows of the others: their announcements, and whether the round is to close by them.
+
+Relays announce themselves in the same directory and are no peers of the swarm: they are kept apart here, once
+for all that reads `others`.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,13 +34,18 @@ class SwarmView:
         self._key = key
         self._config = config
         self._seen: dict[bytes, Seen] = {}
+        self.relays: dict[bytes, PeerRecord] = {}
+        """Announced relays by key; nothing but who they say they are and where."""
         self._known_trainers: tuple[bytes, list[tuple[Seen, bool]]] | None = None
 
     def update(self, records: dict[bytes, PeerRecord]) -> None:
         """Take what the directory holds now."""
         now = clock.now()
         fresh = {}
+        self.relays = {key: record for key, record in records.items() if record.role == "relay"}
         for key, record in records.items():
+            if key in self.relays:
+                continue
             before = self._seen.get(key)
             fresh[key] = before if before and before.record == record else Seen(record, now)
         self._seen = fresh
@@ -46,6 +55,11 @@ class SwarmView:
     def others(self) -> dict[bytes, Seen]:
         """Everyone but ourselves."""
         return {key: seen for key, seen in self._seen.items() if key != self._key}
+
+    @property
+    def known(self) -> set[bytes]:
+        """Everyone who announces anything, relays too, but ourselves."""
+        return (self._seen.keys() | self.relays.keys()) - {self._key}
 
     def frontier(self, own_round: int) -> int:
         """The highest round that anybody claims, ourselves included; good for showing and for asking."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from fuzzing import examples
 from hypothesis import given
@@ -97,6 +98,12 @@ async def look(world: World) -> None:
     assert after.keys() == before.keys()
     assert after["talkoot_peers_known",] == 500
     assert after["talkoot_round_frontier",] == 499
+    announced = {bytes([1, n]) * 16: msgspec.structs.replace(stranger(n), role="relay") for n in range(20)}
+    node.swarming.view.update(announced)
+    node.measuring.look_now()
+    assert value(metrics, "peers_known") == 0, "relays are nobody who takes part"
+    assert value(metrics, "round_frontier") == node.swarming.ledger.round
+    assert set(node.swarming.view.relays) == set(announced)
 
 
 def test_500_peers_make_no_series(tmp_path: Path) -> None:
