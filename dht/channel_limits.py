@@ -13,11 +13,13 @@ Verdict = Literal["ok", "busy", "flood"]
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who opens a channel: key, the prefix of its address (None: not known), and whether we chose it."""
+    """Who opens a channel: key, prefix of its address and that itself (None: not known), and whether we chose
+    it."""
 
     peer: bytes
     prefix: str | None = None
     chosen: bool = False
+    address: str | None = None
 
 
 class ChannelLimits:

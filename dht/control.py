@@ -18,7 +18,7 @@ from talkoot.dht.errors import RemoteError
 from talkoot.dht.guard import Connection
 from talkoot.dht.identity import key_of_multihash, multihash_of
 from talkoot.dht.limits import P2PD_REPLY_BYTES
-from talkoot.dht.multiaddr import is_relayed, prefix_of, varint
+from talkoot.dht.multiaddr import decode_address, is_relayed, prefix_of, varint
 from talkoot.dht.p2pd import P2pdError
 from talkoot.dht.substrate import p2pd_pb2
 
@@ -133,9 +133,14 @@ async def read_stream_info(connection: socket.socket) -> tuple[Visitor, str]:
     info = p2pd_pb2.StreamInfo()
     info.ParseFromString(await read_message(connection))
     try:
-        return Visitor(key_of_multihash(info.peer), prefix_of(info.addr)), info.proto
+        peer = key_of_multihash(info.peer)
     except ValueError as error:
         raise RemoteError(None, "unauthenticated", "the peer has no Ed25519 key") from error
+    try:
+        address = decode_address(info.addr)
+    except ValueError:  # through a relay
+        address = None
+    return Visitor(peer, prefix_of(info.addr), address=address), info.proto
 
 
 async def read_message(connection: socket.socket) -> bytes:

@@ -369,6 +369,7 @@ class P2PNetwork(Network):
             return await self._refuse(connection, visitor.peer, service.spec)
         try:
             channel = await self._channel(connection, visitor.peer, service.spec, accepted=True)
+            channel.address = visitor.address
             await serve_channel(channel, service.handler, self.events)
         finally:
             self._limits.leave(visitor, service.spec)

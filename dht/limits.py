@@ -47,7 +47,7 @@ RESERVED_CHANNELS = 192
 """Of them, those that no stranger gets: three for each of the largest group."""
 CHANNELS_PER_PROTOCOL = 256
 """Accepted channels of one protocol, so that requests for state cannot shut out rounds."""
-CHANNELS_PER_PEER = 14
+CHANNELS_PER_PEER = 16
 """Accepted channels of one peer in all protocols: as many as its protocols allow one by one."""
 CHANNELS_PER_CONNECTION = 3
 """So many times CONNECTIONS_PER_PREFIX are the channels of strangers of one prefix: three protocols."""
@@ -88,6 +88,23 @@ METRICS_PER_S, METRICS_BURST = 1.0, 20.0
 `busy`."""
 STRANGERS_METRICS_PER_S, STRANGERS_METRICS_BURST = 4.0, 60.0
 """The same for all strangers together: answers of some 10 kB, collected once a second however many ask."""
+PROBES_PER_S, PROBES_BURST = 4.0, 40.0
+"""Questions of one peer about its own connection (`talkoot.peer.probing`). Above it the answer is `busy`."""
+STRANGERS_PROBES_PER_S, STRANGERS_PROBES_BURST = 20.0, 200.0
+"""The same for all strangers together: answers of 100 bytes."""
+DIAL_BACKS_PER_S, DIAL_BACKS_BURST = 0.1, 4.0
+"""Attempts to dial one peer back: one for each port and family that it may listen on, and again when its
+router gave it another address. Each is one TCP connection to where the peer's own came from."""
+PREFIX_DIAL_BACKS_PER_S, PREFIX_DIAL_BACKS_BURST = 0.2, 8.0
+"""The same for all peers of one prefix together: keys are free."""
+ALL_DIAL_BACKS_PER_S, ALL_DIAL_BACKS_BURST = 1.0, 20.0
+"""The same for the node."""
+DIAL_BACKS_AT_ONCE = 4
+"""Of them, under way at a time: each holds a file for five seconds at most."""
+PROBE_BYTES_PER_S, PROBE_BYTES_BURST = 128 * 1024, 16 * 2**20
+"""Bytes of transfers that are timed with one peer: two each way at once, then one each way a minute."""
+ALL_PROBE_BYTES_PER_S, ALL_PROBE_BYTES_BURST = 256 * 1024, 64 * 2**20
+"""The same for the node: 2 Mbit/s at most, never two transfers at once, none while a round is exchanged."""
 FRAME_UNIT_BYTES = 8192
 """Header bytes that count as one frame."""
 MAX_METERED = 4096

@@ -64,6 +64,9 @@ class Channel(ABC):
     peer: bytes
     """Authenticated public key of the other side."""
     protocol: str
+    address: str | None = None
+    """Of a channel that we accepted: where the other end of its connection is, /ip4/.../tcp/...; None where
+    that is not known, as behind a relay."""
     bytes_sent: int
     """Bytes of frames, prefixes included, that were given to the connection."""
     bytes_received: int

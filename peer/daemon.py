@@ -38,6 +38,7 @@ from talkoot.peer.metrics import Metrics
 from talkoot.peer.node import Membership, Node
 from talkoot.peer.observing.services import targets_of
 from talkoot.peer.options import RunOptions
+from talkoot.peer.probing.services import serve_probes
 from talkoot.peer.sampling import Sample, SampleOrder, Sampler
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
@@ -257,7 +258,9 @@ async def _serve(
 
     def make_node() -> Node:
         network = P2PNetwork(identity, config, swarm=membership.swarm, state_dir=paths.path)
-        return Node(options, paths, identity, network, membership, metrics)
+        node = Node(options, paths, identity, network, membership, metrics)
+        serve_probes(node)
+        return node
 
     lives = Lives(make_node)
     view = _View(lives)

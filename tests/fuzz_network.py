@@ -30,6 +30,7 @@ from talkoot.peer import (
 from talkoot.peer.audits import protocol
 from talkoot.peer.observing import protocol as metrics_protocol
 from talkoot.peer.observing import report
+from talkoot.peer.probing import protocol as probe_protocol
 
 
 class Said:
@@ -276,6 +277,22 @@ NETWORK = [
         "msgpack",
         lambda: [written(READINGS, "msgpack"), *of(report.Report)()],
         lambda data: report.exposition(data, peer=bytes(32), run="s", role="full"),
+        (RemoteError,),
+    ),
+    Target(
+        "probe-ask",
+        ("peer/probing/protocol.py read_ask",),
+        "msgpack",
+        of(probe_protocol.Ask),
+        lambda data: probe_protocol.read_ask(data, FOUNDERS[0].key),
+        (RemoteError,),
+    ),
+    Target(
+        "probe-answer",
+        ("peer/probing/protocol.py read_answer",),
+        "msgpack",
+        of(probe_protocol.Answer),
+        lambda data: probe_protocol.read_answer(data, FOUNDERS[0].key),
         (RemoteError,),
     ),
     Target(

@@ -112,7 +112,7 @@ def spec(name: str) -> ProtocolSpec:
 def test_one_peer_prefix_or_protocol_does_not_take_all() -> None:
     table = ChannelLimits()
     one = Visitor(b"one", "p")
-    assert [table.enter(one, spec(f"{n}"), 0.0) for n in range(14)].count("ok") == limits.CHANNELS_PER_PEER
+    assert [table.enter(one, spec(f"{n}"), 0.0) for n in range(20)].count("ok") == limits.CHANNELS_PER_PEER
     for number in range(limits.CHANNELS_PER_PEER):
         table.leave(one, spec(f"{number}"))
     room = limits.CONNECTIONS_PER_PREFIX * limits.CHANNELS_PER_CONNECTION
