@@ -27,6 +27,7 @@ from talkoot.averaging import messages
 from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.wire import encode
 from talkoot.dht.config import NetworkConfig
+from talkoot.dht.entries import pack_envelope
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.framing import DATA, encode_prefix
 from talkoot.dht.host import P2PNetwork
@@ -34,7 +35,7 @@ from talkoot.dht.identity import Identity, key_of_peer_id, multihash_of
 from talkoot.dht.network import ProtocolSpec
 from talkoot.dht.p2pd import P2pdError
 from talkoot.dht.substrate import P2PDaemonError, P2PHandlerError, PeerID, dht_pb2
-from talkoot.dht.validator import directory_id, pack_envelope
+from talkoot.dht.validator import directory_id
 from talkoot.peer.links import protocols
 from talkoot.peer.transfer import AskChain, AskHead, StateClient, state_protocol
 

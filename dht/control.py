@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # no stubs published
+from google.protobuf.message import DecodeError
 
 from talkoot.dht.channel_limits import Visitor
 from talkoot.dht.errors import RemoteError

@@ -19,6 +19,7 @@ from talkoot.dht.calls import Calls
 from talkoot.dht.company import Company
 from talkoot.dht.config import NetworkConfig
 from talkoot.dht.control import Control
+from talkoot.dht.entries import directory_key
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import Identity, key_of_peer_id, multihash_of
 from talkoot.dht.multiaddr import parse_address
@@ -36,7 +37,7 @@ from talkoot.dht.substrate import (
     dht_pb2,
 )
 from talkoot.dht.table import RecordTable
-from talkoot.dht.validator import RecordValidator, directory_id, directory_key, install
+from talkoot.dht.validator import RecordValidator, directory_id, install
 
 logger = logging.getLogger(__name__)
 

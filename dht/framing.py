@@ -10,8 +10,6 @@ import zlib
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
-
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.network import Frame
 
@@ -23,6 +21,9 @@ _CHECKED = struct.Struct(">BII")
 PREFIX_BYTES = _PREFIX.size
 _SCRATCH_BYTES = 16 * 1024
 # Read-ahead for prefixes and small frames; of a bulk frame only so much is copied once more.
+
+_SMALL_BYTES = 64 * 1024
+# A payload that is zeroed faster than an array is made.
 
 Event: TypeAlias = Frame | Literal["ended", "busy"]
 
@@ -140,8 +141,7 @@ class FrameDecoder:
         if not self._admit(payload_bytes):
             raise RemoteError(None, "busy", f"no room for a payload of {payload_bytes} bytes")
         # Not zeroed: pages are taken as bytes arrive, so a declaration alone costs no memory.
-        room: Any = np.empty(payload_bytes, np.uint8)  # the stubs do not know that an array is a buffer
-        self._header, self._payload, self._got = header, memoryview(room), 0
+        self._header, self._payload, self._got = header, memoryview(_room(payload_bytes)), 0
         count = min(payload_bytes, self._filled - self._start)
         self._payload[:count] = memoryview(self._scratch)[self._start : self._start + count]
         self._start += count
@@ -169,3 +169,12 @@ class FrameDecoder:
             self._scratch = bytearray(max(need, len(rest) + 1))
         self._scratch[: len(rest)] = rest
         self._start, self._filled = 0, len(rest)
+
+
+def _room(num_bytes: int) -> Any:
+    """A writable buffer. numpy is loaded only where payloads are large: who reads small ones needs none."""
+    if num_bytes <= _SMALL_BYTES:
+        return bytearray(num_bytes)
+    import numpy as np
+
+    return np.empty(num_bytes, np.uint8)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # no stubs published
+from google.protobuf.message import DecodeError
 
 from talkoot.dht import addresses
 from talkoot.dht.channel_limits import ChannelLimits, Visitor

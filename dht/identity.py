@@ -111,6 +111,10 @@ class Identity:
         """The key file as p2pd reads it; secret."""
         return _KEY_FILE_PREFIX + self._seed + self.key
 
+    def seed_bytes(self) -> bytes:
+        """The 32 bytes that py-libp2p calls the private key; secret."""
+        return self._seed
+
 
 def _write_whole(path: Path, data: bytes) -> None:
     """Make the file with all of its content, or not at all: half a key would be refused for ever."""

@@ -83,6 +83,11 @@ class RecordTable:
         entry = self._entries.get(owner)
         return entry.envelope if entry is not None else None
 
+    def signed(self, owner: bytes) -> SignedRecord | None:
+        """The record of an owner with its times, expired or not."""
+        entry = self._entries.get(owner)
+        return entry.signed if entry is not None else None
+
     def latest_expiration(self) -> float | None:
         """When the last of the records expires; None if there is none."""
         return max((entry.signed.expires for entry in self._entries.values()), default=None)

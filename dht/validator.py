@@ -10,10 +10,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
-from blake3 import blake3
-
-from talkoot.dht.identity import KEY_BYTES
+from talkoot.dht.entries import (
+    directory_place,
+    pack_envelope,
+    pack_subkey,
+    unpack_envelope,
+    unpack_subkey,
+)
 from talkoot.dht.records import MAX_SKEW_S, MAX_TTL_S
 from talkoot.dht.substrate import (
     DHTID,
@@ -27,18 +30,12 @@ from talkoot.dht.substrate import (
 )
 from talkoot.dht.table import RecordTable
 
-_SUBKEY_PREFIX = bytes([0xC4, KEY_BYTES])  # msgpack: bin 8 of 32 bytes
 _MAX_NEIGHBOURS = 20
-
-
-def directory_key(swarm: bytes) -> bytes:
-    """The DHT key of a swarm's directory, from which its id cannot be told."""
-    return blake3(swarm, derive_key_context="talkoot 2026 directory key").digest()
 
 
 def directory_id(swarm: bytes) -> DHTID:
     """Where that key is in hivemind's key space."""
-    return DHTID.generate(source=directory_key(swarm))
+    return DHTID.from_bytes(directory_place(swarm))
 
 
 class RecordValidator(RecordValidatorBase):  # type: ignore[misc]  # hivemind is untyped
@@ -56,11 +53,8 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc]  # hivemind is
         # Expiration is signed inside; the one outside is held to the same bound. `not <=` refuses NaN.
         if not record.expiration_time <= now + MAX_TTL_S + MAX_SKEW_S:
             return False
-        subkey = record.subkey
-        if len(subkey) != len(_SUBKEY_PREFIX) + KEY_BYTES or not subkey.startswith(_SUBKEY_PREFIX):
-            return False
-        envelope = unpack_envelope(record.value)
-        return envelope is not None and self._table.accept(subkey[len(_SUBKEY_PREFIX) :], envelope, now)
+        owner, envelope = unpack_subkey(record.subkey), unpack_envelope(record.value)
+        return owner is not None and envelope is not None and self._table.accept(owner, envelope, now)
 
     def take_dictionary(self, key: bytes, dictionary: DictionaryDHTValue) -> bool:
         """In place of hivemind's check of dictionaries: keep what is good, then empty it.
@@ -71,7 +65,7 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc]  # hivemind is
             return False
         for subkey, item in list(dictionary.data.items()):
             if isinstance(subkey, bytes) and isinstance(item.expiration_time, float):
-                self.validate(DHTRecord(key, _SUBKEY_PREFIX + subkey, item.value, item.expiration_time))
+                self.validate(DHTRecord(key, pack_subkey(subkey), item.value, item.expiration_time))
         dictionary.clear()
         return True
 
@@ -129,22 +123,6 @@ def install(node: DHTNode, validator: RecordValidator, table: RecordTable) -> No
         return response and {key: (None, _first(near)) for key, (_, near) in response.items()}
 
     protocol.call_find = call_find_bounded
-
-
-def pack_envelope(envelope: bytes) -> bytes:
-    """The value as hivemind stores it: msgpack."""
-    return msgspec.msgpack.encode(envelope)
-
-
-def unpack_envelope(value: object) -> bytes | None:
-    """The bytes in a canonical msgpack byte string; None for anything else."""
-    if not isinstance(value, bytes):
-        return None
-    try:
-        envelope = msgspec.msgpack.decode(value, type=bytes)
-    except ValueError:
-        return None
-    return envelope if pack_envelope(envelope) == value else None
 
 
 def _first(neighbours: dict[Any, Any]) -> dict[Any, Any]:

@@ -18,10 +18,13 @@ from talkoot.averaging.inquiry import ProofError
 from talkoot.averaging.ledger import Ledger, LedgerError, decode_ledger
 from talkoot.averaging.messages import BulkHeader, Message, MessageError
 from talkoot.dht import framing, records
+from talkoot.dht.entries import pack_envelope, unpack_envelope
 from talkoot.dht.errors import ChannelClosed, RemoteError
 from talkoot.dht.framing import FrameDecoder
+from talkoot.dht.identity import multihash_of
 from talkoot.dht.network import Frame
-from talkoot.dht.validator import pack_envelope, unpack_envelope
+from talkoot.dht.outside import kademlia
+from talkoot.dht.outside.wire import bytes_field, double_field, number_field
 from talkoot.peer import (
     admission,
     manifest,
@@ -122,6 +125,18 @@ def index(data: bytes) -> None:
     decode_index(data, msgspec.convert(header, Contribution), len(data) // ENTRY_BYTES or 1)
 
 
+ADDRESS = bytes.fromhex("047f000001060001")
+
+
+def found() -> list[bytes]:
+    """An answer of hivemind's DHT with one record and one neighbour."""
+    items = msgspec.msgpack.encode([None, 1.7e9, [(bytes(32), pack_envelope(b"x"), 1.7e9)]])
+    dictionary = msgspec.msgpack.encode(msgspec.msgpack.Ext(0x50, items))
+    result = number_field(1, 2) + bytes_field(2, dictionary) + double_field(3, 1.7e9)
+    neighbour = bytes_field(4, bytes(20)) + bytes_field(5, multihash_of(bytes(32)))
+    return [bytes_field(2, result + neighbour), bytes_field(2, neighbour)]
+
+
 NETWORK = [
     Target(
         "ledger",
@@ -187,10 +202,36 @@ NETWORK = [
     ),
     Target(
         "stored-value",
-        ("dht/validator.py unpack_envelope",),
+        ("dht/entries.py unpack_envelope",),
         "raw",
         lambda: [pack_envelope(b"x")],
         unpack_envelope,
+    ),
+    Target(
+        "outside-find",
+        ("dht/outside/kademlia.py read_dictionary",),
+        "raw",
+        found,
+        kademlia.read_find,
+        (ValueError,),
+    ),
+    Target(
+        "outside-ping",
+        ("dht/outside/wire.py Message.double",),
+        "raw",
+        lambda: [double_field(4, 1.7e9)],
+        kademlia.read_ping,
+        (ValueError,),
+    ),
+    Target(
+        "outside-where",
+        (),
+        "raw",
+        lambda: [
+            bytes_field(8, bytes_field(1, multihash_of(bytes(32))) + bytes_field(2, b"\4\x7f\0\0\1\6\0\1"))
+        ],
+        kademlia.read_where,
+        (ValueError,),
     ),
     Target(
         "admission",

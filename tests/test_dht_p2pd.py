@@ -18,12 +18,13 @@ from dht_rig import SPEC, SWARM, Node, Rig, pair, record_of
 from talkoot.dht import host, p2pd, port
 from talkoot.dht.addresses import AddressBook
 from talkoot.dht.config import NetworkConfig
+from talkoot.dht.entries import pack_envelope
 from talkoot.dht.errors import ConfigError, RemoteError
 from talkoot.dht.host import P2PNetwork
 from talkoot.dht.identity import Identity
 from talkoot.dht.records import seal
 from talkoot.dht.substrate import DHTID, DHTLocalStorage, DictionaryDHTValue, PeerID
-from talkoot.dht.validator import directory_id, pack_envelope
+from talkoot.dht.validator import directory_id
 
 pytestmark = pytest.mark.processes
 RIG = Rig("p2pd")
