@@ -229,7 +229,8 @@ class ApiServer:
 
     async def _asset(self, request: web.Request) -> web.StreamResponse:
         asset: Asset = self._assets[request.path]
-        return web.Response(body=asset.content, headers={"Content-Type": asset.content_type})
+        headers = {"Content-Type": asset.content_type, "Content-Security-Policy": asset.policy}
+        return web.Response(body=asset.content, headers=headers)
 
     def _frames(self) -> Frames:
         rounds = {"rounds": self._node.rounds(LAST_ROUNDS)}
@@ -388,4 +389,5 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
 
 
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(_HEADERS)
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)

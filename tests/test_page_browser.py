@@ -57,6 +57,20 @@ def test_what_it_shows_is_what_the_status_says(browser: Any) -> None:
         assert all(request.startswith(address) for request in opened.requests)
 
 
+def test_one_answer_and_its_questions_are_all_that_it_waits_for(browser: Any) -> None:
+    with served(PageNode()) as address, tab(browser, address) as opened:
+        first, *asked = (request.removeprefix(address) for request in opened.requests)
+        assert first == ""
+        assert set(asked[:3]) == {"api/v1/status", "api/v1/rounds?last=300", "api/v1/events"}
+        assert set(asked[3:]) <= {
+            "web/icon.svg",
+            "api/v1/leaderboard?top=10",
+            "web/charts.js",
+            "web/format.js",
+            "web/uplot/uPlot.esm.js",
+        }
+
+
 def test_it_follows_the_node(browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "INTERVAL_S", 0.05)
     node = PageNode()

@@ -5,6 +5,7 @@ import hashlib
 import re
 import sys
 import tomllib
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from page_rig import TOKEN, PageNode, a_status
 
 from talkoot.peer import events, presets, sample_worker, sampling
 from talkoot.peer.api import MAX_BODY_BYTES, ApiServer
+from talkoot.peer.bundle import bundled, module
 from talkoot.peer.page import POLICY, assets
 from talkoot.peer.sampling import BusyError, Sample, SampleOrder, Sampler
 from talkoot.peer.statedir import StateDir
@@ -52,7 +54,8 @@ def test_every_file_is_served_and_none_comes_from_elsewhere() -> None:
             async with client.get(path) as answer:
                 assert (answer.status, await answer.read()) == (200, asset.content)
                 assert answer.headers["Content-Type"] == asset.content_type
-                assert answer.headers["Content-Security-Policy"] == POLICY
+                assert answer.headers["Content-Security-Policy"] == asset.policy
+        assert {asset.policy for path, asset in found.items() if path != "/"} == {POLICY}
         for path in ("/web/", "/web/LICENSE", "/web/../page.py", "/web/%2e%2e/page.py", "/web//page.js"):
             async with client.get(path) as answer:
                 assert answer.status == 404
@@ -67,6 +70,59 @@ def test_the_page_names_only_files_that_there_are_and_holds_no_script_or_style()
     assert not re.search(r"<style|<script(?![^>]* src=)|\son\w+=|\sstyle=|https?:", html)
     for script in WEB.glob("*.js"):
         assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|eval\(", script.read_text())
+
+
+def test_the_page_holds_what_it_needs_to_be_shown_and_its_policy_names_each_piece() -> None:
+    page = assets()["/"]
+    html = page.content.decode()
+    assert re.findall(r'(?:src|href)="(/web/[^"]*)"', html) == [
+        "/web/icon.svg"
+    ]  # of the tab, not of the page
+    for kind, directive, pieces in (("script", "script-src", 2), ("style", "style-src", 2)):
+        inside = re.findall(rf"<{kind}[^>]*>(.*?)</{kind}>", html, re.DOTALL)
+        hashes = [b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in inside]
+        assert len(hashes) == pieces
+        allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+        assert f"{directive} 'self' {allowed};" in page.policy
+    assert "unsafe" not in page.policy
+
+
+MODULES = {
+    "/main.js": (
+        'import { one } from "/one.js";\nimport * as two from "/two.js";\n'
+        'one(two.LIMIT);\nimport("/late.js");\n'
+    ),
+    "/one.js": 'import { LIMIT } from "/two.js";\nexport async function one(x) { return x + LIMIT; }\n',
+    "/two.js": "const hidden = 1;\nexport const LIMIT = hidden;\nexport class Two {}\n",
+}
+
+
+def test_modules_become_one_in_which_each_is_there_once() -> None:
+    whole = module("/main.js", MODULES)
+    assert [whole.count(name) for name in ("const hidden = 1;", "class Two {}", "async function one(x)")] == [
+        1
+    ] * 3
+    assert "return { LIMIT, Two };" in whole
+    assert "const { one } = module1;" in whole
+    assert "const two = module0;" in whole
+    assert "const { LIMIT } = module0;" in whole
+    assert 'import("/late.js");' in whole  # fetched when it is wanted
+    assert not re.search(r"^(import[ {*]|export)", whole, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'import one from "/two.js";',
+        'import {\n  LIMIT,\n} from "/two.js";\nexport default 1;',
+        'export { one } from "/two.js";',
+        'const markup = "</script>";',
+        'const comment = "<!--";',
+    ],
+)
+def test_what_a_bundle_would_break_is_refused_when_it_is_made(text: str) -> None:
+    with pytest.raises(AssertionError):
+        bundled('<script src="/odd.js" type="module"></script>', MODULES | {"/odd.js": text})
 
 
 def test_the_vendored_library_is_what_was_published() -> None:

@@ -22,6 +22,16 @@ export class Live {
     document.addEventListener("visibilitychange", () => (document.hidden ? this.rest() : this.begin()));
   }
 
+  /** Call once: shows what start.js asked for, and begins. */
+  async start() {
+    this.listen();
+    const [status, history] = window.talkootAsked;
+    const now = await status;
+    if (now && !this.uptime) this.status(now); // no event was faster
+    const past = await history;
+    if (past) this.rounds(past.rounds);
+  }
+
   begin() {
     this.rest();
     this.history();
@@ -43,7 +53,8 @@ export class Live {
     source.addEventListener("status", (event) => {
       clearInterval(this.asking);
       this.asking = 0;
-      this.status(JSON.parse(event.data), "live");
+      this.on.mode("live");
+      this.status(JSON.parse(event.data));
     });
     source.addEventListener("rounds", (event) => this.rounds(JSON.parse(event.data).rounds));
     source.addEventListener("error", () => {
@@ -62,7 +73,8 @@ export class Live {
     try {
       const status = await get("/api/v1/status");
       const { rounds } = await get("/api/v1/rounds?last=8");
-      this.status(status, "asking");
+      this.on.mode("asking");
+      this.status(status);
       this.rounds(rounds);
     } catch {
       this.on.mode("silent");
@@ -77,8 +89,7 @@ export class Live {
     }
   }
 
-  status(status, mode) {
-    this.on.mode(mode);
+  status(status) {
     if (status.uptime_s < this.uptime) this.history(); // it was started again
     this.uptime = status.uptime_s;
     this.on.status(status);

@@ -32,7 +32,7 @@ function status(now) {
   tables.peers(now);
   news(now);
   if (before === null) {
-    setTimeout(drawCurves);
+    requestAnimationFrame(() => setTimeout(drawCurves)); // when the figures have been painted
     board.look(now.peer_id);
   }
   before = now;
@@ -193,10 +193,7 @@ function theme(next) {
 }
 
 async function drawCurves() {
-  const style = made("link", "", { rel: "stylesheet", href: "/web/uplot/uPlot.min.css" });
-  const styled = new Promise((done) => (style.onload = style.onerror = done));
-  document.head.prepend(style);
-  const [{ charts }] = await Promise.all([import("/web/charts.js"), styled]);
+  const { charts } = await import("/web/charts.js");
   curves = charts();
   if (records.size) rounds([]);
 }
@@ -207,4 +204,4 @@ theme(false);
 byId("theme").addEventListener("click", () => theme(true));
 byId("sample").addEventListener("submit", sample);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => curves?.redraw());
-new Live({ status, rounds, mode }).begin();
+new Live({ status, rounds, mode }).start();
