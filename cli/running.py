@@ -26,6 +26,13 @@ def run(
     bootstrap: Annotated[
         list[str] | None, typer.Option(metavar="ADDR", help="Multiaddr with /p2p/ of a peer to ask first.")
     ] = None,
+    relay: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDR", help="Multiaddr with /p2p/ of a relay to be reached through."),
+    ] = None,
+    relayed: Annotated[
+        str, typer.Option(help="allow, or refuse: nothing to or from this peer goes through relays.")
+    ] = "allow",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads for training; 0: all cores.")] = 0,
     memory_limit: Annotated[
@@ -102,6 +109,8 @@ def run(
             listen=tuple(listen or ()),
             announce=tuple(announce or ()),
             bootstrap=tuple(bootstrap or ()),
+            relays=tuple(relay or ()),
+            relayed=relayed,  # type: ignore[arg-type]  # checked by RunOptions
             device=device,
             threads=threads,
             memory_limit_bytes=parse_bytes(memory_limit),

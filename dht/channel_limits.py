@@ -13,13 +13,14 @@ Verdict = Literal["ok", "busy", "flood"]
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who opens a channel: key, prefix of its address and that itself (None: not known), and whether we chose
-    it."""
+    """Who opens a channel: key, prefix of its address and that itself (None: not known), whether we chose it,
+    and the relay that it comes through (None: none)."""
 
     peer: bytes
     prefix: str | None = None
     chosen: bool = False
     address: str | None = None
+    relay: bytes | None = None
 
 
 class ChannelLimits:

@@ -16,8 +16,8 @@ class Company:
         """Changed by `Network.ban` only."""
         self.distrusted: frozenset[bytes] = frozenset()
         """Peers that are strangers, whatever we chose before."""
-        self.relayed: frozenset[bytes] = frozenset()
-        """Peers that are connected through relays only, when it was last looked."""
+        self.refuses_relayed = False
+        """Whether nothing goes through relays, to us or from us."""
         self._dialled: OrderedDict[bytes, None] = OrderedDict()
         self._places: OrderedDict[bytes, str] = OrderedDict()
 

@@ -26,12 +26,10 @@ class NetworkConfig:
     """Multiaddrs of peers to meet first, each ending in /p2p/<peer id>."""
     nat_port_map: bool = True
     """Ask the home router for an open port (UPnP, NAT-PMP)."""
-    auto_nat: bool = True
-    """Answer other peers that ask whether they can be reached."""
     relay: bool = True
-    """Accept and make connections through relays, and punch holes through them."""
-    trusted_relays: tuple[str, ...] = ()
-    """Relays to be reachable through when nobody can dial us; none: do not look for relays."""
+    """Make and accept connections through relays, and punch holes through them."""
+    relays: tuple[str, ...] = ()
+    """Relays to be reached through first of all when nobody can dial us."""
     connections_low: int = limits.LOW_CONNECTIONS
     """Connections that p2pd keeps when it trims."""
     connections_high: int = limits.MAX_CONNECTIONS
@@ -69,7 +67,7 @@ class NetworkConfig:
                 ip_address(text)
             except ValueError as error:
                 raise ConfigError(f"listen: {text!r} is no IP address such as 0.0.0.0 or ::") from error
-        for name in ("announce", "bootstrap", "trusted_relays"):
+        for name in ("announce", "bootstrap", "relays"):
             for text in getattr(self, name):
                 try:
                     address = parse_address(text)
@@ -88,7 +86,7 @@ class NetworkConfig:
     @classmethod
     def lan(cls, **changes: object) -> Self:
         """A local network, where all have one prefix: nothing goes out to find relays or open ports."""
-        values: dict[str, object] = {"nat_port_map": False, "auto_nat": False, "relay": False}
+        values: dict[str, object] = {"nat_port_map": False, "relay": False}
         values["connections_per_prefix"] = limits.MAX_CONNECTIONS
         return cls(**(values | changes))  # type: ignore[arg-type]
 
@@ -96,6 +94,6 @@ class NetworkConfig:
     def test(cls, **changes: object) -> Self:
         """Loopback and nothing else."""
         values: dict[str, object] = {"listen": ("127.0.0.1",), "ping_bootstrap_s": 2.0}
-        values |= {"nat_port_map": False, "auto_nat": False, "relay": False}
+        values |= {"nat_port_map": False, "relay": False}
         values["connections_per_prefix"] = limits.MAX_CONNECTIONS
         return cls(**(values | changes))  # type: ignore[arg-type]

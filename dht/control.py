@@ -18,7 +18,7 @@ from talkoot.dht.errors import RemoteError
 from talkoot.dht.guard import Connection
 from talkoot.dht.identity import key_of_multihash, multihash_of
 from talkoot.dht.limits import P2PD_REPLY_BYTES
-from talkoot.dht.multiaddr import decode_address, is_relayed, prefix_of, varint
+from talkoot.dht.multiaddr import decode_address, prefix_of, relay_of, varint
 from talkoot.dht.p2pd import P2pdError
 from talkoot.dht.substrate import p2pd_pb2
 
@@ -55,7 +55,7 @@ class Control:
         """The connections that p2pd has."""
         reply = await self._call(p2pd_pb2.Request(type=p2pd_pb2.Request.LIST_PEERS), self._timeout_s)
         return [
-            Connection(info.id, _key_of(info.id), prefix_of(address), relayed=is_relayed(address))
+            Connection(info.id, _key_of(info.id), prefix_of(address), relay_of(address))
             for info in reply.peers
             for address in (info.addrs[0] if info.addrs else b"",)
         ]
@@ -85,13 +85,17 @@ class Control:
 
         Raises RemoteError (`unreachable`, `unsupported`), TimeoutError, P2pdError.
         """
+        return (await self.open_on(peer, protocol, timeout_s=timeout_s))[0]
+
+    async def open_on(self, peer: bytes, protocol: str, *, timeout_s: float) -> tuple[socket.socket, bytes]:
+        """As `open_stream`; also the other end's address (in binary form) of the connection that it is on."""
         request = p2pd_pb2.StreamOpenRequest(
             peer=multihash_of(peer), proto=[protocol], timeout=_whole_seconds(timeout_s)
         )
         message = p2pd_pb2.Request(type=p2pd_pb2.Request.STREAM_OPEN, streamOpen=request)
         with _closing_on_error(_unix_socket()) as connection:
-            await self._exchange(connection, message, timeout_s, peer)
-            return connection
+            reply = await self._exchange(connection, message, timeout_s, peer)
+            return connection, reply.streamInfo.addr
 
     async def accept_streams(self, path: Path, protocol: str) -> None:
         """Have p2pd connect to the unix socket `path` for every stream that peers open to us."""
@@ -140,17 +144,17 @@ async def read_stream_info(connection: socket.socket) -> tuple[Visitor, str]:
         address = decode_address(info.addr)
     except ValueError:  # through a relay
         address = None
-    return Visitor(peer, prefix_of(info.addr), address=address), info.proto
+    return Visitor(peer, prefix_of(info.addr), address=address, relay=relay_of(info.addr)), info.proto
 
 
-async def read_message(connection: socket.socket) -> bytes:
+async def read_message(connection: socket.socket, most: int = P2PD_REPLY_BYTES) -> bytes:
     """One message behind its length (varint), and not a byte more. Raises EOFError, OSError."""
     length = shift = 0
     while True:
         byte = (await _read_exactly(connection, 1))[0]
         length |= (byte & 127) << shift
         shift += 7
-        if length > P2PD_REPLY_BYTES or shift > 28:
+        if length > most or shift > 28:
             raise EOFError("message too long")
         if not byte & 128:
             return await _read_exactly(connection, length)

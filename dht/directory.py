@@ -26,6 +26,7 @@ from talkoot.dht.multiaddr import parse_address
 from talkoot.dht.network import Directory, Events
 from talkoot.dht.p2pd import P2pdError
 from talkoot.dht.records import PeerRecord
+from talkoot.dht.relays import Relays
 from talkoot.dht.substrate import (
     DHTID,
     P2P,
@@ -67,12 +68,14 @@ class DhtDirectory(Directory):
         events: Events,
         book: AddressBook,
         company: Company,
+        relays: Relays,
     ) -> None:
         self._identity = identity
         self._config = config
         self._events = events
         self._book = book
         self._company = company
+        self._relays = relays
         self._calls = Calls(events, company)
         self.table = RecordTable(swarm, self._calls)
         self._validator = RecordValidator(self.table)
@@ -98,9 +101,10 @@ class DhtDirectory(Directory):
                 await self._search(self._node, directory_id(self.table.swarm))
         banned = self._company.banned
         found = {key: each for key, each in self.table.peers(time.time()).items() if key not in banned}
-        for peer, record in found.items():
-            if peer != self._identity.key:
-                self._book.add(peer, record.addresses)
+        others = {peer: record for peer, record in found.items() if peer != self._identity.key}
+        for peer, record in others.items():
+            self._book.add(peer, record.addresses)
+        self._relays.note(others.values())
         return found
 
     @contextlib.asynccontextmanager

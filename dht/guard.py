@@ -17,8 +17,8 @@ class Connection:
     """Its key; None: it has no Ed25519 key, and no business with us."""
     prefix: str | None
     """Prefix of its address; None: unknown, or through a relay."""
-    relayed: bool = False
-    """Whether it goes through a relay."""
+    relay: bytes | None = None
+    """The relay that it goes through (empty: one without a key that we can name); None: none."""
 
 
 class ConnectionGuard:

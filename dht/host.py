@@ -32,11 +32,14 @@ from talkoot.dht.limits import (
     PREAMBLE_TIMEOUT_S,
     STRANGERS_HELD_BYTES,
 )
-from talkoot.dht.multiaddr import decode_address, parse_address
+from talkoot.dht.multiaddr import Address, decode_address, parse_address, relay_of
 from talkoot.dht.network import Channel, Events, Handler, Network, ProtocolSpec, Traffic
 from talkoot.dht.p2pd import P2pd, P2pdError, binary, running
+from talkoot.dht.paths import Paths, Way
 from talkoot.dht.port import FILE, check_port, choose_port, remember_port
 from talkoot.dht.records import MAX_ADDRESSES
+from talkoot.dht.relays import Relays, by_relay
+from talkoot.dht.reserving import Reserving
 from talkoot.dht.serving import Service, Services, count_failure, serve_channel
 from talkoot.dht.stream import LINGER_S, StreamChannel
 
@@ -77,8 +80,16 @@ class P2PNetwork(Network):
         self._path = None if state_dir is None else state_dir / "peers.json"
         self._port_file = None if state_dir is None else state_dir / FILE
         self.company = Company()
+        self.paths = Paths()
+        self.relays = Relays(identity.sign(b"talkoot relays"))  # secret: a signature that nobody else sees
+        self.relays.wanted = config.relay
+        self.relays.name("operator", by_relay(config.relays))
+        self._reserving = Reserving(self.relays)
+        self._found: tuple[Address, ...] = ()
         self._book = bootstrap_book(config, self._path, self.company)
-        self._directory = DhtDirectory(identity, swarm, config, self.events, self._book, self.company)
+        self._directory = DhtDirectory(
+            identity, swarm, config, self.events, self._book, self.company, self.relays
+        )
         self.directory = self._directory
         self._services = Services()
         per_prefix = config.connections_per_prefix
@@ -132,9 +143,12 @@ class P2PNetwork(Network):
             return channel
         except TimeoutError:
             self.events.dial_failures["timeout"] += 1
+            self.paths.failed(peer)
             raise
         except RemoteError as error:
             self.events.dial_failures[error.reason] += 1
+            if error.reason == "unreachable":
+                self.paths.failed(peer)
             raise
 
     async def add_addresses(self, peer: bytes, addresses: Sequence[str]) -> None:
@@ -194,6 +208,8 @@ class P2PNetwork(Network):
                 tasks.create_task(self._refresh(control), name="addresses"),
                 tasks.create_task(self._save_peers(), name="peers"),
                 tasks.create_task(self._watch_connections(control), name="connections"),
+                tasks.create_task(self._reserving.run(control), name="relays"),
+                tasks.create_task(self._follow_relays(), name="circuits"),
             ]
             await lost.wait()
             self.events.restarts["directory"] += 1
@@ -205,6 +221,13 @@ class P2PNetwork(Network):
             await asyncio.sleep(_REFRESH_S)
             with contextlib.suppress(P2pdError, TimeoutError):
                 await self._learn_addresses(control)
+
+    async def _follow_relays(self) -> None:
+        """Announce the relays at which we are reachable, as they come and go; until cancelled."""
+        while True:
+            self._announce()
+            await self._reserving.changed.wait()
+            self._reserving.changed.clear()
 
     async def _watch_connections(self, control: Control) -> None:
         """Have p2pd close what is above a limit, and keep those that we chose; until cancelled."""
@@ -223,17 +246,20 @@ class P2PNetwork(Network):
         for each in connections:
             if each.peer is not None and each.prefix is not None:
                 self.company.seen(each.peer, each.prefix)
-        direct = {each.peer for each in connections if not each.relayed}
-        self.company.relayed = frozenset(
-            each.peer for each in connections if each.peer is not None and each.peer not in direct
-        )
-        cut = self._guard.too_many(connections, chosen=self.company.is_chosen, banned=self.company.banned)
+        self.paths.look(Way(each.peer, each.relay) for each in connections if each.peer is not None)
+        there = [each.peer for each in connections if each.peer is not None and each.relay is None]
+        self.relays.connected(there, asyncio.get_running_loop().time())
+        self._reserving.look()
+        cut = self._guard.too_many(connections, chosen=self._is_chosen, banned=self.company.banned)
         leaving = {multihash_of(peer): "score" for peer in self._leaving}
         self._leaving.clear()
         for name, reason in (leaving | cut).items():
             self.events.connections_cut[reason] += 1
             with contextlib.suppress(RemoteError):
                 await control.disconnect(name)
+
+    def _is_chosen(self, peer: bytes) -> bool:
+        return self.company.is_chosen(peer) or (peer in self.relays.known and peer not in self.company.banned)
 
     async def _keep_chosen(self, control: Control, kept: frozenset[bytes]) -> frozenset[bytes]:
         """Tell p2pd whose connections it must not close; returns whom it knows of."""
@@ -272,9 +298,14 @@ class P2PNetwork(Network):
             self._port = parsed[0].port  # kept, so that addresses outlive p2pd
         if self._port and self._port_file is not None and not self._config.port:
             remember_port(self._port_file, self._port)
-        public = [address for address in parsed if not address.is_loopback] or parsed
-        names = [f"{address}/p2p/{self._identity.peer_id}" for address in public]
-        self.addresses = tuple(names[:MAX_ADDRESSES])
+        self._found = tuple([address for address in parsed if not address.is_loopback] or parsed)
+        self._announce()
+
+    def _announce(self) -> None:
+        """Our own addresses, and those through relays."""
+        circuits = self.relays.circuits()[: MAX_ADDRESSES // 2]
+        places = [*self._found[: MAX_ADDRESSES - len(circuits)], *circuits]
+        self.addresses = tuple(str(replace(place, peer=self.key)) for place in places)
 
     # Channels.
 
@@ -283,21 +314,37 @@ class P2PNetwork(Network):
         if control is None:
             raise RemoteError(peer, "unreachable", "p2pd is being started")
         try:
-            known = [address.to_bytes() for address in self._book.of(peer)]
-            if known:
+            places = self._book.of(peer)
+            if self.company.refuses_relayed:
+                places = tuple(place for place in places if place.relay is None)
+            if places:
+                known = [place.to_bytes() for place in places]
                 await control.connect(peer, known, timeout_s=timeout_s)
-            connection = await control.open_stream(peer, protocol.name, timeout_s=timeout_s)
+            connection, address = await control.open_on(peer, protocol.name, timeout_s=timeout_s)
         except P2pdError as error:
             raise RemoteError(peer, "unreachable", str(error)) from error
-        return await self._channel(connection, peer, protocol)
+        relay = relay_of(address)
+        if relay is not None and self.company.refuses_relayed:
+            connection.close()
+            raise RemoteError(peer, "unreachable", "only through a relay, which this node refuses")
+        return await self._channel(connection, peer, protocol, relay=relay)
 
     async def _channel(
-        self, connection: socket.socket, peer: bytes, spec: ProtocolSpec, *, accepted: bool = False
+        self,
+        connection: socket.socket,
+        peer: bytes,
+        spec: ProtocolSpec,
+        *,
+        accepted: bool = False,
+        relay: bytes | None = None,
     ) -> StreamChannel:
         """Turn the socket of a stream into a channel, which owns it from here on."""
         loop = asyncio.get_running_loop()
+        if relay is not None:
+            self.paths.through(peer, relay)
         budget = self._budget if accepted and not self.company.is_wanted(peer) else None
         channel = StreamChannel(peer, spec, self.traffic, accepted=accepted, budget=budget)
+        channel.relay = relay
         try:
             await loop.create_unix_connection(lambda: channel, sock=connection)
         except OSError as error:
@@ -356,6 +403,8 @@ class P2PNetwork(Network):
                 return None
             if visitor.peer in self.company.banned:
                 return self.events.reject("banned")
+            if visitor.relay is not None and self.company.refuses_relayed:
+                return self.events.reject("refused")  # which is no fault of the peer's
             stack.pop_all()
         with contextlib.suppress(RemoteError):  # cut before it began
             await self._serve_stream(connection, visitor, service)
@@ -368,7 +417,9 @@ class P2PNetwork(Network):
             self.events.reject(verdict, visitor.peer)
             return await self._refuse(connection, visitor.peer, service.spec)
         try:
-            channel = await self._channel(connection, visitor.peer, service.spec, accepted=True)
+            channel = await self._channel(
+                connection, visitor.peer, service.spec, accepted=True, relay=visitor.relay
+            )
             channel.address = visitor.address
             await serve_channel(channel, service.handler, self.events)
         finally:

@@ -20,7 +20,9 @@ from talkoot.dht.identity import Identity
 from talkoot.dht.memory_channel import MemoryChannel
 from talkoot.dht.multiaddr import addresses_of
 from talkoot.dht.network import Channel, Directory, Events, Handler, Network, ProtocolSpec, Traffic
+from talkoot.dht.paths import Paths
 from talkoot.dht.records import PeerRecord
+from talkoot.dht.relays import Relays
 from talkoot.dht.serving import Service, Services, serve_channel
 from talkoot.dht.table import RecordTable
 
@@ -193,6 +195,7 @@ class MemoryHub:
         for channel in sorted(self._channels, key=lambda channel: channel.number):
             if chosen(channel.owner, channel.peer):
                 channel.cut()
+                channel.network.paths.gone(channel.peer)
 
 
 class MemoryDirectory(Directory):
@@ -258,6 +261,8 @@ class MemoryNetwork(Network):
         self._services = Services()
         self._limits = limits
         self.company = Company()
+        self.paths = Paths()
+        self.relays = Relays(self.key)
         self._tasks: asyncio.TaskGroup | None = None
         self._context: Context | None = None
 
@@ -332,6 +337,8 @@ class MemoryNetwork(Network):
         ours.join(theirs)
         self.hub.add_channel(ours)
         self.hub.add_channel(theirs)
+        self.paths.opened(peer, None)
+        other.paths.opened(self.key, None)
         other._accept(theirs, service)
         return ours
 

@@ -47,7 +47,7 @@ class MemoryChannel(Channel):
         self.bytes_sent = 0
         self.bytes_received = 0
         self.number = next(_numbers)  # gives cuts an order
-        self._network = network
+        self.network = network
         self._spec = spec
         self._max_received = spec.takes(accepted=accepted)
         self._other: MemoryChannel = self
@@ -78,7 +78,7 @@ class MemoryChannel(Channel):
                     self._changed.clear()
                     await self._changed.wait()
                     self._check_sendable()
-        link, random = self._network.link, self._network.hub.random
+        link, random = self.network.link, self.network.hub.random
         if link.breaks and random.random() < link.breaks:
             self.cut()
             self._check_sendable()
@@ -127,29 +127,29 @@ class MemoryChannel(Channel):
             end.wake()
 
     def _drop_under_way(self) -> None:
-        now = self._network.hub.clock.time()
+        now = self.network.hub.clock.time()
         while self._queue and self._queue[-1].time > now:
             dropped = self._queue.pop().what
             self._queued_bytes -= len(dropped.payload) if isinstance(dropped, Frame) else 0
 
     async def _transmit(self, frame: Frame, timeout_s: float) -> None:
         """Occupy the link for as long as the frame takes; wait for it beyond what buffers hold."""
-        self._network.hub.on_sent(self.owner, self.protocol, frame.header)
+        self.network.hub.on_sent(self.owner, self.protocol, frame.header)
         size = PREFIX_BYTES + len(frame.header) + len(frame.payload)
         arrival_time = self._arrival_time(size)
         if arrival_time is None:
             self.cut()
             self._check_sendable()
             return
-        link = self._network.link
+        link = self.network.link
         scrambled = (link.duplicates or link.reorders) and link.scrambled in self.protocol
         if scrambled:
             self._scatter(_Arrival(arrival_time, frame))
         else:
             self._other._put(_Arrival(arrival_time, frame))
         self.bytes_sent += size
-        self._network.traffic.sent[self.protocol] += size
-        backlog_s = self._network.upload_free_at - self._network.hub.clock.time()
+        self.network.traffic.sent[self.protocol] += size
+        backlog_s = self.network.upload_free_at - self.network.hub.clock.time()
         busy_s = backlog_s - SEND_BUFFER / link.upload
         if busy_s <= 0:
             return
@@ -158,7 +158,7 @@ class MemoryChannel(Channel):
 
     def _scatter(self, arrival: _Arrival) -> None:
         """Let a message come late, or twice."""
-        random, link = self._network.hub.random, self._network.link
+        random, link = self.network.hub.random, self.network.link
         late = replace(arrival, time=arrival.time + random.uniform(0.0, SCATTER_S))
         if random.random() < link.reorders:
             self._other._insert(late)
@@ -169,7 +169,7 @@ class MemoryChannel(Channel):
 
     def _arrival_time(self, size: int) -> float | None:
         """When `size` more bytes have gone through both links; None when the connection breaks over it."""
-        ours, theirs = self._network, self._other._network
+        ours, theirs = self.network, self._other.network
         delay_s = latency_s = ours.link.latency_s + theirs.link.latency_s
         if ours.link.jitter_s or theirs.link.jitter_s:
             delay_s += ours.hub.random.uniform(0.0, ours.link.jitter_s + theirs.link.jitter_s)
@@ -190,7 +190,7 @@ class MemoryChannel(Channel):
         """What the losses of one frame cost."""
         pause_s, lost_s = RESEND_S, 0.0
         for _ in range(RESENDS):
-            if self._network.hub.random.random() >= probability:
+            if self.network.hub.random.random() >= probability:
                 return lost_s
             lost_s += pause_s
             pause_s *= 2
@@ -219,20 +219,20 @@ class MemoryChannel(Channel):
             self._changed.set()
 
     def _arrived(self) -> _Arrival | None:
-        if self._network.hub.held(self.peer, self.owner):
+        if self.network.hub.held(self.peer, self.owner):
             return None
-        if self._queue and self._queue[0].time <= self._network.hub.clock.time():
+        if self._queue and self._queue[0].time <= self.network.hub.clock.time():
             return self._queue.popleft()
         return None
 
     async def _wait(self) -> None:
         """Until the first frame is there, or something else changed."""
         self._changed.clear()
-        held = self._network.hub.held(self.peer, self.owner)
+        held = self.network.hub.held(self.peer, self.owner)
         if held or not self._queue:
             await self._changed.wait()
             return
-        timer = self._network.hub.clock.call_at(self._queue[0].time, self._changed.set)
+        timer = self.network.hub.clock.call_at(self._queue[0].time, self._changed.set)
         try:
             await self._changed.wait()
         finally:
@@ -244,7 +244,7 @@ class MemoryChannel(Channel):
         self._queued_bytes -= len(frame.payload)
         size = PREFIX_BYTES + len(frame.header) + len(frame.payload)
         self.bytes_received += size
-        self._network.traffic.received[self.protocol] += size
+        self.network.traffic.received[self.protocol] += size
         return frame
 
     def _check_sendable(self) -> None:
@@ -252,7 +252,7 @@ class MemoryChannel(Channel):
             raise ChannelClosed(self.peer, "closed")
         if self._failure is not None:
             raise ChannelClosed(self.peer, self._failure.reason, self._failure.detail)
-        now = self._network.hub.clock.time()
+        now = self.network.hub.clock.time()
         if self._queue and isinstance(self._queue[-1].what, str) and self._queue[-1].time <= now:
             raise ChannelClosed(self.peer, self._queue[-1].what)
 

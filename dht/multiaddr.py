@@ -9,11 +9,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from talkoot.dht.identity import key_of_peer_id, multihash_of, peer_id_of
+from talkoot.dht.identity import key_of_multihash, key_of_peer_id, multihash_of, peer_id_of
 
 MAX_ADDRESS_CHARS = 256
 _CODES = {"ip4": 4, "tcp": 6, "ip6": 41, "dns": 53, "dns4": 54, "dns6": 55}
 _P2P, _CIRCUIT = 421, 290
+_ANY_MULTIHASH = multihash_of(bytes(32))
 _NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 
 
@@ -95,11 +96,35 @@ def prefix_of(data: bytes) -> str | None:
 
 def is_relayed(data: bytes) -> bool:
     """Whether a multiaddr in binary form goes through a relay."""
+    return relay_of(data) is not None
+
+
+def relay_of(data: bytes) -> bytes | None:
+    """The relay that a multiaddr in binary form goes through; empty where it has no key that we can name,
+    None where there is no relay."""
     try:
         decode_address(data)
     except ValueError:
-        return varint(_CIRCUIT) in data
-    return False
+        pass
+    else:
+        return None
+    if varint(_CIRCUIT) not in data:
+        return None
+    mark = varint(_P2P) + bytes([len(_ANY_MULTIHASH)])
+    at = data.find(mark + _ANY_MULTIHASH[:6])
+    name = data[at + len(mark) : at + len(mark) + len(_ANY_MULTIHASH)] if at >= 0 else b""
+    try:
+        return key_of_multihash(name)
+    except ValueError:
+        return b""
+
+
+def place_of(data: bytes) -> Address | None:
+    """The plain TCP address that a multiaddr in binary form is; None where it is none."""
+    try:
+        return parse_address(decode_address(data))
+    except ValueError:
+        return None
 
 
 def addresses_of(peer: bytes, texts: Sequence[str]) -> tuple[list[Address], int]:

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from talkoot.dht.company import Company
+from talkoot.dht.paths import Paths
 from talkoot.dht.records import PeerRecord
+from talkoot.dht.relays import Relays
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 """Contiguous bytes. Not copied: leave them unchanged until the call that takes them returns."""
@@ -67,6 +69,8 @@ class Channel(ABC):
     address: str | None = None
     """Of a channel that we accepted: where the other end of its connection is, /ip4/.../tcp/...; None where
     that is not known, as behind a relay."""
+    relay: bytes | None = None
+    """The relay that it goes through (empty: one without a key that we can name); None: none."""
     bytes_sent: int
     """Bytes of frames, prefixes included, that were given to the connection."""
     bytes_received: int
@@ -182,6 +186,10 @@ class Network(ABC):
     events: Events
     company: Company
     """Whom we chose, and whom we refuse."""
+    relays: Relays
+    """At which relays this node can be reached. Whether it should is set by the layer above."""
+    paths: Paths
+    """By which way each peer is reached."""
 
     @abstractmethod
     def serve(self, spec: ProtocolSpec, handler: Handler) -> None:

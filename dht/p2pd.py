@@ -150,8 +150,9 @@ def arguments(config: NetworkConfig, port: int, directory: Path) -> list[str]:
         "relay": int(config.relay),
         "relayService": 0,  # its circuits end after 128 KiB; relays are programs of their own
         "relayDiscovery": 0,
-        "autoRelay": int(config.relay and bool(config.trusted_relays)),
-        "autonat": int(config.auto_nat),
+        "autoRelay": 0,  # `reserving` asks for reservations; why is in `hop`
+        "autonat": int(config.relay),  # with it goes hole punching, which begins when the node is private
+        "forceReachabilityPrivate": int(config.relay),  # so it is ready at once; what is true, peers tell us
         "natPortMap": int(config.nat_port_map),
         "connManager": 1,
         "connLo": config.connections_low,
@@ -162,8 +163,6 @@ def arguments(config: NetworkConfig, port: int, directory: Path) -> list[str]:
     }
     if config.announce:
         flags["announceAddrs"] = ",".join(config.announce)
-    if config.trusted_relays:
-        flags["trustedRelays"] = ",".join(config.trusted_relays)
     return [str(binary()), *(f"-{name}={value}" for name, value in flags.items())]
 
 

@@ -26,6 +26,7 @@ from talkoot.dht.host import P2PNetwork
 from talkoot.dht.identity import Identity, key_of_peer_id
 from talkoot.peer import admission, invite, logs, peers, status
 from talkoot.peer.api import ApiServer, BanOrder
+from talkoot.peer.belonging import Membership
 from talkoot.peer.disk import KINDS, WORDS, Disk, causes, fault_of
 from talkoot.peer.history import KEPT
 from talkoot.peer.holdings import number_of
@@ -35,7 +36,7 @@ from talkoot.peer.leaderboard import Leaderboard
 from talkoot.peer.lives import LOOK_S, Lives
 from talkoot.peer.membership import membership_of
 from talkoot.peer.metrics import Metrics
-from talkoot.peer.node import Membership, Node
+from talkoot.peer.node import Node
 from talkoot.peer.observing.services import targets_of
 from talkoot.peer.options import RunOptions
 from talkoot.peer.probing.services import serve_probes
@@ -156,6 +157,10 @@ def _network_config(options: RunOptions, bootstrap: tuple[str, ...]) -> NetworkC
     changes: dict[str, object] = {"port": options.port, "bootstrap": bootstrap, "announce": options.announce}
     if options.listen:
         changes["listen"] = options.listen
+    if options.relays:
+        changes |= {"relays": options.relays, "relay": True}
+    if options.relayed == "refuse":
+        changes["relay"] = False
     return presets[options.profile](**changes)
 
 
@@ -247,7 +252,13 @@ async def make_invite(node: Node) -> str:
         voters=voters_hash(final.voters),
         date=int(time.time()),
     )
-    made = invite.Invite(swarm=swarm, addresses=node.network.addresses[:8], anchor=anchor, key=key)
+    made = invite.Invite(
+        swarm=swarm,
+        addresses=node.network.addresses[: invite.MAX_ADDRESSES],
+        anchor=anchor,
+        key=key,
+        relays=node.network.relays.told()[: invite.MAX_RELAYS],
+    )
     return invite.encode(made)
 
 

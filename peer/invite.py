@@ -21,6 +21,7 @@ SCHEME = "talkoot://"
 MAX_INVITE_CHARS = 4096
 """Longest text that is decoded."""
 MAX_ADDRESSES = 8
+MAX_RELAYS = 4
 MAX_ADDRESS_CHARS = 256
 
 _CHECKSUM_BYTES = 4
@@ -59,11 +60,15 @@ class Invite(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     """Multiaddrs of peers, each ending in /p2p/<peer id>."""
     anchor: Anchor | None = None
     key: InviteKey | None = None
+    relays: Annotated[tuple[_Address, ...], Meta(max_length=MAX_RELAYS)] = ()
+    """Multiaddrs of relays, each ending in /p2p/<peer id>. Left out where there are none, as before there
+    were any: such an invite is read by every version."""
 
 
 def encode(invite: Invite) -> str:
     """The invite as text. Raises ValueError when a field is out of bounds."""
-    body = msgspec.msgpack.encode(invite)
+    values = [getattr(invite, name) for name in invite.__struct_fields__]
+    body = msgspec.msgpack.encode(values if invite.relays else values[:-1])
     try:
         _check(msgspec.msgpack.decode(body, type=Invite))
     except msgspec.ValidationError as error:
@@ -112,7 +117,7 @@ def decode(text: str) -> Invite:
 
 
 def _check(invite: Invite) -> None:
-    for address in invite.addresses:
+    for address in (*invite.addresses, *invite.relays):
         head, marker, peer_id = address.rpartition("/p2p/")
         if not (marker and head.startswith("/") and address.isascii() and address.isprintable()):
             raise ValueError("the invite has an address that is none of a peer")

@@ -15,6 +15,7 @@ from blake3 import blake3
 
 from talkoot.averaging.audits import Audits
 from talkoot.averaging.robustness import Robustness, sparse_problem
+from talkoot.dht.multiaddr import parse_address
 
 PROTOCOL_VERSION = 1
 """Version of everything on the wire; a manifest belongs to one."""
@@ -28,6 +29,9 @@ def _require(condition: bool, field_name: str, bound: str) -> None:
 
 _CODEC_NAME = re.compile(r"[a-z][a-z0-9_.:=,/-]{0,63}")
 # only the form: whether the codec exists is known to talkoot.compression, which needs torch
+
+MAX_RELAYS = 8
+"""Most addresses in `swarm.relays`."""
 
 MAX_CONFIG_DEPTH = 8
 """Deepest nesting of `model.config`."""
@@ -53,6 +57,14 @@ def _check_plain(value: object, name: str, depth: int = 0) -> None:
         )
 
 
+def _is_relay(text: str) -> bool:
+    try:
+        address = parse_address(text)
+    except ValueError:
+        return False
+    return address.peer is not None and address.relay is None and address.port > 0
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Swarm:
     """Section [swarm]: who trains together."""
@@ -76,6 +88,11 @@ class Swarm:
     """Training starts when this many peers are there (first round only)."""
     max_peers: int = 64
     """Most peers in one group."""
+    relays: tuple[str, ...] = ()
+    """Multiaddrs with /p2p/ of relays (`talkoot relay`) through which peers are reached that nobody can dial,
+    at most 8; peers also find those that announce themselves."""
+    relayed: Literal["allow", "refuse"] = "allow"
+    """`refuse`: no peer of the swarm takes part through a relay, and none passes anything through one."""
     trust_days: int = 60
     """An invite, or a state that was left alone, older than this is not trusted any more: voters who
     have left since could forge what came after it. Keep it well below the time after which you would no
@@ -91,6 +108,9 @@ class Swarm:
         _require(len(self.allowlist) <= 512, "swarm.allowlist", "at most 512 peer ids")
         _require(not listed or bool(self.allowlist), "swarm.allowlist", "given for admission 'allowlist'")
         _require(listed or not self.allowlist, "swarm.allowlist", "empty but for admission 'allowlist'")
+        _require(len(self.relays) <= MAX_RELAYS, "swarm.relays", f"at most {MAX_RELAYS} addresses")
+        _require(all(map(_is_relay, self.relays)), "swarm.relays", "multiaddrs that end in /p2p/<peer id>")
+        _require(self.relayed in ("allow", "refuse"), "swarm.relayed", '"allow" or "refuse"')
         _require(1 <= self.start_peers <= 64, "swarm.start_peers", "1 to 64")
         _require(1 <= self.max_peers <= 64, "swarm.max_peers", "1 to 64")
         _require(1 <= self.trust_days <= 3650, "swarm.trust_days", "1 to 3650")
@@ -396,8 +416,8 @@ class Manifest:
     def canonical(self) -> bytes:
         """The one byte string that stands for this manifest: msgpack with sorted keys.
 
-        Sections [robustness] and [audits] are in it only where they differ from the default, and
-        swarm.allowlist where it is not empty, so that swarms from before there were any keep their ids.
+        Sections [robustness] and [audits], swarm.allowlist, swarm.relays and swarm.relayed are in it only
+        where they differ from the default, so that swarms from before there were any keep their ids.
         """
         values = asdict(self)
         for section in fields(self):
@@ -407,8 +427,12 @@ class Manifest:
         for name, default in (("robustness", Robustness()), ("audits", Audits())):
             if getattr(self, name) == default:
                 del values[name]
-        if not self.swarm.allowlist:
-            del values["swarm"]["allowlist"]
+        for item in fields(Swarm):
+            if (
+                item.name in ("allowlist", "relays", "relayed")
+                and getattr(self.swarm, item.name) == item.default
+            ):
+                del values["swarm"][item.name]
         return msgspec.msgpack.encode(values, order="deterministic")
 
     @property

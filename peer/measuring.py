@@ -59,11 +59,10 @@ class Measuring:
 
     def _connected(self) -> None:
         node = self._node
-        outbound, relayed = node.links.outbound, node.network.company.relayed
+        outbound, paths = node.links.outbound, node.network.paths
         node.metrics.peers_connected.show(
             Counter(
-                ("outbound" if key in outbound else "inbound", "relay" if key in relayed else "direct")
-                for key in node.links.connected
+                ("outbound" if key in outbound else "inbound", paths.of(key)) for key in node.links.connected
             )
         )
 

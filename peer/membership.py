@@ -14,10 +14,10 @@ import msgspec
 from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import Identity
 from talkoot.peer import admission, invite, manifest_file, restorable
+from talkoot.peer.belonging import Membership
 from talkoot.peer.checkpoint_file import CheckpointFile
 from talkoot.peer.founding import TOKENIZER_FILE, found
 from talkoot.peer.manifest import Manifest, from_canonical
-from talkoot.peer.node import Membership
 from talkoot.peer.options import RunOptions
 from talkoot.peer.requirements import require_admission, require_data, require_device, require_tokenizer
 from talkoot.peer.restoring import bring_tokenizer, restore
@@ -256,6 +256,7 @@ def _from_state(options: RunOptions, paths: StateDir) -> Membership:
         manifest=manifest,
         bootstrap=tuple(dict.fromkeys(addresses)),
         anchor=joined.anchor if joined else None,
+        relays=joined.relays if joined else (),
         admission=read_small(paths.admission_file) or b"",
         data_base=_read_folder(paths.base_file),
     )

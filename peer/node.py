@@ -10,9 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 
 from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.ledger import Ledger
@@ -25,13 +23,13 @@ from talkoot.dht.records import MAX_TTL_S
 from talkoot.peer import clock, trust, uplink
 from talkoot.peer.announcement import record_of
 from talkoot.peer.audits.services import begin_audits, proofs_of
+from talkoot.peer.belonging import Membership
 from talkoot.peer.checkpoints import Checkpoints, policy_of
 from talkoot.peer.conduct import Conduct
 from talkoot.peer.contributor import Contributor
 from talkoot.peer.disk import WORDS, Disk
 from talkoot.peer.founding import TOKENIZER_FILE
 from talkoot.peer.holdings import Holdings
-from talkoot.peer.invite import Anchor
 from talkoot.peer.issuing import begin_issuing
 from talkoot.peer.joining import Joiner
 from talkoot.peer.judging.services import begin_judging, tell_news
@@ -52,6 +50,7 @@ from talkoot.peer.obtaining import (
 )
 from talkoot.peer.options import RunOptions
 from talkoot.peer.outbound import choose
+from talkoot.peer.reach import Reach
 from talkoot.peer.recollection import Recollection, recollect
 from talkoot.peer.requirements import require_admission, require_own_data
 from talkoot.peer.rules_of import rules_of
@@ -73,23 +72,6 @@ log = logging.getLogger("talkoot.node")
 
 WARN_S = 60.0
 """A disk that refuses again within this time is no news."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Membership:
-    """Which swarm, and how we may join it."""
-
-    swarm: bytes
-    manifest: Manifest | None
-    """None: ask peers for it."""
-    bootstrap: tuple[str, ...]
-    """Multiaddrs with /p2p/ of peers to ask first."""
-    anchor: Anchor | None
-    """What an invite vouches for."""
-    admission: bytes
-    """Our proof of invitation, or empty."""
-    data_base: Path | None
-    """Folder that the manifest's data paths start from; None: they are somebody else's, and not read."""
 
 
 class Node:
@@ -150,6 +132,7 @@ class Node:
         self._uplink = uplink.Memory(paths.uplink, self.links.upload)
         self._names = Names(paths.names)
         self.runner.attach(self.links)
+        self.reach = Reach(network, options, membership)
         self.gate = Gate(self._serve_rate)
         self.conduct = Conduct(network, paths.bans, metrics)
         self.proofs = proofs_of(self)
@@ -384,6 +367,7 @@ class Node:
                 await asyncio.sleep(RETRY_PAUSE_S)
             self.manifest = manifest
             self.paths.save_manifest(manifest.canonical())
+            self.reach.follow(manifest)
         self.metrics.node(swarm_name=self.manifest.swarm.name)
         if not OuterStore.exists(self.paths.outer):
             if not self.options.observes:

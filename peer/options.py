@@ -17,6 +17,11 @@ ROLES: tuple[Role, ...] = ("full", "client", "observer")
 Share = Literal["none", "training", "all"]
 
 SHARES: tuple[Share, ...] = ("none", "training", "all")
+
+Relayed = Literal["allow", "refuse"]
+
+RELAYED: tuple[Relayed, ...] = ("allow", "refuse")
+
 LogFormat = Literal["auto", "text", "json"]
 
 LOG_FORMATS: tuple[LogFormat, ...] = ("auto", "text", "json")
@@ -52,6 +57,11 @@ class RunOptions:
     """Multiaddrs told to others instead of those that were found (port forwarding, public name)."""
     bootstrap: tuple[str, ...] = ()
     """Multiaddrs with /p2p/ of peers to ask first, besides those of the invite."""
+    relays: tuple[str, ...] = ()
+    """Multiaddrs with /p2p/ of relays to be reached through, besides those of the invite, the manifest and
+    the directory."""
+    relayed: Relayed = "allow"
+    """`refuse`: nothing goes through relays, neither to this peer nor from it."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
     threads: int = 0
@@ -119,6 +129,8 @@ class RunOptions:
                 raise ValueError(f"{name} must be {least} or more")
         if self.public_name:
             check_name(self.public_name)
+        if self.relayed not in RELAYED:
+            raise ValueError("relayed must be one of " + ", ".join(RELAYED))
         if self.role not in ROLES:
             raise ValueError("role must be one of " + ", ".join(ROLES))
         if self.share_metrics not in SHARES:

@@ -15,12 +15,13 @@ from talkoot.averaging.ledger import voters_hash
 from talkoot.dht.identity import Identity
 from talkoot.dht.memory import Link, MemoryHub
 from talkoot.peer import admission, restorable, restoring
+from talkoot.peer.belonging import Membership
 from talkoot.peer.founding import first_ledger
 from talkoot.peer.holdings import number_of
 from talkoot.peer.invite import Anchor
 from talkoot.peer.manifest import Exchange, Manifest, Model, Outer, Round, Swarm
 from talkoot.peer.metrics import Metrics
-from talkoot.peer.node import Membership, Node
+from talkoot.peer.node import Node
 from talkoot.peer.options import Role, RunOptions
 from talkoot.peer.rules_of import founder_keys, rules_of
 from talkoot.peer.simulation.sim_trainer import SimTrainer

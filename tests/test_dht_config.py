@@ -77,7 +77,7 @@ def test_presets() -> None:
     assert not NetworkConfig.lan(port=7).nat_port_map
     test = NetworkConfig.test()
     assert test.listen == ("127.0.0.1",)
-    assert (test.nat_port_map, test.auto_nat, test.relay) == (False, False, False)
+    assert (test.nat_port_map, test.relay) == (False, False)
 
 
 def test_the_address_book_is_bounded_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

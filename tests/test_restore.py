@@ -12,12 +12,12 @@ from talkoot.averaging.voting import Journal as Votes
 from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import Identity
 from talkoot.peer import presets, restorable, restoring, unfinished
+from talkoot.peer.belonging import Membership
 from talkoot.peer.checkpoint_file import map_theta, open_checkpoint
 from talkoot.peer.head import HEAD
 from talkoot.peer.holdings import VOTER, Holdings, open_holdings
 from talkoot.peer.journal import Journal
 from talkoot.peer.membership import membership_of
-from talkoot.peer.node import Membership
 from talkoot.peer.options import RunOptions
 from talkoot.peer.recollection import FORGOT
 from talkoot.peer.rules_of import rules_of

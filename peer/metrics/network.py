@@ -1,5 +1,6 @@
 """The other peers and what goes to and fro."""
 
+from talkoot.dht.paths import PATHS
 from talkoot.peer.metrics.family import OBSERVER, Label, counter, gauge, histogram
 from talkoot.peer.metrics.words import (
     AGENTS,
@@ -21,9 +22,9 @@ PEERS = (
     gauge("peers_known", "Peers of the swarm with a valid announcement, without this one.", unit="peers"),
     gauge(
         "peers_connected",
-        "Peers with an open connection, by who opened it and whether a relay is between.",
+        "Peers with an open connection, by who opened it and which way it takes.",
         Label("direction", ("inbound", "outbound")),
-        Label("path", ("direct", "relay")),
+        Label("path", PATHS),
         unit="peers",
     ),
     gauge(

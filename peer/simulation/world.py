@@ -20,10 +20,11 @@ from talkoot.averaging.digest import state_tree
 from talkoot.averaging.rules import Rules
 from talkoot.compression import codec as codecs
 from talkoot.dht.memory import Link, MemoryHub
+from talkoot.peer.belonging import Membership
 from talkoot.peer.founding import first_ledger
 from talkoot.peer.manifest import Compression, Exchange, Manifest, Model, Outer, Round, Swarm
 from talkoot.peer.metrics import Metrics
-from talkoot.peer.node import Membership, Node
+from talkoot.peer.node import Node
 from talkoot.peer.options import RunOptions
 from talkoot.peer.rules_of import rules_of
 from talkoot.peer.simulation.disks import PowerCutError
