@@ -17,6 +17,7 @@ from talkoot.cli import (
     model,
     reading,
     receipts,
+    relay,
     running,
     simulate,
     top,
@@ -61,6 +62,7 @@ def _global_options(
 
 app.command("init")(founding.init)
 app.command("run", short_help="Train in a swarm: found it, join it, or go on.")(running.run)
+app.command("relay", short_help="Relay for peers that nobody can dial.")(relay.relay)
 app.command("invite", short_help="Make an invite for one more peer; list and revoke them.")(inviting.invite)
 app.command("status")(reading.status)
 app.command("top", short_help="Show the node and the swarm, live.")(top.top)

@@ -15,7 +15,7 @@ from talkoot.dht import records
 from talkoot.dht.addresses import AddressBook
 from talkoot.dht.entries import directory_place
 from talkoot.dht.errors import RemoteError
-from talkoot.dht.identity import key_of_peer_id
+from talkoot.dht.identity import Identity, key_of_peer_id
 from talkoot.dht.outside import kademlia, unary
 from talkoot.dht.outside.host import Outside
 from talkoot.dht.outside.search import Search
@@ -97,16 +97,18 @@ class OutsideDirectory:
             self._answered = tuple(search.nearest(REPLICAS))
         return Look(tuple(search.nearest(len(search.answered))), search.visits)
 
-    async def publish(self, record: PeerRecord, *, ttl_s: float) -> int:
-        """Sign the host's own record and have the nearest nodes keep it; how many do.
+    async def publish(self, record: PeerRecord, *, ttl_s: float, identity: Identity | None = None) -> int:
+        """Sign a record and have the nearest nodes keep it; how many do. It is the host's own, or that of
+        another `identity`.
 
-        Raises ValueError for a record that is not the host's or out of bounds.
+        Raises ValueError for a record that is not of the one who signs it, or out of bounds.
         """
+        signer = self._host.identity if identity is None else identity
         times = records.next_times(time.time(), ttl_s, self._last_times)
-        envelope = records.seal(self._host.identity, record, issued=times[0], expires=times[1])
+        envelope = records.seal(signer, record, issued=times[0], expires=times[1])
         self._last_times = times
-        self.table.accept(self._host.key, envelope, time.time(), local=True)
-        request = kademlia.store(self._place, self._host.key, envelope, times[1])
+        self.table.accept(signer.key, envelope, time.time(), local=True)
+        request = kademlia.store(self._place, signer.key, envelope, times[1])
         await self.look()
         kept: list[bytes] = []
         async with trio.open_nursery() as nursery:
