@@ -170,14 +170,14 @@ def _resolved(text: str, entries: list[Entry]) -> str:
 # -- words -------------------------------------------------------------------------------------------
 
 
-HEADINGS = ("peer", "name", "state", "role", "round", "score", "watch", "banned")
+HEADINGS = ("peer", "name", "state", "role", "path", "round", "score", "watch", "banned")
 
 
 def _text(entries: list[Entry], running: bool) -> str:
     head = "" if running else "no daemon runs; this is the list of bans\n"
     if not entries:
         return head + ("no other peers known" if running else "nobody is banned")
-    left = ("peer", "name", "state", "role", "watch", "banned")
+    left = ("peer", "name", "state", "role", "path", "watch", "banned")
     return head + table(HEADINGS, [_row(entry) for entry in entries], left=left)
 
 
@@ -189,6 +189,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
         entry.get("public_name") or "-",
         entry["state"],
         entry.get("role") or "-",
+        entry.get("path") or "-",
         "-" if number is None else str(number),
         "-" if score is None else format(score, ".1f"),
         _watch_words(entry),

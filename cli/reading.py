@@ -161,6 +161,7 @@ def status_text(status: dict[str, Any]) -> str:
             f"{size(value('bytes_sent') or 0)} up, {size(value('bytes_received') or 0)} down; state "
             f"{size(value('state_bytes_sent') or 0)} up, {size(value('state_bytes_received') or 0)} down",
         ),
+        ("reach", reach_words(status)),
         ("api", f"http://127.0.0.1:{value('http_port', '?')}"),
     ]
     if value("audits"):
@@ -182,6 +183,16 @@ def status_text(status: dict[str, Any]) -> str:
     lines.append(f"{'peers':9} {len(peers)} known")
     lines += [_peer_table(peers)] if peers else []
     return "\n".join(lines)
+
+
+def reach_words(status: dict[str, Any]) -> str:
+    """Whether others can dial this peer, how many relays it has, and what follows for its role."""
+    words = {"public": "other peers can dial this one", "private": "nobody can dial this peer"}
+    known = words.get(str(status.get("reachability")), "not known yet whether others can dial this peer")
+    relays = len(status.get("relays") or ())
+    through = f"; reachable through {relays} relay{'s' * (relays != 1)}" if relays else ""
+    client = "; a client while some are reached through a relay only" if status.get("role_reason") else ""
+    return known + through + client
 
 
 def _audit_words(audits: dict[str, Any]) -> str:
@@ -226,9 +237,10 @@ def _peer_table(peers: list[dict[str, Any]]) -> str:
             loss(peer.get("loss")),
             peer.get("state") or "?",
             "connected" if peer.get("connected") else "not connected",
+            peer.get("path") or "unknown",
         )
         for peer in peers
     ]
-    headings = ("  peer", "name", "role", "round", "steps/s", "loss", "state", "link")
+    headings = ("  peer", "name", "role", "round", "steps/s", "loss", "state", "link", "path")
     rows = [(f"  {row[0]}", *row[1:]) for row in rows]
-    return table(headings, rows, left=("  peer", "name", "role", "state", "link"))
+    return table(headings, rows, left=("  peer", "name", "role", "state", "link", "path"))

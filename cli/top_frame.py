@@ -200,11 +200,12 @@ def _peers(view: View) -> list[Text]:
                 set_cell_size(entry.get("public_name") or "-", 16).rstrip(),
                 printable(str(entry.get("state") or "?")),
                 "yes" if entry.get("connected") else "no",
+                str(entry.get("path") or "unknown"),
                 "-" if number is None else str(number),
                 f"{seen['speed']:.2f}" if "speed" in seen else "-",
                 loss(seen.get("loss")),
                 "-" if score is None else f"{score:.1f}",
             )
         )
-    headings = ("peer", "name", "state", "connected", "round", "steps/s", "loss", "score")
-    return _table(headings, rows, ("peer", "name", "state", "connected"))
+    headings = ("peer", "name", "state", "connected", "path", "round", "steps/s", "loss", "score")
+    return _table(headings, rows, ("peer", "name", "state", "connected", "path"))

@@ -1,7 +1,7 @@
 """Whom a node chose to be connected with, whom it refuses, and where peers were seen. Pure."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from talkoot.dht.limits import MAX_DIALLED, MAX_PLACES
 
@@ -18,6 +18,8 @@ class Company:
         """Peers that are strangers, whatever we chose before."""
         self.refuses_relayed = False
         """Whether nothing goes through relays, to us or from us."""
+        self.busy: Callable[[], bool] = lambda: False
+        """Whether a round is being exchanged: connections that work are left alone meanwhile."""
         self._dialled: OrderedDict[bytes, None] = OrderedDict()
         self._places: OrderedDict[bytes, str] = OrderedDict()
 

@@ -86,6 +86,10 @@ class Paths:
         seen = self._seen.get(peer)
         return "unknown" if seen is None else seen.path
 
+    def connected(self) -> list[bytes]:
+        """Peers that are reached without a relay."""
+        return [peer for peer, seen in self._seen.items() if seen.path in ("direct", "punched")]
+
     def relay_of(self, peer: bytes) -> bytes | None:
         """The relay between, of one that is `relayed`."""
         seen = self._seen.get(peer)

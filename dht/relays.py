@@ -88,10 +88,8 @@ class Relays:
         """`salt`: the node's secret, so that nobody can make relays that it tries first."""
         self.wanted = False
         """Whether reservations are of use: nobody knows that this node can be dialled."""
-        self.faults: Counter[Fault] = Counter()
-        """How often relays failed this node."""
-        self.made: int = 0
-        """Reservations that were given, first ones and again after a loss."""
+        self.faults: Counter[str] = Counter()
+        """How often relays failed this node, by `Fault`."""
         self.without_since: float | None = None
         """Since when one is wanted and none is held."""
         self._salt = salt
@@ -198,7 +196,6 @@ class Relays:
         known = self._held.get(relay)
         if not self.wanted or (known is None and len(self._held) >= HELD):
             return  # not needed any more
-        self.made += known is None
         refresh_s = min(REFRESH_S, reservation.seconds / 3)
         place = place or (known.place if known is not None else None)
         self._held[relay] = _Held(now + reservation.seconds, now + refresh_s, place, now)

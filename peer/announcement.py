@@ -27,7 +27,7 @@ def record_of(node: "Node") -> PeerRecord | None:
         protocol=PROTOCOL_VERSION,
         version=version_text(VERSION, node.options.public_name),
         addresses=node.network.addresses[:8],
-        role=node.options.role,
+        role=swarming.role,
         round=swarming.ledger.round,
         digest=swarming.holdings.digest,
         steps=contributor.steps,

@@ -33,6 +33,9 @@ SEND_TIMEOUT_S = 20.0
 REDIAL_S = (0.25, 8.0)
 """First and longest pause between two attempts to reach a peer."""
 
+RENEW_S = 20.0
+"""Pause between two attempts to move a lane to a better connection."""
+
 TOLD_S = 1.0
 """A peer that sends too fast is reported so often, however many frames it sends."""
 
@@ -62,6 +65,8 @@ class _Lane:
         self.queue: deque[tuple[bytes, Buffer]] = deque()
         self.wake = asyncio.Event()  # set when a channel is gone
         self.sending = False
+        self.relayed: bool | None = None  # whether the channel in use goes through a relay, if it is known
+        self.renew_at = 0.0  # not to be tried again before
 
 
 class Links:
@@ -104,6 +109,9 @@ class Links:
                 Rate(limits.STRANGERS_BULK_PER_S, limits.STRANGERS_BULK_BURST),
             ),
         }
+        self.on_reroute: Callable[[bytes], object] = lambda _peer: None
+        """Told of a peer whose control channel goes another way than before: through a relay, or no
+        longer."""
         self._told: dict[bytes, float] = {}
         self._dial_after: dict[tuple[bytes, str], float] = {}
         """When a lane may be dialled again; outlives the lane, so that no peer takes us for a flood."""
@@ -178,6 +186,31 @@ class Links:
                 for channel in list(lane.channels) if lane is not None else ():
                     self._group.create_task(self._drop(self._lane(peer, name), channel))
 
+    def renew(self) -> None:
+        """Move lanes that go through a relay, and have nothing to send, to a better connection where there is
+        one: a stream stays on the connection that it was opened on. Whoever opened a channel moves it."""
+        now = clock.now()
+        for lane in list(self._lanes.values()):
+            old = [channel for channel in lane.ours if channel.relay is not None]
+            better = self._network.paths.of(lane.peer) in ("direct", "punched")
+            if old and better and now >= lane.renew_at and not lane.sending and self._group is not None:
+                lane.renew_at = now + RENEW_S
+                self._group.create_task(self._renew(lane, old))
+
+    async def _renew(self, lane: _Lane, old: list[Channel]) -> None:
+        try:
+            channel = await self._network.dial(lane.peer, lane.spec, timeout_s=DIAL_TIMEOUT_S)
+        except (RemoteError, TimeoutError):
+            return
+        if channel.relay is not None or self._group is None:
+            await channel.close()
+            return
+        lane.ours.append(channel)
+        self._opened(lane, channel, first=True)
+        self._group.create_task(self._read_own(_name(lane.spec), channel))
+        for each in old:
+            await self._drop(lane, each)
+
     async def sent_control(self) -> None:
         """Wait until no control message waits to be sent."""
         while any(lane.sending for (_, name), lane in self._lanes.items() if name == "control"):
@@ -220,7 +253,7 @@ class Links:
                 try:
                     await channel.send(header, payload, timeout_s=SEND_TIMEOUT_S)
                     if bulk:
-                        self.upload.sent(len(payload))
+                        self.upload.sent(len(payload), relayed=channel.relay is not None)
                 except (RemoteError, TimeoutError):
                     await self._drop(lane, channel)
         finally:
@@ -243,11 +276,10 @@ class Links:
             channel = await self._network.dial(lane.peer, lane.spec, timeout_s=DIAL_TIMEOUT_S)
         except (RemoteError, TimeoutError):
             return None
-        name = "bulk" if lane.spec.max_payload else "control"
         assert self._group is not None
         lane.ours.append(channel)
         self._opened(lane, channel)
-        self._group.create_task(self._read_own(name, channel))
+        self._group.create_task(self._read_own(_name(lane.spec), channel))
         return lane.channels[0]  # perhaps one that they opened meanwhile: order holds within one channel only
 
     async def _keep(self, peer: bytes) -> None:
@@ -313,9 +345,18 @@ class Links:
         if wait_s > 0:
             await asyncio.sleep(wait_s)
 
-    def _opened(self, lane: _Lane, channel: Channel) -> None:
-        lane.channels.append(channel)
+    def _opened(self, lane: _Lane, channel: Channel, *, first: bool = False) -> None:
+        """`first`: it is used from now on, not one that was there before."""
+        lane.channels.insert(0 if first else len(lane.channels), channel)
+        self._note_way(lane)
         self._announce()
+
+    def _note_way(self, lane: _Lane) -> None:
+        relayed = lane.channels[0].relay is not None if lane.channels else lane.relayed
+        changed = lane.relayed is not None and relayed != lane.relayed
+        lane.relayed = relayed
+        if changed and lane.spec.max_payload == 0:
+            self.on_reroute(lane.peer)
 
     async def _drop(self, lane: _Lane, channel: Channel, why: str = "closed") -> None:
         """`why` it has ended: a reason of `RemoteError`, `closed` by us, `other`."""
@@ -324,11 +365,11 @@ class Links:
         if channel in lane.channels:
             lane.channels.remove(channel)
             lane.wake.set()
+            self._note_way(lane)
             self._announce(why)
         await channel.close()
         if not (lane.channels or lane.queue or lane.sending or lane.peer in self._kept):
-            name = "bulk" if lane.spec.max_payload else "control"
-            self._lanes.pop((lane.peer, name), None)  # strangers come and go
+            self._lanes.pop((lane.peer, _name(lane.spec)), None)  # strangers come and go
 
     def _announce(self, why: str = "other") -> None:
         known = frozenset(
@@ -339,3 +380,7 @@ class Links:
             self.disconnections[why] += len(self._known - known)
             self._known = known
             self._on_change(known)
+
+
+def _name(spec: ProtocolSpec) -> str:
+    return "bulk" if spec.max_payload else "control"

@@ -16,10 +16,13 @@ from talkoot.peer import clock
 from talkoot.peer.announcement import VERSION
 from talkoot.peer.metrics.family import OTHER
 from talkoot.peer.metrics.labels import Follow
-from talkoot.peer.metrics.words import STATES
+from talkoot.peer.metrics.words import STATES, way_of
+from talkoot.peer.reachability import Reachability
 
 if TYPE_CHECKING:
     from talkoot.peer.node import Node
+
+_REACHABLE: dict[Reachability, float] = {"public": 1.0, "private": 0.0, "unknown": math.nan}
 
 AGAIN_S = 0.2
 """Within this time nothing is looked up again."""
@@ -54,6 +57,7 @@ class Measuring:
         follow.total(metrics.peer_connections, node.links.connections)
         follow.totals(metrics.peer_disconnections, node.links.disconnections)
         self._connected()
+        self._reach()
         if node.swarming is not None:
             self._swarm({key: seen.record for key, seen in node.swarming.view.others.items()})
 
@@ -62,9 +66,16 @@ class Measuring:
         outbound, paths = node.links.outbound, node.network.paths
         node.metrics.peers_connected.show(
             Counter(
-                ("outbound" if key in outbound else "inbound", paths.of(key)) for key in node.links.connected
+                ("outbound" if key in outbound else "inbound", way_of(paths.of(key)))
+                for key in node.links.connected
             )
         )
+
+    def _reach(self) -> None:
+        node, metrics, relays = self._node, self._node.metrics, self._node.network.relays
+        metrics.node_reachable.set(_REACHABLE[node.reach.state])
+        metrics.relay_reservations.set(len(relays.held))
+        self._follow.totals(metrics.relay_faults, relays.faults)
 
     def _swarm(self, others: dict[bytes, PeerRecord]) -> None:
         node, metrics = self._node, self._node.metrics
@@ -72,6 +83,8 @@ class Measuring:
         own = node.swarming.ledger
         metrics.peers_known.set(len(others))
         metrics.round_frontier.set(max([own.round, *(record.round for record in others.values())]))
+        paths = node.network.paths
+        metrics.peers_by_path.show(Counter((paths.of(key),) for key in others))
         metrics.peers_by_agent.show(Counter((agent_of(record.version),) for record in others.values()))
         metrics.peers_by_score.show(Counter((band,) for band in node.conduct.bands(others)))
         if node.options.observes:

@@ -132,7 +132,7 @@ class Node:
         self._uplink = uplink.Memory(paths.uplink, self.links.upload)
         self._names = Names(paths.names)
         self.runner.attach(self.links)
-        self.reach = Reach(network, options, membership)
+        self.reach = Reach(self)
         self.gate = Gate(self._serve_rate)
         self.conduct = Conduct(network, paths.bans, metrics)
         self.proofs = proofs_of(self)
@@ -173,6 +173,7 @@ class Node:
         """Obtain what is missing while the trainer loads, then take part in rounds."""
         self.conduct.begin(await self.disk.run(self.conduct.load))
         group.create_task(self.conduct.run())
+        group.create_task(self.reach.run())
         await self._meet(self.membership.bootstrap)
         self._enter("syncing", "")
         manifest = await self._obtain_manifest()
@@ -200,7 +201,7 @@ class Node:
             contributor=contributor,
             metrics=self.metrics,
             disk=self.disk,
-            role=self.options.role,
+            role=self.reach.role,
             on_head=self._head,
         )
         self.swarming.recollection = recollection

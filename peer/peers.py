@@ -30,6 +30,7 @@ def listed(node: Node) -> list[dict[str, Any]]:
                 "role": record.role if record is not None else None,
                 "round": record.round if record is not None else None,
                 "connected": key in connected,
+                "path": node.network.paths.of(key),
                 "voter": node.holdings is not None and key in node.holdings.ledger.voters,
                 **_audited(node, key),
                 "score": round(-standing.points, 1) + 0.0,  # never -0.0

@@ -61,6 +61,13 @@ class Pulse:
         now = clock.now()
         self._partners = {peer: self._partners.get(peer) or _Partner(now) for peer in sorted(connected)}
 
+    def rerouted(self, peer: bytes) -> None:
+        """The peer is reached by another way: what was measured on the one before says nothing of this
+        one."""
+        partner = self._partners.get(peer)
+        if partner is not None:
+            partner.round_trip_s, partner.asked_s = None, None
+
     def absent(self, peer: bytes) -> bool:
         """Whether nobody should wait for this peer, though it is connected."""
         partner = self._partners.get(peer)

@@ -134,6 +134,7 @@ class Runner:
     def attach(self, links: Links) -> None:
         """Where messages go. Call first."""
         self._links = links
+        links.on_reroute = self.pulse.rerouted
 
     def work_for(self, workshop: Workshop) -> None:
         """For whom rounds are run. Until then frames of other peers are dropped. Call before `run`."""

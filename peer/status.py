@@ -58,7 +58,11 @@ def _who(node: Node, http_port: int) -> dict[str, Any]:
         "http_port": http_port,
         "uptime_s": round(clock.now() - node.started_s, 3),
         "memory_bytes": resident_bytes(),
-        "warning": node.network.events.warning,
+        "reachability": node.reach.state,
+        "relays": [peer_id_of(relay) for relay in sorted(node.network.relays.held)],
+        "role_reason": node.reach.cause,
+        "reach_advice": node.reach.advice,
+        "warning": node.network.events.warning or node.reach.advice,
         "sync": None if progress is None else _sync(progress),
     }
 
@@ -176,6 +180,7 @@ def _peers(node: Node) -> list[dict[str, Any]]:
             "state": seen.record.state,
             **_version(seen.record.version),
             "connected": key in connected,
+            "path": node.network.paths.of(key),
             "age_s": round(now - seen.at_s, 1),
         }
         for key, seen in sorted(node.swarming.view.others.items())

@@ -31,27 +31,31 @@ class UploadMeter:
         """`stated` is what the volunteer says, in bytes/s; 0: nothing."""
         self.stated = stated
         self.measured = 0.0
-        """0: not measured."""
+        """Over connections of our own; 0: not measured."""
+        self.measured_relayed = 0.0
+        """Through relays; 0: not measured."""
+        self.relayed = False
+        """Whether what counts now is what goes through relays: somebody whom rounds need is reached so."""
         self._active = 0
         self._began = 0.0
-        self._bytes = 0
+        self._bytes = self._bytes_relayed = 0
 
     @property
     def rate(self) -> float:
         """What is claimed: the measured rate but never more than the stated one; 0: not known."""
-        if self.measured and self.stated:
-            return min(self.measured, self.stated)
-        return self.measured or self.stated
+        measured = self.measured_relayed if self.relayed else self.measured
+        return min(measured, self.stated) if measured and self.stated else measured or self.stated
 
     def begin(self) -> None:
         """A lane starts to send."""
         if self._active == 0:
-            self._began, self._bytes = clock.now(), 0
+            self._began, self._bytes, self._bytes_relayed = clock.now(), 0, 0
         self._active += 1
 
-    def sent(self, num_bytes: int) -> None:
+    def sent(self, num_bytes: int, *, relayed: bool = False) -> None:
         """Bytes that a lane has handed over."""
         self._bytes += num_bytes
+        self._bytes_relayed += num_bytes * relayed
 
     def end(self) -> None:
         """A lane has nothing left."""
@@ -59,7 +63,13 @@ class UploadMeter:
         seconds = clock.now() - self._began
         if self._active == 0 and self._bytes >= self.MIN_BYTES and seconds > 0:
             rate = self._bytes / seconds
-            self.measured += (self.WEIGHT if self.measured else 1.0) * (rate - self.measured)
+            if 2 * self._bytes_relayed > self._bytes:
+                self.measured_relayed = self._mixed(self.measured_relayed, rate)
+            else:
+                self.measured = self._mixed(self.measured, rate)
+
+    def _mixed(self, known: float, rate: float) -> float:
+        return known + (self.WEIGHT if known else 1.0) * (rate - known)
 
 
 class Memory:

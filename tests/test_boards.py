@@ -18,7 +18,6 @@ OURS = {"up", "ALERTS", "scrape_duration_seconds"}
 LATER = {
     "talkoot_network_quota_limit_bytes",
     "talkoot_network_quota_used_bytes",
-    "talkoot_node_reachable",
 }
 """Metrics that alerts are ready for and no node exports yet."""
 

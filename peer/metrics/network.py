@@ -12,7 +12,9 @@ from talkoot.peer.metrics.words import (
     PENALTIES,
     PROTOCOLS,
     REJECTIONS,
+    RELAY_FAULTS,
     STATES,
+    WAYS,
 )
 from talkoot.peer.penalties import OPERATOR
 
@@ -24,8 +26,26 @@ PEERS = (
         "peers_connected",
         "Peers with an open connection, by who opened it and which way it takes.",
         Label("direction", ("inbound", "outbound")),
+        Label("path", WAYS),
+        unit="peers",
+    ),
+    gauge(
+        "peers_by_path",
+        "Known peers by the way to them; `unknown` where nothing was tried, or not since it ended.",
         Label("path", PATHS),
         unit="peers",
+    ),
+    gauge(
+        "node_reachable",
+        "1 where other peers can dial this node, 0 where they say that they cannot.",
+        unknown=True,
+    ),
+    gauge("relay_reservations", "Relays at which this node holds a reservation.", unit="relays"),
+    counter(
+        "relay_faults",
+        "Times that a relay gave no reservation, or was left.",
+        Label("reason", RELAY_FAULTS),
+        unit="faults",
     ),
     gauge(
         "peers_by_agent",

@@ -33,7 +33,6 @@ What a node serves for Prometheus at `/metrics` of its local API. This page is m
 """
 
 _MISSING = (
-    ("`talkoot_node_reachable{family}`", "nobody asks other peers to dial back yet"),
     (
         "`talkoot_handshakes_total`, `talkoot_handshake_failures_total`",
         "p2pd shakes hands by itself and does not count; `talkoot_dials_total` counts what this node tries, "

@@ -29,7 +29,7 @@ from talkoot.peer.metrics.family import OTHER, PREFIX, Family
 from talkoot.peer.metrics.known import FAMILIES
 from talkoot.peer.metrics.labels import Follow, LabelledCounter, LabelledGauge
 from talkoot.peer.metrics.node import MAX_GPUS
-from talkoot.peer.metrics.words import MESSAGE_OF, PARTS, REJECTION_OF, STATES, protocol_of
+from talkoot.peer.metrics.words import MESSAGE_OF, PARTS, REJECTION_OF, RELAY_FAULT_OF, STATES, protocol_of
 from talkoot.peer.options import Role
 from talkoot.peer.penalties import OPERATOR
 from talkoot.peer.serving import Gate
@@ -93,6 +93,10 @@ class Metrics:
     def _make_network(self) -> None:
         self.peers_known = self._gauge("peers_known")
         self.peers_connected = self._labelled_gauge("peers_connected")
+        self.peers_by_path = self._labelled_gauge("peers_by_path")
+        self.node_reachable = self._gauge("node_reachable")
+        self.relay_reservations = self._gauge("relay_reservations")
+        self.relay_faults = self._labelled("relay_faults", RELAY_FAULT_OF.__getitem__)
         self.peers_by_agent = self._labelled_gauge("peers_by_agent")
         self.peers_by_score = self._labelled_gauge("peers_by_score")
         self.peers_banned = self._gauge("peers_banned")

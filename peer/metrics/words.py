@@ -6,6 +6,9 @@ log and in the node's status.
 
 from collections.abc import Mapping
 
+from talkoot.dht.paths import Path
+from talkoot.dht.relays import Fault
+
 STATES = ("starting", "syncing", "training", "exchanging", "observing", "paused", "draining", "failed")
 PAUSES = ("disk", "nothing_to_do")
 """Why a node is paused: its disk refuses; the swarm has not enough peers to begin."""
@@ -22,6 +25,19 @@ DISCONNECTIONS = ("ended", "lost", "closed", "other")
 AGENTS = ("same", "older", "newer", "unknown")
 BANDS = ("good", "neutral", "bad", "banned")
 PROTOCOLS = ("control", "bulk", "state", "other")
+WAYS: tuple[Path, ...] = ("direct", "punched", "relayed")
+"""The ways of connections."""
+_RELAY_FAULTS: Mapping[str, tuple[Fault, ...]] = {
+    "unreachable": ("unreachable", "timeout"),
+    "refused": ("refused", "full", "denied", "malformed"),
+    "lost": ("lost",),
+    "slow": ("late", "breaks"),
+}
+"""No answer; a no; its connection ended; late answers, or channels through it that broke."""
+RELAY_FAULT_OF: Mapping[str, str] = {
+    fine: word for word, several in _RELAY_FAULTS.items() for fine in several
+}
+RELAY_FAULTS = tuple(_RELAY_FAULTS)
 STATE_REFUSALS = ("busy", "gone", "later", "unknown")
 
 _REJECTIONS: Mapping[str, tuple[str, ...]] = {
@@ -93,6 +109,11 @@ _MESSAGES: Mapping[str, tuple[str, ...]] = {
 
 MESSAGE_OF: Mapping[str, str] = {tag: word for word, tags in _MESSAGES.items() for tag in tags}
 MESSAGES = tuple(_MESSAGES)
+
+
+def way_of(path: Path) -> Path:
+    """One of `WAYS` for a peer that is connected: what was not looked at yet has no relay."""
+    return path if path in WAYS else "direct"
 
 
 def protocol_of(name: str) -> str:

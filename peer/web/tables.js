@@ -45,12 +45,12 @@ export function peers(status) {
     present.add(peer.peer_id);
     let row = rows.get(peer.peer_id);
     if (!row) {
-      row = cells(made("tr"), ["peer", "state", "round", "speed", "loss", "role", "version", "heard"]);
+      row = cells(made("tr"), ["peer", "state", "round", "speed", "loss", "role", "path", "version", "heard"]);
       row.dataset.peer = peer.peer_id;
       rows.set(peer.peer_id, row);
       body.append(row);
     }
-    const [name, word, round, speed, loss, role, version, heard] = row.cells;
+    const [name, word, round, speed, loss, role, path, version, heard] = row.cells;
     fill(name, peer.public_name || short(peer.peer_id), peer.public_name ? "" : "id");
     name.title = peer.peer_id;
     label(word, state);
@@ -58,6 +58,7 @@ export function peers(status) {
     fill(speed, as.rate(peer.speed), "number");
     fill(loss, as.loss(peer.loss), "number");
     fill(role, as.text(peer.role), "roomy");
+    fill(path, as.text(peer.path), "roomy");
     fill(version, as.text(peer.version), "roomy");
     fill(heard, as.duration(peer.age_s), "number roomy");
   }

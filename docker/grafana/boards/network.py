@@ -52,6 +52,22 @@ BOARD = Board(
                     "A node without any inbound one cannot be dialled, or joined last.",
                     ("sum by (direction, path) (talkoot_peers_connected{@})", "{{direction}}, {{path}}"),
                 ),
+                stacked(
+                    "Ways to other peers",
+                    "Direct, through a hole in both routers, through a relay, or none.",
+                    ("sum by (path) (talkoot_peers_by_path{@})", "{{path}}"),
+                ),
+                graph(
+                    "Reachable",
+                    "1: other peers can dial the node. 0: they cannot; then it needs relays.",
+                    ("talkoot_node_reachable{@}", "{{instance}}"),
+                    ("talkoot_relay_reservations{@}", "{{instance}}, relays"),
+                ),
+                graph(
+                    "Relays that failed",
+                    "Why relays gave no reservation, or were left.",
+                    ("sum by (reason) (rate(talkoot_relay_faults_total{@}[$__rate_interval]))", "{{reason}}"),
+                ),
                 graph(
                     "Round trips",
                     "Of all connected peers together.",
