@@ -1,5 +1,6 @@
 """`talkoot relay`: a relay for peers that nobody can dial. Imports neither torch nor hivemind."""
 
+import ipaddress
 import logging
 import sys
 from pathlib import Path
@@ -9,12 +10,12 @@ import typer
 
 from talkoot.cli.options import parse_bytes, parse_duration
 from talkoot.dht.errors import ConfigError
+from talkoot.dht.multiaddr import parse_address
+from talkoot.dht.relay.config import EVERYWHERE, Agent, RelayConfig, RelayLimits, SwarmName
 
 if TYPE_CHECKING:
-    from talkoot.dht.relay.config import RelayConfig
     from talkoot.dht.relay.program import Program
     from talkoot.dht.relay.service import Relay
-    from talkoot.dht.relay.serving import Agent, SwarmName
     from talkoot.dht.relay.tally import Tally
     from talkoot.dht.relay.web import Pages
 
@@ -86,10 +87,6 @@ def relay(
     if not (serve or anybody):
         raise ConfigError("say whom to serve: an invite or a manifest of the swarm, or --any for everybody")
     swarms = _swarms(serve or [], peer or [])
-    _log(verbose)
-
-    from talkoot.dht.relay.config import RelayLimits
-    from talkoot.dht.relay.program import run, state_of
 
     given = {
         "reservations": reservations,
@@ -105,9 +102,11 @@ def relay(
     limits = RelayLimits(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     config = _config(port, listen or [], announce or [])
     where = _http(http)
-    with state_of(state_dir if state_dir is not None else _default_state()) as identity:
-        from talkoot.dht.relay.program import Program
 
+    _log(verbose)
+    from talkoot.dht.relay.program import Program, run, state_of
+
+    with state_of(state_dir if state_dir is not None else _default_state()) as identity:
         program = Program(
             identity=identity,
             config=config,
@@ -121,9 +120,8 @@ def relay(
         run(program, lambda running, web: _say(program, running, web))
 
 
-def _swarms(serve: list[str], peers: list[str]) -> "list[SwarmName]":
+def _swarms(serve: list[str], peers: list[str]) -> list[SwarmName]:
     """Raises ConfigError."""
-    from talkoot.dht.relay.serving import SwarmName
     from talkoot.peer.invite import SCHEME, decode
 
     _check_peers(peers)
@@ -157,8 +155,6 @@ def _swarm_of_manifest(path: Path) -> bytes:
 
 
 def _check_peers(peers: list[str]) -> None:
-    from talkoot.dht.multiaddr import parse_address
-
     for text in peers:
         try:
             whole = parse_address(text).peer is not None
@@ -168,13 +164,8 @@ def _check_peers(peers: list[str]) -> None:
             raise ConfigError(f"--peer: {text!r} is not of the form /ip4/1.2.3.4/tcp/4001/p2p/12D3Koo...")
 
 
-def _config(port: int, listen: list[str], announce: list[str]) -> "RelayConfig":
+def _config(port: int, listen: list[str], announce: list[str]) -> RelayConfig:
     """Raises ConfigError."""
-    import ipaddress
-
-    from talkoot.dht.multiaddr import parse_address
-    from talkoot.dht.relay.config import EVERYWHERE, RelayConfig
-
     for text in listen:
         try:
             ipaddress.ip_address(text)
@@ -210,10 +201,9 @@ def _size(option: str, text: str | None) -> int | None:
         raise ConfigError(f"{option}: {error}") from error
 
 
-def _agent() -> "Agent":
+def _agent() -> Agent:
     from importlib.metadata import version
 
-    from talkoot.dht.relay.serving import Agent
     from talkoot.peer.manifest import PROTOCOL_VERSION
 
     return Agent(PROTOCOL_VERSION, version("talkoot"))
@@ -269,9 +259,5 @@ def _say(program: "Program", running: "Relay", web: int | None) -> None:
 
 
 def _is_public(address: str) -> bool:
-    import ipaddress
-
-    from talkoot.dht.multiaddr import parse_address
-
     parsed = parse_address(address)
     return parsed.kind.startswith("dns") or ipaddress.ip_address(parsed.host).is_global

@@ -1,15 +1,19 @@
 """A relay in this process, and clients of it made of the same parts, which may do what no honest one does."""
 
 import contextlib
+import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import trio
 
+from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import Identity, multihash_of
 from talkoot.dht.outside.wire import Message, bytes_field, number_field
-from talkoot.dht.records import PeerRecord, SignedRecord
+from talkoot.dht.records import PeerRecord, SignedRecord, open_envelope
 from talkoot.dht.relay import negotiation
 from talkoot.dht.relay.admission import Admission
 from talkoot.dht.relay.config import RelayConfig, RelayLimits
@@ -37,18 +41,22 @@ class MadeDirectory:
         self.records: dict[bytes, SignedRecord] = {}
         self.looks = 0
         self.answers = True
+        self.refused: list[str] = []
         self.at_look: Callable[[int], None] = lambda _look: None
 
     def add(self, key: bytes, **changes: Any) -> None:
-        record = PeerRecord(
-            swarm=self.swarm, key=key, protocol=1, version="1.0", addresses=(), role="client", round=0,
-            digest=bytes(32), steps=0, tokens=0, speed=0.0, upload=0.0, download=0.0, corpus=b"", loss=0.0,
-            state="training",
-        )  # fmt: skip
-        self.records[key] = SignedRecord(replace_record(record, changes), 0.0, 1e12)
+        self.records[key] = SignedRecord(record_of(self.swarm, key, **changes), 0.0, 1e12)
 
     def peers(self) -> dict[bytes, SignedRecord]:
         return dict(self.records)
+
+    def take(self, owner: bytes, envelope: bytes) -> bool:
+        try:
+            self.records[owner] = open_envelope(envelope, owner=owner, swarm=self.swarm, now=time.time())
+        except RemoteError as error:
+            self.refused.append(error.reason)
+            return False
+        return True
 
     async def look(self) -> bool:
         await trio.lowlevel.checkpoint()
@@ -57,9 +65,13 @@ class MadeDirectory:
         return self.answers
 
 
-def replace_record(record: PeerRecord, changes: dict[str, Any]) -> PeerRecord:
-    import msgspec
-
+def record_of(swarm: bytes, key: bytes, /, **changes: Any) -> PeerRecord:
+    """A member's record."""
+    record = PeerRecord(
+        swarm=swarm, key=key, protocol=1, version="1.0", addresses=(), role="client", round=0,
+        digest=bytes(32), steps=0, tokens=0, speed=0.0, upload=0.0, download=0.0, corpus=b"", loss=0.0,
+        state="training",
+    )  # fmt: skip
     return msgspec.structs.replace(record, **changes)
 
 
@@ -99,7 +111,10 @@ class Client:
 
     async def served(self, stream: Stream) -> None:
         """A stream of the relay: a circuit."""
-        await negotiation.answer(stream, stream.peer, (STOP,))
+        try:
+            await negotiation.answer(stream, stream.peer, (STOP,))
+        except RemoteError:
+            return  # asked for its record, which it has not
         message = Message(await stream.read_message(4096))
         await stream.send_message(number_field(1, 1) + number_field(4, 203 if self.refuses else 100))
         if self.refuses:
@@ -163,3 +178,42 @@ async def until(condition: Callable[[], bool]) -> None:
     with trio.fail_after(SOON_S):
         while not condition():  # noqa: ASYNC110 - there is no event for what a test may ask
             await trio.sleep(0.005)
+
+
+# -- scenarios --------------------------------------------------------------------------------------
+
+OK, REFUSED, LIMIT, DENIED, FAILED, NO_RESERVATION, MALFORMED = 100, 200, 201, 202, 203, 204, 400
+SCENARIOS: dict[str, Callable[[], Awaitable[None]]] = {}
+
+
+def scenario(run: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    SCENARIOS[run.__name__] = run
+    return run
+
+
+async def circuit(source: Client, target: Client) -> tuple[Stream, Stream]:
+    """Both ends of a circuit from one client to another."""
+    near = await source.dial(target)
+    who, far = await target.incoming()
+    assert who == source.name
+    return near, far
+
+
+async def passed(near: Stream, far: Stream, count: int) -> None:
+    """So many bytes arrive as they were sent."""
+    data = os.urandom(count)
+    with trio.fail_after(SOON_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(near.send, data)
+            assert await far.read(count) == data
+
+
+async def cut(stream: Stream) -> None:
+    """Until the stream was reset."""
+    with trio.fail_after(SOON_S):
+        try:
+            while await stream.receive():
+                pass
+        except RemoteError:
+            return
+    raise AssertionError("ended, but not cut off")

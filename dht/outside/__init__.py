@@ -2,7 +2,3 @@
 
 It speaks to p2pd, reads the directory of a swarm and stores a record there.
 """
-
-from talkoot.dht.outside import lean
-
-lean.install()

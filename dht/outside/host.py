@@ -6,7 +6,6 @@ peer to identify itself (in a task that nobody watches).
 """
 
 import contextlib
-import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Literal
@@ -29,12 +28,8 @@ from multiaddr import Multiaddr
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import Identity
 from talkoot.dht.multiaddr import Address, addresses_of
-from talkoot.dht.outside import lean, unary
+from talkoot.dht.outside import listener, unary
 from talkoot.dht.outside.keys import id_of, key_of, key_pair
-
-lean.forget()
-logging.getLogger("libp2p").setLevel(logging.CRITICAL)
-# It logs what other peers do wrong as errors of ours; here that is counted.
 
 Security = Literal["noise", "tls"]
 
@@ -69,11 +64,6 @@ class Outside:
     def addresses(self) -> tuple[str, ...]:
         """Where it listens, with its PeerID."""
         return tuple(f"{each}/p2p/{self.identity.peer_id}" for each in self.libp2p.get_transport_addrs())
-
-    @property
-    def num_connections(self) -> int:
-        """Connections of all peers."""
-        return len(self.libp2p.get_network().get_connections())
 
     def is_connected(self, peer: bytes) -> bool:
         """Whether there is a connection with the peer now."""
@@ -231,6 +221,7 @@ async def running(
     assert isinstance(network, Swarm)
     network.set_resource_manager(None)
     swarm(network)
+    listener.give_back_places(network)
     host = _QuietHost(network=network, disable_identify_address_discovery=True)
     async with host.run([Multiaddr(address) for address in listen]):
         try:

@@ -28,6 +28,7 @@ REFUSALS: tuple[Refusal, ...] = (
     "quota", "unreachable",
 )  # fmt: skip
 
+Asking = Literal["heard", "refused", "loop"]
 End = Literal["ended", "lost", "bytes", "quota", "time", "idle", "stalled", "stopped"]
 ENDS: tuple[End, ...] = ("ended", "lost", "bytes", "quota", "time", "idle", "stalled", "stopped")
 """How a circuit came to its end: by its peers, by a lost connection, or cut: by its own bytes, those of the
@@ -35,7 +36,7 @@ reservation, its time, silence, a receiver that takes nothing, the relay's end."
 
 MAX_STRANGER_SHARE = 4
 """Peers without a record have at most one circuit in so many."""
-_ASK_BURST = 3
+_ASK_BURST = 2
 _HOUR_S = 3600.0
 
 
@@ -74,6 +75,7 @@ class Circuit:
         if count > self.left_bytes:
             raise CutOff("bytes")
         if not self.quota.take(count, now):
+            self.quota.draw(self.quota.level(now), now)  # the rest, too: it begins again with a hundredth
             raise CutOff("quota")
         self.left_bytes -= count
         self.passed_bytes += count
@@ -107,9 +109,13 @@ class Book:
         """Circuits now."""
         return self._num_circuits
 
-    def may_ask(self, peer: bytes, now: float) -> bool:
-        """Count a request of a peer; False if it asks in a loop."""
-        return self._asks.of(peer, now).take(1, now)
+    def asked(self, peer: bytes, now: float) -> Asking:
+        """Count a request of a peer: whether it is to be heard, is one too many, or comes out of a loop."""
+        asks = self._asks.of(peer, now)
+        if asks.take(1, now):
+            return "heard"
+        asks.draw(1, now)
+        return "loop" if asks.level(now) < -self.limits.requests_per_peer else "refused"
 
     def has_reservation(self, peer: bytes, now: float) -> bool:
         """Whether a peer has one that holds."""

@@ -7,7 +7,7 @@ import trio
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.relay.book import Circuit, CutOff, End
 from talkoot.dht.relay.config import RelayLimits
-from talkoot.dht.relay.link import Stream
+from talkoot.dht.relay.link import Stream, first_of
 
 PIECE_BYTES = 256 * 1024
 """Bytes that a receiver has to take in `stall_s`."""
@@ -32,7 +32,7 @@ class _Splice:
                         both.start_soon(self._pump, target, source)
                     nursery.cancel_scope.cancel()
             except* CutOff as group:
-                ends.append(_cut(group))
+                ends += [cut.end for cut in [first_of(group, CutOff)] if cut is not None]
             except* RemoteError:
                 ends.append("lost")
         if scope.cancelled_caught:
@@ -72,11 +72,3 @@ async def splice(
     finally:
         source.abort()
         target.abort()
-
-
-def _cut(group: BaseExceptionGroup[CutOff]) -> End:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, CutOff)
-    return error.end

@@ -61,9 +61,9 @@ class RelayLimits:
     idle_s: float = 120.0
     """A connection without reservation and circuit is closed after so long."""
 
-    requests_per_peer: int = 10
-    """Reservations or circuits that one peer may ask for in a minute, after a burst of 30; who goes on is cut
-    off for `cutoff_s`."""
+    requests_per_peer: int = 60
+    """Reservations and circuits that one peer may ask for in a minute, after a burst of twice as many.
+    Further ones are refused, and a peer that still goes on is cut off for `cutoff_s`."""
     cutoff_s: float = 60.0
     """How long a peer that asks in a loop is refused at the door."""
     stranger_circuits: int = 4
@@ -96,3 +96,19 @@ class RelayConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:
             raise ConfigError("port must be 0 to 65535")
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmName:
+    """A swarm, and peers of it by which its directory is found (multiaddrs that end in /p2p/<peer id>)."""
+
+    swarm: bytes
+    bootstrap: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """What the relay runs: the swarm's protocol version and talkoot's own."""
+
+    protocol: int
+    version: str

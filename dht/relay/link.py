@@ -7,13 +7,15 @@ message behind. What a link holds is bounded by the windows that it gave.
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import trio
 
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.multiaddr import varint
 from talkoot.dht.relay.yamux import MAX_DATA, Event, Session
+
+E = TypeVar("E", bound=BaseException)
 
 READ_BYTES = 256 * 1024
 """Bytes taken from the socket at once."""
@@ -146,18 +148,21 @@ class Stream:
         self._held = len(data)
         return data
 
-    async def read(self, count: int) -> bytes:
-        """Exactly so many bytes; what came with them is left. Raises RemoteError (`lost`)."""
+    async def read(self, n: int | None = None) -> bytes:
+        """Exactly so many bytes; what came with them is left. None: as `receive`. Raises RemoteError
+        (`lost`)."""
+        if n is None:
+            return await self.receive()
         data = b""
-        while len(data) < count:
+        while len(data) < n:
             more = await self.receive()
             if not more:
                 raise RemoteError(self.peer, "lost", "the stream ended early")
             data += more
-        if len(data) > count:
-            self._chunks.appendleft(data[count:])
-            self._held -= len(data) - count
-        return data[:count]
+        if len(data) > n:
+            self._chunks.appendleft(data[n:])
+            self._held -= len(data) - n
+        return data[:n]
 
     async def read_message(self, limit: int) -> bytes:
         """A message with its length before it. Raises RemoteError (`lost`, `oversized`, `malformed`)."""
@@ -193,6 +198,15 @@ class Stream:
         frame = self.link.session.finish(self._number)
         if frame:
             await self.link.send(frame)
+
+    async def linger(self, timeout_s: float) -> None:
+        """After `finish`: leave the other side time to read what was sent, and to end its side.
+
+        A stream that is cut off takes along what is still on its way.
+        """
+        with trio.move_on_after(timeout_s), suppress(RemoteError):
+            while await self.receive():
+                pass
 
     def abort(self) -> None:
         """Cut it off, at once and in both directions."""
@@ -275,9 +289,10 @@ class Link:
                         nursery.start_soon(self._write)
                         await self._read(nursery, opened)
                 except* RemoteError as group:
-                    ended = _first(group)
+                    ended = first_of(group, RemoteError)
         finally:
             self.over.set()
+            self._to_write.close()  # who waits to send hears of it
             for stream in list(self._streams.values()):
                 stream.lose()
             self._streams.clear()
@@ -374,7 +389,7 @@ class Link:
 class Reader(Protocol):
     """Something with bytes in it."""
 
-    async def read(self, count: int) -> bytes:
+    async def read(self, count: int, /) -> bytes:
         """Exactly so many."""
 
 
@@ -397,9 +412,10 @@ async def read_message(reader: Reader, peer: bytes, limit: int) -> bytes:
     return await reader.read(length) if length else b""
 
 
-def _first(group: BaseExceptionGroup[RemoteError]) -> RemoteError:
-    error: BaseException = group
+def first_of(group: BaseExceptionGroup[BaseException], kind: type[E]) -> E | None:
+    """The first exception of a kind in a group, however deep."""
+    matching = group.subgroup(kind)
+    error: BaseException | None = matching
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    assert isinstance(error, RemoteError)
-    return error
+    return error if isinstance(error, kind) else None

@@ -53,7 +53,7 @@ def parse_hop(data: bytes, asker: bytes) -> Reserve | Connect:
     """Raises RemoteError (`malformed`)."""
     try:
         message = Message(data)
-        kind = message.number(1)
+        kind = message.number(1) if 1 in message else None
         if kind == _RESERVE:
             return Reserve()
         if kind == _CONNECT:

@@ -18,7 +18,7 @@ MAX_PROPOSALS = 12
 class Duplex(Protocol):
     """Something to read from and write to."""
 
-    async def read(self, count: int) -> bytes:
+    async def read(self, count: int, /) -> bytes:
         """Exactly so many bytes."""
 
     async def write(self, data: bytes) -> None:

@@ -15,9 +15,10 @@ from talkoot.dht.identity import Identity
 from talkoot.dht.outside import host
 from talkoot.dht.relay import web
 from talkoot.dht.relay.admission import Admission
-from talkoot.dht.relay.config import RelayConfig, RelayLimits
+from talkoot.dht.relay.config import Agent, RelayConfig, RelayLimits, SwarmName
+from talkoot.dht.relay.link import first_of
 from talkoot.dht.relay.service import Relay
-from talkoot.dht.relay.serving import Agent, Announcer, ServedSwarm, SwarmName
+from talkoot.dht.relay.serving import Announcer, ServedSwarm
 from talkoot.dht.relay.tally import Tally
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,13 @@ def run(program: Program, started: Callable[[Relay, int | None], None]) -> None:
 
     Raises ConfigError when a port cannot be had.
     """
-    trio.run(_main, program, started, strict_exception_groups=True)
+    try:
+        trio.run(_main, program, started)
+    except BaseExceptionGroup as group:
+        wrong = first_of(group, ConfigError)
+        if wrong is None:
+            raise
+        raise wrong from None
 
 
 async def _main(program: Program, started: Callable[[Relay, int | None], None]) -> None:

@@ -5,6 +5,7 @@ import ipaddress
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import psutil
@@ -15,6 +16,7 @@ from talkoot.dht.identity import Identity
 from talkoot.dht.multiaddr import parse_address, prefix_of
 from talkoot.dht.relay import messages, negotiation
 from talkoot.dht.relay.admission import Admission
+from talkoot.dht.relay.asking import own_record
 from talkoot.dht.relay.book import Book, Circuit, End, Refusal
 from talkoot.dht.relay.circuit import splice
 from talkoot.dht.relay.config import RelayConfig, RelayLimits
@@ -37,7 +39,8 @@ ANSWER_S = 10.0
 STOP_S = 20.0
 """Longest time for a target to take a circuit."""
 LINKS_PER_PEER = 4
-_SWEEP_S = 5.0
+_SWEEP_S = 1.0
+_YOUNG_S = 5.0  # a connection that is younger has perhaps not had the time to ask for anything
 
 STATUS: dict[Refusal, Status] = {
     "outsider": Status.PERMISSION_DENIED,
@@ -175,7 +178,7 @@ class Relay:
 
     def _make_room(self, now: float) -> None:
         """Close the connection that has been idle for longest, if there is one."""
-        idle = [link for link in self._where if self._is_idle(link, now) and now - link.used_s > _SWEEP_S]
+        idle = [link for link in self._where if self._is_idle(link, now) and now - link.used_s > _YOUNG_S]
         if idle:
             min(idle, key=lambda link: link.used_s).close()
 
@@ -224,16 +227,16 @@ class Relay:
         observed = self._where.get(stream.link) or None
         addresses = self.addresses
         message = identification(self.identity, addresses, PROTOCOLS, self._config.agent, observed)
-        with trio.fail_after(ANSWER_S):
-            await stream.send_message(message)
-            await stream.finish()
+        await _answer(stream, message)
 
     async def _hop(self, stream: Stream) -> None:
         now = trio.current_time()
-        if not self._book.may_ask(stream.peer, now):
+        asked = self._book.asked(stream.peer, now)
+        if asked == "loop":
             self._door.ban(stream.peer, now)
-            await self._refuse(stream, "flood")
             stream.link.close()
+        if asked != "heard":
+            await self._refuse(stream, "flood")
             return
         try:
             with trio.fail_after(REQUEST_S):
@@ -252,15 +255,13 @@ class Relay:
 
     async def _refuse(self, stream: Stream, refusal: Refusal) -> None:
         self.tally.refused[refusal] += 1
-        with trio.fail_after(ANSWER_S):
-            await stream.send_message(messages.status(STATUS[refusal]))
-            await stream.finish()
+        await _answer(stream, messages.status(STATUS[refusal]))
 
     async def _reserve(self, stream: Stream) -> None:
         peer = stream.peer
         refusal = self._book.expected(peer, trio.current_time())
         if refusal is None:
-            admitted = await self.admission.admit(peer)
+            admitted = await self.admission.admit(peer, partial(own_record, stream.link))
             refusal = None if admitted == "member" else admitted
         now = trio.current_time()
         renewed = self._book.has_reservation(peer, now)
@@ -277,10 +278,7 @@ class Relay:
             self.tally.reserved += 1
         expires = int(time.time() + self._limits.reservation_s)
         addresses = [parse_address(address).to_bytes() for address in self.addresses]
-        answer = messages.reserved(self.identity, peer, expires, addresses)
-        with trio.fail_after(ANSWER_S):
-            await stream.send_message(answer)
-            await stream.finish()
+        await _answer(stream, messages.reserved(self.identity, peer, expires, addresses))
 
     # -- circuits ------------------------------------------------------------------------------------
 
@@ -293,13 +291,13 @@ class Relay:
             return
         try:
             other = await self._reach(stream.peer, target)
-            if other is None:
-                await self._refuse(stream, "unreachable")
-            else:
+            if other is not None:
                 await self._carry(stream, other, circuit)
         finally:
             self._book.close(circuit)
             self._circuit_ended.set()
+        if other is None:
+            await self._refuse(stream, "unreachable")
 
     async def _carry(self, source: Stream, target: Stream, circuit: Circuit) -> None:
         end: End | None = None
@@ -340,6 +338,14 @@ class Relay:
 
     def _passed(self, count: int) -> None:
         self.tally.passed_bytes += count
+
+
+async def _answer(stream: Stream, message: bytes) -> None:
+    """Say it, and leave the peer time to read it."""
+    with trio.fail_after(ANSWER_S):
+        await stream.send_message(message)
+        await stream.finish()
+    await stream.linger(ANSWER_S)
 
 
 def own_addresses(hosts: Sequence[str], port: int) -> tuple[str, ...]:

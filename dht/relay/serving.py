@@ -4,8 +4,8 @@ Both go through a libp2p host with a name of its own, made anew at each start. U
 peer would have two connections with it and ask for a reservation on the one that offers none.
 """
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import trio
 
@@ -13,6 +13,7 @@ from talkoot.dht.identity import Identity
 from talkoot.dht.outside.directory import OutsideDirectory
 from talkoot.dht.outside.host import Outside
 from talkoot.dht.records import MAX_ADDRESSES, PeerRecord, SignedRecord
+from talkoot.dht.relay.config import Agent, SwarmName
 from talkoot.dht.relay.tally import Tally
 
 ANNOUNCE_S = 30.0
@@ -20,22 +21,6 @@ ANNOUNCE_S = 30.0
 TTL_S = 120.0
 """How long others believe it."""
 _FAREWELL_S = 4.0
-
-
-@dataclass(frozen=True, slots=True)
-class SwarmName:
-    """A swarm, and peers of it by which its directory is found (multiaddrs that end in /p2p/<peer id>)."""
-
-    swarm: bytes
-    bootstrap: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Agent:
-    """What the relay runs: the swarm's protocol version and talkoot's own."""
-
-    protocol: int
-    version: str
 
 
 class ServedSwarm:
@@ -54,6 +39,10 @@ class ServedSwarm:
         """See `Directory`."""
         async with self._turn:
             return bool((await self._directory.look()).answered)
+
+    def take(self, owner: bytes, envelope: bytes) -> bool:
+        """See `Directory`."""
+        return self._directory.table.accept(owner, envelope, time.time())
 
     async def announce(self, relay: Identity, addresses: Sequence[str], agent: Agent, state: str) -> int:
         """Say that the relay is there, and where; how many nodes keep it."""

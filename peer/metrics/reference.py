@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator
 
-from talkoot.peer.metrics.explored import EXPLORED
 from talkoot.peer.metrics.family import Family, Label
 from talkoot.peer.metrics.known import MAX_SERIES, SECTIONS, most_series
 from talkoot.peer.options import ROLES
@@ -33,8 +32,6 @@ What a node serves for Prometheus at `/metrics` of its local API. This page is m
 
 """
 
-_EXPLORER = "A swarm from outside: `talkoot explore --serve`, no node"
-
 _MISSING = (
     (
         "`talkoot_handshakes_total`, `talkoot_handshake_failures_total`",
@@ -60,8 +57,7 @@ def reference() -> str:
     missing = "## Not there yet\n\n| what | why |\n|---|---|\n" + "".join(
         f"| {what} | {why} |\n" for what, why in _MISSING
     )
-    sections = [*SECTIONS.items(), (_EXPLORER, EXPLORED)]
-    return _INTRODUCTION + "".join(_section(*section) for section in sections) + missing
+    return _INTRODUCTION + "".join(_section(*section) for section in SECTIONS.items()) + missing
 
 
 def _section(title: str, families: tuple[Family, ...]) -> str:

@@ -9,14 +9,17 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import peer_id_of
-from talkoot.dht.records import PeerRecord
+from talkoot.dht.network import Network
 from talkoot.peer import clock
-from talkoot.peer.observing.protocol import Dialler, Private, ask
+from talkoot.peer.observing.protocol import Private, ask
 from talkoot.peer.observing.report import exposition
+
+if TYPE_CHECKING:
+    from talkoot.peer.swarm_view import Seen  # which imports torch
 
 log = logging.getLogger("talkoot.observing")
 
@@ -46,14 +49,6 @@ SHORT_ID = 12
 
 BLAMELESS = frozenset({"unreachable", "busy", "timeout", "lost", "ended", "closed", "refused"})
 """Failures that are no lie."""
-
-
-class Announced(Protocol):
-    """An announcement, with whatever else is known of it."""
-
-    @property
-    def record(self) -> PeerRecord:
-        """What the peer says of itself."""
 
 
 class UnknownPeer(Exception):  # noqa: N818 - reads well where it is caught
@@ -91,10 +86,10 @@ class Observer:
 
     def __init__(
         self,
-        network: Dialler,
+        network: Network,
         swarm: bytes,
         *,
-        others: Callable[[], Mapping[bytes, Announced]],
+        others: Callable[[], Mapping[bytes, "Seen"]],
         voters: Callable[[], Iterable[bytes]],
         run: Callable[[], str],
     ) -> None:
@@ -141,8 +136,6 @@ class Observer:
         now, others = clock.now(), self._others()
         for key, seen in others.items():
             record = seen.record
-            if record.role == "relay":
-                continue  # it trains nothing and serves its own
             peer = self._peers.get(key)
             if peer is None:
                 peer = self._peers[key] = _Peer(record.role, now)
@@ -190,8 +183,8 @@ class Observer:
         peer.wait_until, peer.why = clock.now() + pause_s, why
 
 
-def targets(listed: Iterable[Listed], own: Listed, *, swarm: str, address: str) -> list[dict[str, object]]:
-    """What Prometheus' http_sd reads: this node and whom it watches, all at `address` (host and port).
+def targets(listed: Iterable[Listed], own: Listed, *, port: int, swarm: str) -> list[dict[str, object]]:
+    """What Prometheus' http_sd reads: this node and whom it watches, all at this node's local API.
 
     `instance` tells them apart in every query; it comes from here and never from a peer.
     """
@@ -199,5 +192,5 @@ def targets(listed: Iterable[Listed], own: Listed, *, swarm: str, address: str) 
     for peer in [own, *listed]:
         path = "/metrics" if peer is own else f"/peer/{peer.peer_id}/metrics"
         labels = {"__metrics_path__": path, "instance": peer.peer_id[-SHORT_ID:], "role": peer.role}
-        found.append({"targets": [address], "labels": labels | {"swarm": swarm}})
+        found.append({"targets": [f"127.0.0.1:{port}"], "labels": labels | {"swarm": swarm}})
     return found
