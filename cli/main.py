@@ -11,6 +11,7 @@ from talkoot.cli import (
     conduct,
     demo_command,
     diag,
+    explore,
     exporting,
     founding,
     inviting,
@@ -67,6 +68,9 @@ app.command("invite", short_help="Make an invite for one more peer; list and rev
 app.command("status")(reading.status)
 app.command("top", short_help="Show the node and the swarm, live.")(top.top)
 app.command("id")(reading.show_id)
+app.command(
+    "explore", cls=explore.ServeCommand, short_help="Follow a swarm from outside; serve a status page."
+)(explore.explore)
 app.command("peers", short_help="Show the other peers, their scores and bans.")(conduct.peers)
 app.command("ban", short_help="Refuse a peer from now on.")(conduct.ban)
 app.command("unban", short_help="Let a banned peer connect again.")(conduct.unban)

@@ -8,11 +8,9 @@ the user can read. Our own page has none: it may ask for a sample of the model, 
 import asyncio
 import hmac
 import os
-import re
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http import HTTPStatus
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -20,43 +18,34 @@ from aiohttp import web
 
 from talkoot.dht.errors import ConfigError
 from talkoot.peer.admission import UnknownInviteError
+from talkoot.peer.answering import (
+    BACKLOG,
+    LAST_ROUNDS,
+    MAX_LAST,
+    STOP_TIMEOUT_S,
+    Handler,
+    accept,
+    add_headers,
+    as_json,
+    asset_response,
+    errors_as_json,
+    json_response,
+    number_of,
+    state_response,
+)
 from talkoot.peer.events import Events, Frames, TooManyListenersError
 from talkoot.peer.metrics import CONTENT_TYPE
 from talkoot.peer.observing.routes import Watched, add_routes
-from talkoot.peer.page import POLICY, Asset, assets
+from talkoot.peer.page import assets
 from talkoot.peer.sampling import BusyError, Sample, SampleOrder
-
-MAX_LAST = 999_999
-"""Rounds that are asked for without saying how many: all that are remembered."""
 
 MAX_BODY_BYTES = 64 * 1024
 """Longest body of a request."""
 
 TOKEN_HEADER = "X-Talkoot-Token"
 
-BACKLOG = 128
-"""Connections that wait to be accepted."""
-
-ACCEPT_PAUSE_S = 1.0
-"""Pause after one that could not be accepted."""
-
-STOP_TIMEOUT_S = 2.0
-"""How long open requests may take when the server stops."""
-
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Content-Security-Policy": POLICY,
-}
-LAST_ROUNDS = 8
-"""Rounds that an event holds."""
-
 _SAMPLE = "/api/v1/sample"
 _READY_STATES = ("training", "exchanging", "observing")
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class BanOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -165,7 +154,7 @@ class ApiServer:
                 self._hosts = frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]"))
                 started(port)
                 assert runner.server is not None
-                await _accept(listener, runner.server)
+                await accept(listener, runner.server)
         finally:
             await runner.cleanup()
 
@@ -181,13 +170,13 @@ class ApiServer:
         return listener
 
     def _app(self) -> web.Application:
-        app = web.Application(middlewares=[_errors_as_json, self._guard], client_max_size=MAX_BODY_BYTES)
+        app = web.Application(middlewares=[errors_as_json, self._guard], client_max_size=MAX_BODY_BYTES)
         for path in self._assets:
             app.router.add_get(path, self._asset)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
-        add_routes(app.router, self._node)
+        add_routes(app.router, self._node.peer_metrics, lambda _request: self._node.targets())
         app.router.add_get("/api/v1/status", self._status)
         app.router.add_get("/api/v1/rounds", self._rounds)
         app.router.add_get("/api/v1/events", self._listen, allow_head=False)
@@ -200,7 +189,7 @@ class ApiServer:
         app.router.add_get("/api/v1/leaderboard", self._leaderboard)
         app.router.add_post("/api/v1/ban", self._ban)
         app.router.add_post("/api/v1/unban", self._unban)
-        app.on_response_prepare.append(_add_headers)
+        app.on_response_prepare.append(add_headers)
         app.on_shutdown.append(lambda _app: self._events.close())
         return app
 
@@ -228,13 +217,11 @@ class ApiServer:
             raise web.HTTPUnauthorized(text=f"the {TOKEN_HEADER} header must hold the content of api.token")
 
     async def _asset(self, request: web.Request) -> web.StreamResponse:
-        asset: Asset = self._assets[request.path]
-        headers = {"Content-Type": asset.content_type, "Content-Security-Policy": asset.policy}
-        return web.Response(body=asset.content, headers=headers)
+        return asset_response(self._assets[request.path])
 
     def _frames(self) -> Frames:
         rounds = {"rounds": self._node.rounds(LAST_ROUNDS)}
-        return {"status": _json(self._node.status()), "rounds": _json(rounds)}
+        return {"status": as_json(self._node.status()), "rounds": as_json(rounds)}
 
     async def _listen(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -248,15 +235,15 @@ class ApiServer:
                 made = await self._node.sample(_order(await request.read(), SampleOrder))
             except BusyError as error:
                 raise web.HTTPTooManyRequests(text=str(error)) from error
-            return _json_response({"round": made.round, "prompt": made.prompt, "text": made.text})
+            return json_response({"round": made.round, "prompt": made.prompt, "text": made.text})
 
     async def _healthz(self, _request: web.Request) -> web.StreamResponse:
         status = self._node.status()
-        return _state_response(status, good=status["state"] != "failed")
+        return state_response(status, good=status["state"] != "failed")
 
     async def _readyz(self, _request: web.Request) -> web.StreamResponse:
         status = self._node.status()
-        return _state_response(status, good=status["state"] in _READY_STATES and not status.get("sync"))
+        return state_response(status, good=status["state"] in _READY_STATES and not status.get("sync"))
 
     async def _metrics(self, _request: web.Request) -> web.StreamResponse:
         metrics = self._node.metrics
@@ -265,72 +252,47 @@ class ApiServer:
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def _status(self, _request: web.Request) -> web.StreamResponse:
-        return _json_response(self._node.status())
+        return json_response(self._node.status())
 
     async def _rounds(self, request: web.Request) -> web.StreamResponse:
         """`?last=N`: only so many, at most."""
-        return _json_response({"rounds": self._node.rounds(_number(request, "last"))})
+        return json_response({"rounds": self._node.rounds(number_of(request, "last"))})
 
     async def _invite(self, _request: web.Request) -> web.StreamResponse:
         with _conflicts():
-            return _json_response({"invite": await self._node.invite()})
+            return json_response({"invite": await self._node.invite()})
 
     async def _invites(self, _request: web.Request) -> web.StreamResponse:
         with _conflicts():
-            return _json_response({"invites": self._node.invites()})
+            return json_response({"invites": self._node.invites()})
 
     async def _revoke(self, request: web.Request) -> web.StreamResponse:
         with _conflicts():
             order = _order(await request.read(), RevokeOrder)
-            return _json_response({"revoked": await self._node.revoke(order.invite)})
+            return json_response({"revoked": await self._node.revoke(order.invite)})
 
     async def _peers(self, _request: web.Request) -> web.StreamResponse:
-        return _json_response({"peers": self._node.peers()})
+        return json_response({"peers": self._node.peers()})
 
     async def _leaderboard(self, request: web.Request) -> web.StreamResponse:
         """`?top=N`: only the first N peers."""
-        most = _number(request, "top")
+        most = number_of(request, "top")
         with _conflicts():
             board = await self._node.leaderboard()
-        return _json_response(board | {"peers": board["peers"][:most]})
+        return json_response(board | {"peers": board["peers"][:most]})
 
     async def _ban(self, request: web.Request) -> web.StreamResponse:
         with _conflicts():
-            return _json_response(await self._node.ban(_order(await request.read(), BanOrder)))
+            return json_response(await self._node.ban(_order(await request.read(), BanOrder)))
 
     async def _unban(self, request: web.Request) -> web.StreamResponse:
         with _conflicts():
             order = _order(await request.read(), UnbanOrder)
-            return _json_response({"lifted": await self._node.unban(order.peer)})
+            return json_response({"lifted": await self._node.unban(order.peer)})
 
     async def _leave(self, _request: web.Request) -> web.StreamResponse:
         await self._node.leave()
-        return _json_response({})
-
-
-async def _accept(listener: socket.socket, server: web.Server) -> None:
-    """Accept connections until cancelled. Where no descriptors are left they wait, and a while passes before
-    the next try: the event loops' own servers try again at once, which keeps a core busy."""
-    loop = asyncio.get_running_loop()
-    while True:
-        try:
-            connection, _ = await loop.sock_accept(listener)
-        except OSError:
-            await asyncio.sleep(ACCEPT_PAUSE_S)
-            continue
-        try:
-            connection.setblocking(False)
-            await loop.connect_accepted_socket(server, connection)
-        except OSError:  # it has gone already
-            connection.close()
-
-
-def _number(request: web.Request, name: str) -> int:
-    """That of the query; as many as there may be where it has none."""
-    given = request.query.get(name, str(MAX_LAST))
-    if not re.fullmatch("[1-9][0-9]{0,5}", given):
-        raise web.HTTPBadRequest(text=f"{name} must be a number from 1 on")
-    return int(given)
+        return json_response({})
 
 
 def _order(body: bytes, kind: type[OrderT]) -> OrderT:
@@ -351,11 +313,6 @@ def _conflicts() -> Iterator[None]:
         raise web.HTTPConflict(text=str(error)) from error
 
 
-def _state_response(status: dict[str, Any], *, good: bool) -> web.Response:
-    body = {"state": status["state"], "reason": status.get("reason", "")}
-    return _json_response(body, HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE)
-
-
 def _asks_from_the_page(request: web.Request) -> bool:
     """Whether it is our page, in a browser on this machine, that asks for a sample.
 
@@ -363,31 +320,3 @@ def _asks_from_the_page(request: web.Request) -> bool:
     """
     own = "Origin" in request.headers and request.headers.get("Sec-Fetch-Site") == "same-origin"
     return own and request.path == _SAMPLE and request.content_type == "application/json"
-
-
-def _json(value: object) -> bytes:
-    # msgspec writes what is not finite as null; json.dumps would write what no parser accepts.
-    return msgspec.json.encode(value, enc_hook=str)
-
-
-def _json_response(value: object, status: int = HTTPStatus.OK) -> web.Response:
-    return web.Response(body=_json(value), status=status, content_type="application/json")
-
-
-@web.middleware
-async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        reason = HTTPStatus(error.status).name.lower()
-        response = _json_response({"error": reason, "detail": error.text or ""}, error.status)
-        if error.status == HTTPStatus.METHOD_NOT_ALLOWED:
-            response.headers["Allow"] = error.headers["Allow"]
-        if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            response.force_close()
-        return response
-
-
-async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    for name, value in _HEADERS.items():
-        response.headers.setdefault(name, value)

@@ -36,8 +36,12 @@ class TooManyListenersError(Exception):
 class Events:
     """All listeners of one node."""
 
-    def __init__(self, look: Callable[[], Frames]) -> None:
-        """`look` is called on the event loop, once an interval however many listen: be quick."""
+    def __init__(self, look: Callable[[], Frames], *, max_listeners: int | None = None) -> None:
+        """`look` is called on the event loop, once an interval however many listen: be quick.
+
+        `max_listeners`: in place of MAX_LISTENERS.
+        """
+        self._max_listeners = max_listeners
         self._look = look
         self._closing = asyncio.Event()
         self._seen: tuple[float, Frames] | None = None
@@ -45,7 +49,7 @@ class Events:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Answer a request until the listener goes, or `close`. Raises TooManyListenersError."""
-        if self.listeners >= MAX_LISTENERS:
+        if self.listeners >= (self._max_listeners or MAX_LISTENERS):
             raise TooManyListenersError
         self.listeners += 1
         try:

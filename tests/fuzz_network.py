@@ -31,6 +31,7 @@ from talkoot.peer import (
     transfer,
 )
 from talkoot.peer.audits import protocol
+from talkoot.peer.exploring import title
 from talkoot.peer.observing import protocol as metrics_protocol
 from talkoot.peer.observing import report
 from talkoot.peer.probing import protocol as probe_protocol
@@ -222,6 +223,14 @@ NETWORK = [
         lambda: [double_field(4, 1.7e9)],
         kademlia.read_ping,
         (ValueError,),
+    ),
+    Target(
+        "outside-answer",
+        ("peer/exploring/title.py read_status",),
+        "msgpack",
+        of(title._Answer),
+        lambda data: title.read_status(data, bytes(32)),
+        (RemoteError,),
     ),
     Target(
         "outside-where",

@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import Any
 import base58
 import pytest
 
-from talkoot.peer.api import MAX_LAST, ApiServer, BanOrder
+from talkoot.peer.answering import MAX_LAST
+from talkoot.peer.api import ApiServer, BanOrder
 from talkoot.peer.credit import Board
 from talkoot.peer.leaderboard import board_as_json
 from talkoot.peer.metrics import Metrics
@@ -186,6 +187,13 @@ class PageNode:
 @contextmanager
 def served(node: PageNode) -> Iterator[str]:
     """The address of the page of `node`, served by another thread."""
+    with served_by(ApiServer(node, port=0, token=TOKEN).run) as address:
+        yield address
+
+
+@contextmanager
+def served_by(server: Callable[..., Coroutine[Any, Any, None]]) -> Iterator[str]:
+    """The address of a page that `server` serves in another thread; it says its port when `started`."""
     loop = asyncio.new_event_loop()
     started, ports = threading.Event(), list[int]()
 
@@ -193,7 +201,7 @@ def served(node: PageNode) -> Iterator[str]:
         ports.append(port)
         started.set()
 
-    task = loop.create_task(ApiServer(node, port=0, token=TOKEN).run(started=ready))
+    task = loop.create_task(server(started=ready))
 
     def run() -> None:
         asyncio.set_event_loop(loop)

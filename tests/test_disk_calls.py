@@ -14,7 +14,7 @@ from disk_rig import faulty_disks
 
 from talkoot.averaging.digest import state_tree
 from talkoot.dht.errors import ConfigError
-from talkoot.peer import api
+from talkoot.peer import answering
 from talkoot.peer.disk import KINDS, ROOM_BYTES, WORDS, Disk, DiskLost, fault_of, takes_writes
 from talkoot.peer.simulation.virtual_time import run_virtual
 from talkoot.peer.store import OuterStore
@@ -172,7 +172,7 @@ class Short(socket.socket):
 
 
 def test_the_api_waits_for_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "ACCEPT_PAUSE_S", 0.001)
+    monkeypatch.setattr(answering, "ACCEPT_PAUSE_S", 0.001)
 
     async def answer(_request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(text="here")
@@ -184,7 +184,7 @@ def test_the_api_waits_for_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
             listener.setblocking(False)
             async with asyncio.TaskGroup() as group:
                 server = web.Server(answer)
-                accepting = group.create_task(api._accept(listener, server))
+                accepting = group.create_task(answering.accept(listener, server))
                 reader, writer = await asyncio.open_connection(*listener.getsockname())
                 writer.write(b"GET / HTTP/1.0\r\n\r\n")
                 said = await reader.read()

@@ -366,7 +366,7 @@ def test_who_has_gone_stays_listed_for_a_while_unless_it_said_goodbye() -> None:
         assert watcher.listed() == []
         others[peer.key] = seen(peer)
         assert watcher.listed()
-        watcher._network.ban(frozenset({peer.key}))
+        watcher._network.company.banned = frozenset({peer.key})
         assert watcher.listed() == []
 
     watch(use)
@@ -400,7 +400,7 @@ def test_a_question_is_empty_and_others_are_refused() -> None:
 
 def test_prometheus_finds_this_node_and_the_others() -> None:
     own, other = Listed("12D3KooWownownownownown", "observer"), Listed("12D3KooWpeerpeerpeerpeer", "full")
-    assert targets([other], own, port=9477, swarm="demo") == [
+    assert targets([other], own, swarm="demo", address="127.0.0.1:9477") == [
         {
             "targets": ["127.0.0.1:9477"],
             "labels": {

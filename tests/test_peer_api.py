@@ -14,7 +14,8 @@ import pytest
 
 from talkoot.dht.errors import ConfigError
 from talkoot.peer.admission import UnknownInviteError
-from talkoot.peer.api import MAX_BODY_BYTES, MAX_LAST, ApiServer, BanOrder
+from talkoot.peer.answering import MAX_LAST
+from talkoot.peer.api import MAX_BODY_BYTES, ApiServer, BanOrder
 from talkoot.peer.client import ApiClient, ApiError, NoDaemon
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.observing.observer import NoAnswer, UnknownPeer

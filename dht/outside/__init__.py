@@ -2,3 +2,7 @@
 
 It speaks to p2pd, reads the directory of a swarm and stores a record there.
 """
+
+from talkoot.dht.outside import lean
+
+lean.install()

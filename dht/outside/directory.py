@@ -80,6 +80,10 @@ class OutsideDirectory:
         """The records that are believed now, with the times that their owners signed."""
         return {owner: entry.signed for owner, entry in self.table.entries(time.time())}
 
+    def needs(self, peer: bytes) -> bool:
+        """Whether looks begin at this peer or end there: its connection is worth keeping."""
+        return peer in self._answered or peer in self._seeds
+
     async def look(self) -> Look:
         """Ask the nodes that keep the directory; what they say is in `peers` as it comes. Ends in time."""
         now = trio.current_time()

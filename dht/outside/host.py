@@ -6,6 +6,7 @@ peer to identify itself (in a task that nobody watches).
 """
 
 import contextlib
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Literal
@@ -28,8 +29,12 @@ from multiaddr import Multiaddr
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import Identity
 from talkoot.dht.multiaddr import Address, addresses_of
-from talkoot.dht.outside import listener, unary
+from talkoot.dht.outside import lean, listener, unary
 from talkoot.dht.outside.keys import id_of, key_of, key_pair
+
+lean.forget()
+logging.getLogger("libp2p").setLevel(logging.CRITICAL)
+# It logs what other peers do wrong as errors of ours; here that is counted.
 
 Security = Literal["noise", "tls"]
 
@@ -64,6 +69,11 @@ class Outside:
     def addresses(self) -> tuple[str, ...]:
         """Where it listens, with its PeerID."""
         return tuple(f"{each}/p2p/{self.identity.peer_id}" for each in self.libp2p.get_transport_addrs())
+
+    @property
+    def num_connections(self) -> int:
+        """Connections of all peers."""
+        return len(self.libp2p.get_network().get_connections())
 
     def is_connected(self, peer: bytes) -> bool:
         """Whether there is a connection with the peer now."""

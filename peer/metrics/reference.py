@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 
+from talkoot.peer.metrics.explored import EXPLORED
 from talkoot.peer.metrics.family import Family, Label
 from talkoot.peer.metrics.known import MAX_SERIES, SECTIONS, most_series
 from talkoot.peer.options import ROLES
@@ -32,6 +33,8 @@ What a node serves for Prometheus at `/metrics` of its local API. This page is m
 
 """
 
+_EXPLORER = "A swarm from outside: `talkoot explore --serve`, no node"
+
 _MISSING = (
     (
         "`talkoot_handshakes_total`, `talkoot_handshake_failures_total`",
@@ -57,7 +60,8 @@ def reference() -> str:
     missing = "## Not there yet\n\n| what | why |\n|---|---|\n" + "".join(
         f"| {what} | {why} |\n" for what, why in _MISSING
     )
-    return _INTRODUCTION + "".join(_section(*section) for section in SECTIONS.items()) + missing
+    sections = [*SECTIONS.items(), (_EXPLORER, EXPLORED)]
+    return _INTRODUCTION + "".join(_section(*section) for section in sections) + missing
 
 
 def _section(title: str, families: tuple[Family, ...]) -> str:

@@ -9,17 +9,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import peer_id_of
-from talkoot.dht.network import Network
+from talkoot.dht.records import PeerRecord
 from talkoot.peer import clock
-from talkoot.peer.observing.protocol import Private, ask
+from talkoot.peer.observing.protocol import Dialler, Private, ask
 from talkoot.peer.observing.report import exposition
-
-if TYPE_CHECKING:
-    from talkoot.peer.swarm_view import Seen  # which imports torch
 
 log = logging.getLogger("talkoot.observing")
 
@@ -49,6 +46,14 @@ SHORT_ID = 12
 
 BLAMELESS = frozenset({"unreachable", "busy", "timeout", "lost", "ended", "closed", "refused"})
 """Failures that are no lie."""
+
+
+class Announced(Protocol):
+    """An announcement, with whatever else is known of it."""
+
+    @property
+    def record(self) -> PeerRecord:
+        """What the peer says of itself."""
 
 
 class UnknownPeer(Exception):  # noqa: N818 - reads well where it is caught
@@ -86,10 +91,10 @@ class Observer:
 
     def __init__(
         self,
-        network: Network,
+        network: Dialler,
         swarm: bytes,
         *,
-        others: Callable[[], Mapping[bytes, "Seen"]],
+        others: Callable[[], Mapping[bytes, Announced]],
         voters: Callable[[], Iterable[bytes]],
         run: Callable[[], str],
     ) -> None:
@@ -136,6 +141,8 @@ class Observer:
         now, others = clock.now(), self._others()
         for key, seen in others.items():
             record = seen.record
+            if record.role == "relay":
+                continue  # it trains nothing and serves its own
             peer = self._peers.get(key)
             if peer is None:
                 peer = self._peers[key] = _Peer(record.role, now)
@@ -183,8 +190,8 @@ class Observer:
         peer.wait_until, peer.why = clock.now() + pause_s, why
 
 
-def targets(listed: Iterable[Listed], own: Listed, *, port: int, swarm: str) -> list[dict[str, object]]:
-    """What Prometheus' http_sd reads: this node and whom it watches, all at this node's local API.
+def targets(listed: Iterable[Listed], own: Listed, *, swarm: str, address: str) -> list[dict[str, object]]:
+    """What Prometheus' http_sd reads: this node and whom it watches, all at `address` (host and port).
 
     `instance` tells them apart in every query; it comes from here and never from a peer.
     """
@@ -192,5 +199,5 @@ def targets(listed: Iterable[Listed], own: Listed, *, port: int, swarm: str) -> 
     for peer in [own, *listed]:
         path = "/metrics" if peer is own else f"/peer/{peer.peer_id}/metrics"
         labels = {"__metrics_path__": path, "instance": peer.peer_id[-SHORT_ID:], "role": peer.role}
-        found.append({"targets": [f"127.0.0.1:{port}"], "labels": labels | {"swarm": swarm}})
+        found.append({"targets": [address], "labels": labels | {"swarm": swarm}})
     return found

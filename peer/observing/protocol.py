@@ -6,14 +6,15 @@ refuse; it is collected at most once a second, however many ask.
 
 import asyncio
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
 from talkoot.dht import limits
+from talkoot.dht.company import Company
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.meter import Flow, Rate
-from talkoot.dht.network import Channel, Network, ProtocolSpec
+from talkoot.dht.network import Channel, Events, Network, ProtocolSpec
 from talkoot.peer import clock
 from talkoot.peer.observing.report import MAX_REPORT_BYTES
 from talkoot.peer.options import Share
@@ -44,6 +45,16 @@ def metrics_protocol(swarm: bytes) -> ProtocolSpec:
         max_channels_per_peer=2,
         max_request=0,
     )
+
+
+class Dialler(Protocol):
+    """As much of a network as those need who only ask."""
+
+    events: Events
+    company: Company
+
+    async def dial(self, peer: bytes, protocol: ProtocolSpec, *, timeout_s: float) -> Channel:
+        """As `Network.dial`."""
 
 
 class Private(Exception):  # noqa: N818 - reads well where it is caught
@@ -96,7 +107,7 @@ class MetricsServer:
             return "ok", self._report[1]
 
 
-async def ask(network: Network, peer: bytes, swarm: bytes, *, timeout_s: float) -> bytes | memoryview:
+async def ask(network: Dialler, peer: bytes, swarm: bytes, *, timeout_s: float) -> bytes | memoryview:
     """A peer's report, not verified. Raises Private, RemoteError, TimeoutError; ends in time."""
     async with asyncio.timeout(timeout_s):
         channel = await network.dial(peer, metrics_protocol(swarm), timeout_s=timeout_s)

@@ -1,5 +1,6 @@
 """The part of the local API that a Prometheus reads: who there is, and what each says."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -7,6 +8,12 @@ from aiohttp import web
 
 from talkoot.peer.metrics import CONTENT_TYPE
 from talkoot.peer.observing.observer import NoAnswer, UnknownPeer
+
+Metrics = Callable[[str], Awaitable[bytes]]
+"""What a peer says of itself, as text, by its PeerID. Raises UnknownPeer, NoAnswer."""
+
+Targets = Callable[[web.Request], list[dict[str, Any]]]
+"""Who can be scraped, for whoever asks."""
 
 
 class Watched(Protocol):
@@ -19,15 +26,15 @@ class Watched(Protocol):
         """What a peer says of itself, as text. Raises UnknownPeer, NoAnswer."""
 
 
-def add_routes(router: web.UrlDispatcher, node: Watched) -> None:
+def add_routes(router: web.UrlDispatcher, metrics: Metrics, targets: Targets) -> None:
     """`/sd` and `/peer/<id>/metrics`."""
 
-    async def sd(_request: web.Request) -> web.StreamResponse:
-        return web.Response(body=msgspec.json.encode(node.targets()), content_type="application/json")
+    async def sd(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=msgspec.json.encode(targets(request)), content_type="application/json")
 
     async def peer(request: web.Request) -> web.StreamResponse:
         try:
-            body = await node.peer_metrics(request.match_info["peer_id"])
+            body = await metrics(request.match_info["peer_id"])
         except UnknownPeer as error:
             raise web.HTTPNotFound(text="no peer with this id is listed at /sd") from error
         except NoAnswer as error:

@@ -32,7 +32,7 @@ def observer_of(node: "Node") -> Observer:
 def targets_of(node: "Node", http_port: int) -> list[dict[str, object]]:
     """The list for `/sd`. Quick: called on the event loop."""
     own = Listed(node.identity.peer_id, node.options.role)
-    return targets(node.observer.listed(), own, port=http_port, swarm=_run(node))
+    return targets(node.observer.listed(), own, swarm=_run(node), address=f"127.0.0.1:{http_port}")
 
 
 def _run(node: "Node") -> str:

@@ -19,6 +19,7 @@ function status(now) {
   for (const element of document.querySelectorAll("[data-key]")) {
     show(element, now[element.dataset.key], as[element.dataset.as]);
   }
+  document.body.classList.toggle("explorer", now.explorer === true);
   byId("state-dot").dataset.state = now.state;
   fillText("why", why(now));
   const title = `${as.word(now.state)} · ${as.name(now.swarm_name)} · talkoot`;
@@ -28,12 +29,15 @@ function status(now) {
   const others = now.peers.reduce((sum, peer) => sum + (peer.speed || 0), 0);
   const all = now.steps_per_second + others;
   show(byId("own-share"), all > 0 ? now.steps_per_second / all : null, as.share);
+  show(byId("swarm-loss"), now.explorer ? now.loss : null, as.loss);
+  show(byId("swarm-steps"), now.explorer ? now.steps_per_second : null, as.rate);
+  show(byId("swarm-training"), now.explorer ? now.swarm.training : null, as.count);
   gpus(now.gpus ?? []);
   tables.peers(now);
   news(now);
   if (before === null) {
     requestAnimationFrame(() => setTimeout(drawCurves)); // when the figures have been painted
-    board.look(now.peer_id);
+    if (!now.explorer) board.look(now.peer_id);
   }
   before = now;
 }
@@ -43,6 +47,7 @@ function fillText(id, text) {
 }
 
 function why(now) {
+  if (now.explorer && now.state === "observing") return `${now.swarm.agreeing} of ${now.swarm.at_frontier} peers at the frontier agree`;
   if (now.proven) return `A proof against this peer: ${now.proven}`;
   if (now.disk) return `The disk: ${now.disk}`;
   if (now.sync) {
@@ -79,7 +84,7 @@ function rounds(list) {
   const last = all[all.length - 1];
   show(byId("swarm-speed"), speeds[speeds.length - 1], as.large);
   show(byId("swarm-tokens"), last.tokens, as.large);
-  if (before !== null && last.round > newest) board.look(before.peer_id);
+  if (before !== null && !before.explorer && last.round > newest) board.look(before.peer_id);
   if (newest >= 0 && last.round > newest) {
     if (last.own === false) tell(`round ${last.round}: this node was not counted`);
     for (const one of last.left_out) tell(`round ${last.round}: ${short(one.peer_id)} left out, ${one.reason}`);
@@ -109,7 +114,7 @@ function tell(text) {
 
 function news(now) {
   if (before === null) {
-    tell(`this node: ${as.word(now.state)}`);
+    tell(`this ${now.explorer ? "explorer" : "node"}: ${as.word(now.state)}`);
     return;
   }
   const steady = (state) => (state === "exchanging" ? "training" : state);
