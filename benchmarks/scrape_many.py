@@ -55,7 +55,7 @@ class Swarm:
         self.metrics.node(swarm_name="benchmark")
 
     def targets(self) -> list[dict[str, Any]]:
-        return targets(self.listed, self.own, port=self.port, swarm="benchmark")
+        return targets(self.listed, self.own, swarm="benchmark", address=f"127.0.0.1:{self.port}")
 
     async def peer_metrics(self, peer_id: str) -> bytes:
         self.metrics.inner_steps.inc(7)

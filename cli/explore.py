@@ -28,6 +28,9 @@ PATIENCE_S = 15.0
 VISITS_S = 3.0
 """How long one reading waits for the visits of peers once the directory was read."""
 
+FIRST_S = 0.1
+"""Between two looks until there is anything to see."""
+
 LOOK_S = 0.25
 """Longest time until a changed size of the terminal is seen."""
 
@@ -171,8 +174,10 @@ def _live(console: "Console", follower: "Follower", invite: "Invite", interval: 
     try:
         with keys() as key, Live(console=console, screen=True, auto_refresh=False) as shown:
             while True:
-                picture = _picture(follower.reading, invite)
-                due, drawn = time.monotonic() + interval, None
+                reading = follower.reading
+                picture = _picture(reading, invite)
+                pause_s = interval if reading.peers else FIRST_S
+                due, drawn = time.monotonic() + pause_s, None
                 while (left := due - time.monotonic()) > 0:
                     if drawn != console.size:
                         drawn = console.size

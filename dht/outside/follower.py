@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 LOOK_S = 4.0
 """Pause between two looks at the directory."""
+SHOW_S = 0.2
+"""Pause between two readings while a look goes on."""
 VISITORS = 4
 """Peers that are visited at once."""
 CONNECT_S = 4.0
@@ -137,7 +139,7 @@ class Follower:
     async def _show_while_looking(self, directory: OutsideDirectory, visits: Visits) -> None:
         """One node that never answers keeps nobody from seeing what the others said."""
         while True:
-            await trio.sleep(0.5)
+            await trio.sleep(SHOW_S)
             self._show(directory, visits)
 
     async def _visit_again_and_again(
