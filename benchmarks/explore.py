@@ -4,10 +4,10 @@
 
 Real nodes on loopback keep the directory. They store signed records of simulated peers in it, each anew every
 20 seconds with new steps, and all of them in the next round every 30 seconds; nobody answers at their
-addresses. First `--starts` explorers are started on a terminal (a pseudo-terminal of 160 by 60), one after
-another: seconds until a row of a peer is drawn, and seconds of a core. Then one with `--serve` is asked for its
-status every second. Prints one JSON object. A hiccup is an answer that takes more than a second, fewer peers
-than there are (once all were there), or a reading older than 15 seconds.
+addresses. First `--starts` explorers are started on a terminal of 160 by 60, one after another: seconds until
+a row of a peer is drawn, and seconds of a core. Then one with `--serve` is asked for its status every second.
+Prints one JSON object. A hiccup is an answer that takes more than a second, fewer peers than there are (once
+all were there), or a reading older than 15 seconds.
 """
 
 import argparse
