@@ -58,9 +58,11 @@ def _head(picture: Picture) -> list[str]:
         f"{swarm['steps_per_second']:.1f} steps/s",
         f"loss {loss(swarm['loss'])}",
     ]
+    # That a node has not heard of the newest yet happens all the time.
+    refused = {reason: count for reason, count in directory["rejected"].items() if reason != "older"}
     third = [
         f"directory: {directory['nodes']} nodes answered" if directory["nodes"] else "nobody answers",
-        f"refused {_counts(directory['rejected'])}" if directory["rejected"] else "",
+        f"refused {_counts(refused)}" if refused else "",
         f"failed {_counts(directory['failures'])}" if directory["failures"] else "",
     ]
     return ["  ".join(part for part in line if part) for line in (first, second, third)]

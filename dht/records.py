@@ -150,6 +150,11 @@ def newer(envelope: bytes, known: bytes) -> bool:
     return envelope is not known and _HEAD.unpack_from(envelope)[1] > _HEAD.unpack_from(known)[1]
 
 
+def is_older(envelope: bytes, known: bytes) -> bool:
+    """Whether whatever was received says of itself that it was issued no later than a known envelope."""
+    return len(envelope) >= _HEAD.size and _HEAD.unpack_from(envelope)[1] <= _HEAD.unpack_from(known)[1]
+
+
 def open_envelope(envelope: bytes, *, owner: bytes, swarm: bytes, now: float) -> SignedRecord:
     """A received record in full: parsed, in time, and signed by `owner`.
 

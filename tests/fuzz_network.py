@@ -107,6 +107,7 @@ def envelope(data: bytes) -> None:
         except RemoteError:
             continue
         records.newer(whole, whole)
+        records.is_older(data, whole)
         records.check_signature(whole, owner=bytes(32))
 
 
@@ -194,6 +195,7 @@ NETWORK = [
             "dht/records.py _decode_body",
             "dht/records.py parse",
             "dht/records.py newer",
+            "dht/records.py is_older",
             "dht/records.py check_signature",
         ),
         "msgpack",

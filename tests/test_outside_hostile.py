@@ -92,7 +92,7 @@ def test_forged_expired_and_replayed_records_are_refused_and_counted() -> None:
     assert found["rounds"][found["owner"]] == 9  # the older one did not bring round 8 back
     assert found["honest"] in found["peers"]
     assert len(found["peers"]) == 3
-    assert found["rejected"] == {"signature": 2, "stale": 3, "oversized": 1, "foreign": 1}
+    assert found["rejected"] == {"signature": 2, "stale": 2, "older": 1, "oversized": 1, "foreign": 1}
 
 
 def test_thousands_of_peers_that_do_not_exist_fill_a_table_and_no_more() -> None:

@@ -38,6 +38,8 @@ MAX_WHERE_BYTES = 64 * 1024
 AVOID_S = 30.0
 """How long a node that did not answer is left out."""
 MAX_AVOIDED = 1024
+OLDER = "older"
+"""Why a record is refused of which a later one is known: its node is late, as happens, or replays it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,12 @@ class OutsideDirectory:
         return [neighbour.key for neighbour in found.neighbours]
 
     def _take(self, owner: bytes, envelope: bytes) -> None:
-        if self.table.envelope_of(owner) != envelope and self.table.accept(owner, envelope, time.time()):
+        known = self.table.envelope_of(owner)
+        if known == envelope:
+            return
+        if known is not None and records.is_older(envelope, known):
+            self.reject(OLDER)
+        elif self.table.accept(owner, envelope, time.time()):
             signed = self.table.signed(owner)
             self.book.add(owner, signed.record.addresses if signed is not None else ())
 

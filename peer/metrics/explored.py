@@ -5,8 +5,8 @@ from talkoot.peer.metrics.words import STATES
 
 ROLE_WORDS = ("full", "client", "observer", "relay")
 PATH_WORDS = ("direct", "relayed", "unreachable", "unknown")
-RECORD_REJECTIONS = ("malformed", "oversized", "foreign", "signature", "stale", "busy")
-"""Why a record of the directory is refused (`talkoot.dht.table`)."""
+RECORD_REJECTIONS = ("malformed", "oversized", "foreign", "signature", "stale", "busy", "older")
+"""Why a record of the directory is refused (`talkoot.dht.table`); `older`: a later one is known."""
 QUESTION_FAILURES = ("unreachable", "timeout", "lost", "malformed", "oversized", "refused", "unsupported")
 
 EXPLORED: tuple[Family, ...] = (
