@@ -8,21 +8,23 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from contextvars import Context, copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from talkoot.dht import records
 from talkoot.dht.channel_limits import ChannelLimits, Visitor
 from talkoot.dht.company import Company
 from talkoot.dht.errors import RemoteError
+from talkoot.dht.hop import Reservation
 from talkoot.dht.identity import Identity
 from talkoot.dht.memory_channel import MemoryChannel
-from talkoot.dht.multiaddr import addresses_of
+from talkoot.dht.multiaddr import Address, addresses_of
 from talkoot.dht.network import Channel, Directory, Events, Handler, Network, ProtocolSpec, Traffic
 from talkoot.dht.paths import Paths
 from talkoot.dht.records import PeerRecord
-from talkoot.dht.relays import Relays
+from talkoot.dht.relays import Fault, Relays, by_relay
 from talkoot.dht.serving import Service, Services, serve_channel
 from talkoot.dht.table import RecordTable
 
@@ -42,6 +44,8 @@ class Link:
     """Bytes a second that the node can receive."""
     jitter_s: float = 0.0
     """Longest delay that is added to a frame at random."""
+    dialled: bool = True
+    """Whether others can dial this node: one that they cannot dials out, and is reached through relays."""
     loss: float = 0.0
     """Probability that a frame is lost on its way and sent again after `RESEND_S`, doubled each time."""
     breaks: float = 0.0
@@ -77,6 +81,23 @@ class LoopClock:
         return asyncio.get_running_loop().call_at(due, callback)
 
 
+class MemoryRelay:
+    """A relay of a hub."""
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self.fault: Fault | None = None
+        """Why it gives no reservation, if it gives none."""
+        self.delay_s = 0.001
+        """From a node to it."""
+        self.port = 1 + key[0]
+
+    @property
+    def address(self) -> str:
+        """Where it is, with /p2p/ and its peer id."""
+        return str(Address("ip4", "127.0.0.1", self.port, peer=self.key))
+
+
 class MemoryHub:
     """Where the nodes of a test or simulation meet."""
 
@@ -89,14 +110,32 @@ class MemoryHub:
         """Told whom a node refuses from now on, or disconnects for what it did."""
         self._max_channels = max_channels
         self._nodes: dict[bytes, MemoryNetwork] = {}
+        self.relays: dict[bytes, MemoryRelay] = {}
         self._side: dict[bytes, int] = {}  # number of the partition; unlisted nodes are in partition 0
         self._held: Counter[tuple[bytes, bytes]] = Counter()
         self._let_go = asyncio.Event()  # set when a hold ends, and replaced
         self._channels: set[MemoryChannel] = set()
 
-    def node(self, identity: Identity, *, swarm: bytes, link: Link | None = None) -> "MemoryNetwork":
-        """A node that is reachable while it runs; it replaces one of the same identity."""
-        return MemoryNetwork(self, identity, swarm, link or Link(), ChannelLimits(self._max_channels))
+    def node(
+        self,
+        identity: Identity,
+        *,
+        swarm: bytes,
+        link: Link | None = None,
+        relays: Sequence[str] | None = None,
+    ) -> "MemoryNetwork":
+        """A node that is reachable while it runs; it replaces one of the same identity. `relays`: where it
+        may ask for reservations; None: it uses no relays."""
+        node = MemoryNetwork(self, identity, swarm, link or Link(), ChannelLimits(self._max_channels))
+        if relays is not None:
+            node.relays.wanted = True
+            node.relays.name("operator", by_relay(relays))
+        return node
+
+    def relay(self, key: bytes) -> MemoryRelay:
+        """A relay that runs until `crash`."""
+        relay = self.relays[key] = MemoryRelay(key)
+        return relay
 
     def now(self) -> float:
         """Wall-clock time."""
@@ -158,6 +197,8 @@ class MemoryHub:
     def crash(self, key: bytes) -> None:
         """A node is gone without a word: its channels are cut and nobody reaches it any more."""
         self._nodes.pop(key, None)
+        if self.relays.pop(key, None) is not None:
+            self._cut_through(key)
         self._cut(lambda one, other: key in (one, other))
 
     def reachable(self, one: bytes, other: bytes) -> bool:
@@ -189,6 +230,14 @@ class MemoryHub:
     def add_channel(self, channel: MemoryChannel) -> None:
         """Remember one end of a channel, to be able to cut it."""
         self._channels.add(channel)
+
+    def _cut_through(self, relay: bytes) -> None:
+        for channel in sorted(self._channels, key=lambda channel: channel.number):
+            if channel.relay == relay and not channel.is_over:
+                channel.cut()
+                channel.network.paths.gone(channel.peer)
+        for node in self._nodes.values():
+            node.lost_relay(relay)
 
     def _cut(self, chosen: Callable[[bytes, bytes], bool]) -> None:
         self._channels = {channel for channel in self._channels if not channel.is_over}
@@ -229,6 +278,9 @@ class MemoryDirectory(Directory):
                 if owner not in direct:
                     self._take(node.directory.table, owner, now)
         banned = self._network.company.banned
+        self._network.relays.note(
+            record for key, record in self.table.peers(now).items() if key not in banned
+        )
         return {key: record for key, record in self.table.peers(now).items() if key not in banned}
 
     def _take(self, table: RecordTable, owner: bytes, now: float) -> None:
@@ -263,6 +315,7 @@ class MemoryNetwork(Network):
         self.company = Company()
         self.paths = Paths()
         self.relays = Relays(self.key)
+        self._relays_changed = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
         self._context: Context | None = None
 
@@ -276,12 +329,14 @@ class MemoryNetwork(Network):
         self._services.add(spec, handler)
 
     async def run(self, *, started: Callable[[], None]) -> None:
-        self.addresses = (f"/ip4/127.0.0.1/tcp/1/p2p/{self._identity.peer_id}",)
+        self._announce()
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 self._context = copy_context()
                 self.hub.enter(self)
+                if self.relays.wanted:
+                    tasks.create_task(self._reserve())
                 started()
                 try:
                     await asyncio.Event().wait()
@@ -302,12 +357,16 @@ class MemoryNetwork(Network):
                     raise RemoteError(peer, "banned", "this node refuses it")
                 channel = self._open(peer, protocol)
                 self.company.dialled(peer)
+                if channel.relay is not None:
+                    await asyncio.sleep(self.hub.relays[channel.relay].delay_s)
                 return channel
         except TimeoutError:
             self.events.dial_failures["timeout"] += 1
             raise
         except RemoteError as error:
             self.events.dial_failures[error.reason] += 1
+            if error.reason == "unreachable":
+                self.paths.failed(peer)
             raise
 
     def ban(self, peers: frozenset[bytes]) -> None:
@@ -329,18 +388,62 @@ class MemoryNetwork(Network):
         other = self.hub.find(peer, seen_from=self.key)
         if other is None or other._tasks is None:
             raise RemoteError(peer, "unreachable", "no such node")
+        relay = self._way_to(other)
         service = other._services.get(protocol.name)
         if service is None:
             raise RemoteError(peer, "unsupported", protocol.name)
         ours = MemoryChannel(self, peer, protocol)
         theirs = MemoryChannel(other, self.key, service.spec, accepted=True)
+        ours.relay = theirs.relay = relay
         ours.join(theirs)
         self.hub.add_channel(ours)
         self.hub.add_channel(theirs)
-        self.paths.opened(peer, None)
-        other.paths.opened(self.key, None)
+        self.paths.opened(peer, relay)
+        other.paths.opened(self.key, relay)
         other._accept(theirs, service)
         return ours
+
+    def _way_to(self, other: "MemoryNetwork") -> bytes | None:
+        """The relay through which a node is dialled; None: without one. Raises RemoteError
+        (`unreachable`)."""
+        if other.link.dialled or self.paths.of(other.key) in ("direct", "punched"):
+            return None
+        usable = sorted(other.relays.held & self.hub.relays.keys())
+        if not usable or self.company.refuses_relayed or other.company.refuses_relayed:
+            raise RemoteError(other.key, "unreachable", "nobody can dial it, and no relay passes it on")
+        return usable[0]
+
+    async def _reserve(self) -> None:
+        """Ask relays for reservations, again and again."""
+        clock = self.hub.clock
+        while True:
+            self._relays_changed.clear()
+            now = clock.time()
+            for key in self.relays.due(now):
+                relay = self.hub.relays.get(key)
+                fault = "unreachable" if relay is None else relay.fault
+                if fault is not None:
+                    self.relays.failed(key, fault, now)
+                elif relay is not None:
+                    place = Address("ip4", "127.0.0.1", relay.port)
+                    self.relays.reserved(
+                        key, Reservation(3600.0), now, round_trip_s=2 * relay.delay_s, place=place
+                    )
+            self._announce()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.05, min(5.0, self.relays.next_s(now)))):
+                    await self._relays_changed.wait()
+
+    def lost_relay(self, relay: bytes) -> None:
+        """It is gone, and the connection to it."""
+        if relay in self.relays.held:
+            self.relays.failed(relay, "lost", self.hub.clock.time())
+        self._announce()
+        self._relays_changed.set()
+
+    def _announce(self) -> None:
+        places = (Address("ip4", "127.0.0.1", 1), *self.relays.circuits())
+        self.addresses = tuple(str(replace(place, peer=self.key)) for place in places)
 
     def _accept(self, channel: MemoryChannel, service: Service) -> None:
         if channel.peer in self.company.banned:

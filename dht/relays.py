@@ -108,7 +108,8 @@ class Relays:
             key: tuple(address for address in places if address.relay is None)[:MAX_ADDRESSES]
             for key, places in relays.items()
         }
-        self._named[source] = {key: places for key, places in usable.items() if places}
+        keys = sorted(usable, key=self._lot) if source == "directory" else usable
+        self._named[source] = {key: usable[key] for key in keys if usable[key]}
 
     def used_by(self, peers: Mapping[bytes, Iterable[Address]]) -> None:
         """Through which relays peers of the swarm say that they can be reached: those are tried first."""
@@ -159,12 +160,11 @@ class Relays:
         lot."""
         order: dict[bytes, int] = {}
         for rank, source in enumerate(SOURCES):
-            keys = (
-                sorted(self._named[source], key=self._lot) if source == "directory" else self._named[source]
-            )
+            keys, most = list(self._named[source]), MAX_NAMED
             if source == "directory":
-                keys = sorted(keys, key=lambda key: (self._is_bad(key, now), -self._used[key]))[:MAX_TRIED]
-            for key in list(keys)[:MAX_NAMED]:
+                keys.sort(key=lambda key: (self._is_bad(key, now), -self._used[key]))
+                most = MAX_TRIED
+            for key in keys[:most]:
                 order.setdefault(key, rank)
         return sorted(
             order,
