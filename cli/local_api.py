@@ -80,6 +80,16 @@ class LocalApi:
         with _as_command_errors():
             return _object(self._client().post("/api/v1/ban", order, timeout_s=self._timeout_s))
 
+    def examine(self) -> list[Json]:
+        """What other peers see of the daemon's connection. Raises NoDaemonError, CommandError."""
+        with _as_command_errors():
+            return _objects(self._client().post("/api/v1/examine", timeout_s=self._timeout_s), "sightings")
+
+    def ping(self, peer: str) -> Json:
+        """One round trip of the daemon to a peer. Raises NoDaemonError, CommandError."""
+        with _as_command_errors():
+            return _object(self._client().post("/api/v1/ping", {"peer": peer}, timeout_s=self._timeout_s))
+
     def unban(self, peer: str) -> bool:
         """Lift a ban; False if there was none. Raises NoDaemonError, CommandError."""
         with _as_command_errors():

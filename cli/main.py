@@ -11,11 +11,13 @@ from talkoot.cli import (
     conduct,
     demo_command,
     diag,
+    doctor,
     explore,
     exporting,
     founding,
     inviting,
     model,
+    ping,
     reading,
     receipts,
     relay,
@@ -64,6 +66,9 @@ def _global_options(
 app.command("init")(founding.init)
 app.command("run", short_help="Train in a swarm: found it, join it, or go on.")(running.run)
 app.command("relay", short_help="Relay for peers that nobody can dial.")(relay.relay)
+app.command("doctor", short_help="Say whether this machine will be counted, and what to change.")(
+    doctor.doctor
+)
 app.command("invite", short_help="Make an invite for one more peer; list and revoke them.")(inviting.invite)
 app.command("status")(reading.status)
 app.command("top", short_help="Show the node and the swarm, live.")(top.top)
@@ -72,6 +77,7 @@ app.command(
     "explore", cls=explore.ServeCommand, short_help="Follow a swarm from outside; serve a status page."
 )(explore.explore)
 app.command("peers", short_help="Show the other peers, their scores and bans.")(conduct.peers)
+app.command("ping", short_help="Time round trips to a peer, and show the path.")(ping.ping)
 app.command("ban", short_help="Refuse a peer from now on.")(conduct.ban)
 app.command("unban", short_help="Let a banned peer connect again.")(conduct.unban)
 app.command("export", short_help="Write the model for transformers; upload it.")(exporting.export)

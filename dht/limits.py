@@ -102,7 +102,7 @@ ALL_DIAL_BACKS_PER_S, ALL_DIAL_BACKS_BURST = 1.0, 20.0
 DIAL_BACKS_AT_ONCE = 4
 """Of them, under way at a time: each holds a file for five seconds at most."""
 PROBE_BYTES_PER_S, PROBE_BYTES_BURST = 128 * 1024, 16 * 2**20
-"""Bytes of transfers that are timed with one peer: two each way at once, then one each way a minute."""
+"""Bytes of transfers that are timed with one peer: once each way at once, then half of that a minute."""
 ALL_PROBE_BYTES_PER_S, ALL_PROBE_BYTES_BURST = 256 * 1024, 64 * 2**20
 """The same for the node: 2 Mbit/s at most, never two transfers at once, none while a round is exchanged."""
 FRAME_UNIT_BYTES = 8192

@@ -28,7 +28,7 @@ async def choose_port(config: NetworkConfig, file: Path | None) -> int:
     to listen on, else 0: p2pd chooses. Call `check_port` before."""
     if config.port:
         return config.port
-    last = _read(file) if file is not None else 0
+    last = remembered(file) if file is not None else 0
     if last and await _becomes_free(config, last):
         return last
     if len(config.listen) < 2:
@@ -93,7 +93,7 @@ def _probe(host: str, port: int) -> None:
 
 def remember_port(file: Path, port: int) -> None:
     """Keep it for the next start. A disk that refuses costs no more than that."""
-    if _read(file) == port:
+    if remembered(file) == port:
         return
     try:
         file.write_text(f"{port}\n")
@@ -101,8 +101,8 @@ def remember_port(file: Path, port: int) -> None:
         logger.debug("cannot remember the port: %s", error)
 
 
-def _read(file: Path) -> int:
-    """0 where there is none, or none that can be used."""
+def remembered(file: Path) -> int:
+    """The last one; 0 where there is none, or none that can be used."""
     try:
         with file.open("rb") as opened:
             text = opened.read(8).decode("ascii").strip()

@@ -37,6 +37,8 @@ from talkoot.peer.events import Events, Frames, TooManyListenersError
 from talkoot.peer.metrics import CONTENT_TYPE
 from talkoot.peer.observing.routes import Watched, add_routes
 from talkoot.peer.page import assets
+from talkoot.peer.probing.routes import Probing
+from talkoot.peer.probing.routes import add_routes as add_probe_routes
 from talkoot.peer.sampling import BusyError, Sample, SampleOrder
 
 MAX_BODY_BYTES = 64 * 1024
@@ -84,7 +86,7 @@ class Exposition(Protocol):
         """All metrics as text. In a thread."""
 
 
-class NodeView(Watched, Protocol):
+class NodeView(Watched, Probing, Protocol):
     """What the API shows of a node."""
 
     @property
@@ -177,6 +179,7 @@ class ApiServer:
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
         add_routes(app.router, self._node.peer_metrics, lambda _request: self._node.targets())
+        add_probe_routes(app.router, self._node)
         app.router.add_get("/api/v1/status", self._status)
         app.router.add_get("/api/v1/rounds", self._rounds)
         app.router.add_get("/api/v1/events", self._listen, allow_head=False)

@@ -39,6 +39,7 @@ from talkoot.peer.metrics import Metrics
 from talkoot.peer.node import Node
 from talkoot.peer.observing.services import targets_of
 from talkoot.peer.options import RunOptions
+from talkoot.peer.probing import asking
 from talkoot.peer.probing.services import serve_probes
 from talkoot.peer.sampling import Sample, SampleOrder, Sampler
 from talkoot.peer.statedir import StateDir
@@ -209,6 +210,12 @@ class _View:
 
     async def peer_metrics(self, peer_id: str) -> bytes:
         return await self.node.observer.metrics(peer_id)
+
+    async def ping(self, peer_id: str) -> dict[str, Any]:
+        return await asking.ping(self.node, peer_id)
+
+    async def sightings(self) -> list[dict[str, Any]]:
+        return await asking.sightings(self.node)
 
     async def ban(self, order: BanOrder) -> dict[str, Any]:
         ban = await self.node.conduct.ban(key_of_peer_id(order.peer), order.reason, order.seconds)

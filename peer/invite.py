@@ -65,6 +65,17 @@ class Invite(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     were any: such an invite is read by every version."""
 
 
+class OtherProtocolError(ValueError):
+    """An invite for another version of the protocol."""
+
+    def __init__(self, theirs: int) -> None:
+        super().__init__(
+            f"the invite is for protocol version {theirs}, this talkoot speaks {PROTOCOL_VERSION}; "
+            f"{'update talkoot' if theirs > PROTOCOL_VERSION else 'ask for a new invite'}"
+        )
+        self.theirs = theirs
+
+
 def encode(invite: Invite) -> str:
     """The invite as text. Raises ValueError when a field is out of bounds."""
     values = [getattr(invite, name) for name in invite.__struct_fields__]
@@ -97,10 +108,7 @@ def decode(text: str) -> Invite:
     if len(data) < _HEADER_BYTES:
         raise ValueError("the invite was cut short; copy it again, whole")
     if data[0] != PROTOCOL_VERSION:
-        raise ValueError(
-            f"the invite is for protocol version {data[0]}, this talkoot speaks {PROTOCOL_VERSION}; "
-            f"{'update talkoot' if data[0] > PROTOCOL_VERSION else 'ask for a new invite'}"
-        )
+        raise OtherProtocolError(data[0])
     body_end = _HEADER_BYTES + int.from_bytes(data[1:_HEADER_BYTES], "big")
     if len(data) < body_end + _CHECKSUM_BYTES:
         raise ValueError("the invite was cut short; copy it again, whole")

@@ -171,6 +171,12 @@ class PageNode:
     def targets(self) -> list[dict[str, Any]]:
         return []
 
+    async def ping(self, peer_id: str) -> dict[str, Any]:
+        raise ValueError("not here")
+
+    async def sightings(self) -> list[dict[str, Any]]:
+        raise ValueError("not here")
+
     async def peer_metrics(self, peer_id: str) -> bytes:
         raise UnknownPeer
 

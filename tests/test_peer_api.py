@@ -68,6 +68,12 @@ class Node:
     def targets(self) -> list[dict[str, Any]]:
         return [{"targets": ["127.0.0.1:1"], "labels": {"instance": "p"}}]
 
+    async def ping(self, peer_id: str) -> dict[str, Any]:
+        raise ValueError("not here")
+
+    async def sightings(self) -> list[dict[str, Any]]:
+        raise ValueError("not here")
+
     async def peer_metrics(self, peer_id: str) -> bytes:
         if peer_id == "1" * 20:
             raise UnknownPeer

@@ -1,19 +1,21 @@
 """Asks a peer about our own connection. Every call ends in time and believes no more than it can check."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import msgspec
 
 from talkoot.dht.dialback import DIAL_S, Outcome
-from talkoot.dht.errors import RemoteError
-from talkoot.dht.network import Channel, Network
+from talkoot.dht.errors import ChannelClosed, RemoteError
+from talkoot.dht.network import Channel, Frame, Network
 from talkoot.peer import clock
 from talkoot.peer.probing.protocol import (
     BLOCK_BYTES,
-    DRAIN_S,
+    ENOUGH_S,
+    FIRST_BYTES,
     PROBE,
     TRANSFER_BYTES,
     TRANSFER_S,
@@ -74,41 +76,51 @@ class Probe:
         """Whether the peer can dial us at this port of the address where it sees us."""
         return (await self._ask(Ask("dial_back", port=port), ASK_S + DIAL_S)).outcome
 
-    async def download(self, num_bytes: int = TRANSFER_BYTES) -> float | None:
-        """Bytes a second from the peer to us; None if too few arrived to say. The last question."""
-        await self._ask(Ask("send", num_bytes=num_bytes))
-        return _rate(await take(self._channel, limit_s=TRANSFER_S + DRAIN_S))
+    async def download(self) -> float:
+        """Bytes a second from the peer to us."""
+        return await self._timed(self._send)
 
-    async def upload(self, num_bytes: int = TRANSFER_BYTES) -> float | None:
-        """Bytes a second from us to the peer, as it sees them arrive; None if too few did to say. The last
-        question."""
-        await self._ask(Ask("take"))
-        with suppress(RemoteError, TimeoutError):  # the peer has seen enough: it says how much
-            await self._fill(num_bytes)
-        return _rate(await self._answer(ASK_S + DRAIN_S))
+    async def upload(self) -> float:
+        """Bytes a second from us to the peer."""
+        return await self._timed(self._take)
 
-    async def _fill(self, num_bytes: int) -> None:
-        began, sent = clock.now(), 0
-        while sent < num_bytes and clock.now() - began < TRANSFER_S:
-            block = _BLOCK[: num_bytes - sent]
-            await self._channel.send(b"", block, timeout_s=DRAIN_S)
-            sent += len(block)
-        await self._channel.send(b"end", timeout_s=DRAIN_S)
+    async def _timed(self, transfer: Callable[[int], Awaitable[None]]) -> float:
+        """Transfers that grow until one takes long enough to be timed."""
+        latency_s = await self.echo()
+        num_bytes = FIRST_BYTES
+        while True:
+            began = clock.now()
+            async with asyncio.timeout(TRANSFER_S + ASK_S):
+                await transfer(num_bytes)
+            took_s = clock.now() - began
+            if took_s >= ENOUGH_S or num_bytes >= TRANSFER_BYTES:
+                return num_bytes / max(took_s - latency_s, 0.1 * took_s, 1e-6)
+            num_bytes *= 2
+
+    async def _send(self, num_bytes: int) -> None:
+        """Have the peer send so much."""
+        await self._channel.send(msgspec.msgpack.encode(Ask("send", num_bytes=num_bytes)), timeout_s=ASK_S)
+        frame = await take(self._channel, num_bytes)
+        self._require_ok(frame or await self._channel.receive())
+
+    async def _take(self, num_bytes: int) -> None:
+        """Send the peer so much."""
+        await self._channel.send(msgspec.msgpack.encode(Ask("take", num_bytes=num_bytes)), timeout_s=ASK_S)
+        with suppress(ChannelClosed):  # the answer says why
+            for start in range(0, num_bytes, BLOCK_BYTES):
+                block = _BLOCK[: num_bytes - start]
+                await self._channel.send(b"", block, timeout_s=TRANSFER_S)
+        self._require_ok(await self._channel.receive())
 
     async def _ask(self, ask: Ask, timeout_s: float = ASK_S) -> Answer:
         await self._channel.send(msgspec.msgpack.encode(ask), timeout_s=timeout_s)
-        answer = await self._answer(timeout_s)
+        return self._require_ok(await self._channel.receive(timeout_s=timeout_s))
+
+    def _require_ok(self, frame: Frame) -> Answer:
+        answer = read_answer(frame.header, self._channel.peer)
         if answer.status != "ok":
             raise RemoteError(self._channel.peer, answer.status, "it has no time for this now")
         return answer
-
-    async def _answer(self, timeout_s: float) -> Answer:
-        frame = await self._channel.receive(timeout_s=timeout_s)
-        return read_answer(frame.header, self._channel.peer)
-
-
-def _rate(answer: Answer) -> float | None:
-    return answer.num_bytes / answer.seconds if answer.num_bytes and answer.seconds > 0 else None
 
 
 @asynccontextmanager

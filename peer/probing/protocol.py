@@ -1,7 +1,8 @@
 """What a peer may ask another about its own connection, and what is answered: `talkoot/probe/1`.
 
-Of no swarm, and answered to anybody. An ask and an answer are one frame each; between them a transfer has
-frames of payload. Nothing is ever sent to anyone but the asker.
+Of no swarm, and answered to anybody. An ask and an answer are one frame each; the payload of a transfer comes
+in frames without header, before the answer (`send`) or after the ask (`take`). Nothing is ever sent to anyone
+but the asker.
 """
 
 import math
@@ -18,19 +19,23 @@ from talkoot.dht.network import ProtocolSpec
 BLOCK_BYTES = 32 * 1024
 """Payload of one frame of a transfer."""
 
+FIRST_BYTES = 8 * 1024
+"""Of the first transfer. Each next one is twice as large, until one takes `ENOUGH_S`: a slow line is timed
+with few bytes, and none are left in its buffers."""
+
 TRANSFER_BYTES = 4 * 2**20
 """Most bytes of one transfer."""
 
-TRANSFER_S = 3.0
-"""How long one transfer is filled at most. What waits in buffers by then still has to arrive."""
+ENOUGH_S = 1.0
+"""A transfer that takes so long is long enough to time."""
 
-DRAIN_S = 6.0
-"""How much longer it is read: half a megabyte in buffers takes so long at 0.7 Mbit/s."""
+TRANSFER_S = 6.0
+"""Longest time of one transfer: the first one at 11 kbit/s."""
 
 IDLE_S = 20.0
 """A channel on which nothing is asked for so long is closed."""
 
-MAX_ASKS = 64
+MAX_ASKS = 128
 """Asks on one channel."""
 
 PROBE = ProtocolSpec(
@@ -50,11 +55,11 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
 
     do: Do
     """`hello`: who are you, and where do you see me. `echo`: answer. `dial_back`: try to dial me. `send` and
-    `take`: let us time bytes from you, or from me."""
+    `take`: so many bytes are to come from you, or come from me."""
     port: Annotated[int, Meta(ge=0, le=65535)] = 0
     """Of `dial_back`: the TCP port, at the address that this connection comes from."""
     num_bytes: _Bytes = 0
-    """Of `send`."""
+    """Of a transfer."""
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -72,10 +77,6 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     """Of `hello`: the version of the swarms' protocol that it speaks."""
     outcome: Outcome = "unknown"
     """Of `dial_back`."""
-    num_bytes: _Bytes = 0
-    """Of a transfer: what was sent, or what arrived after the first frame."""
-    seconds: Annotated[float, Meta(ge=0)] = 0.0
-    """Of `take`: from the first frame that arrived to the last."""
 
 
 _asks = msgspec.msgpack.Decoder(Ask)
@@ -94,7 +95,7 @@ def read_answer(data: bytes, peer: bytes) -> Answer:
     """Raises RemoteError (`malformed`)."""
     try:
         answer = _answers.decode(data)
-        if not (math.isfinite(answer.clock) and math.isfinite(answer.seconds)):
+        if not math.isfinite(answer.clock):
             raise ValueError("a number that is not finite")
         if answer.address:
             parse_address(answer.address)

@@ -18,19 +18,18 @@ from talkoot.dht.dialback import Outcome, dial_back
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.meter import Bucket, Flow, Meters, Rate
 from talkoot.dht.multiaddr import parse_address, prefix_of
-from talkoot.dht.network import Channel, Network
+from talkoot.dht.network import Channel, Frame, Network
 from talkoot.peer import clock
 from talkoot.peer.manifest import PROTOCOL_VERSION
 from talkoot.peer.probing.protocol import (
     BLOCK_BYTES,
-    DRAIN_S,
     IDLE_S,
     MAX_ASKS,
     PROBE,
-    TRANSFER_BYTES,
     TRANSFER_S,
     Answer,
     Ask,
+    Status,
     read_ask,
 )
 
@@ -74,7 +73,7 @@ class ProbeServer:
         self._dials_running = 0
         self._peer_bytes: Meters[bytes] = Meters(Rate(limits.PROBE_BYTES_PER_S, limits.PROBE_BYTES_BURST))
         self._all_bytes = Bucket(Rate(limits.ALL_PROBE_BYTES_PER_S, limits.ALL_PROBE_BYTES_BURST), 0.0)
-        self._transfer = asyncio.Lock()
+        self._transferring = asyncio.Lock()
         network.serve(PROBE, self._serve)
 
     async def _serve(self, channel: Channel) -> None:
@@ -85,8 +84,8 @@ class ProbeServer:
             ask = read_ask(frame.header, channel.peer)
             answer = await self._answer(channel, ask)
             await channel.send(msgspec.msgpack.encode(answer), timeout_s=ANSWER_S)
-            if ask.do in ("send", "take"):
-                return  # what is still under way belongs to nothing
+            if ask.do == "take" and answer.status != "ok":
+                return  # what is under way is not read
 
     async def _answer(self, channel: Channel, ask: Ask) -> Answer:
         stranger = not self._company.is_wanted(channel.peer)
@@ -106,7 +105,7 @@ class ProbeServer:
             case "dial_back":
                 return await self._dial_back(channel, ask.port)
             case _:
-                return await self._time(channel, ask)
+                return await self._transfer(channel, ask)
 
     # -- dialling back -------------------------------------------------------------------------------
 
@@ -134,57 +133,59 @@ class ProbeServer:
 
     # -- transfers -----------------------------------------------------------------------------------
 
-    async def _time(self, channel: Channel, ask: Ask) -> Answer:
-        """Time bytes in one direction, unless somebody else's are under way or a round is."""
+    async def _transfer(self, channel: Channel, ask: Ask) -> Answer:
+        """Bytes in one direction, unless a round is under way or somebody else's bytes are."""
+        now, cost = clock.now(), ask.num_bytes
+        refusal: Status | None = None
         if self._exchanging():
-            return Answer("exchanging")
-        now, cost = clock.now(), ask.num_bytes if ask.do == "send" else TRANSFER_BYTES
-        if (
-            self._transfer.locked()
+            refusal = "exchanging"
+        elif (
+            self._transferring.locked()
             or not self._peer_bytes.of(channel.peer, now).try_take(cost, now)
             or not self._all_bytes.try_take(cost, now)
         ):
-            return Answer("busy")
-        async with self._transfer:
-            await channel.send(msgspec.msgpack.encode(Answer("ok")), timeout_s=ANSWER_S)
-            return await (self._send(channel, ask.num_bytes) if ask.do == "send" else self._take(channel))
+            refusal = "busy"
+        if refusal is not None:
+            return Answer(refusal)
+        async with self._transferring:
+            try:
+                async with asyncio.timeout(TRANSFER_S):
+                    return await (self._send if ask.do == "send" else self._take)(channel, cost)
+            except TimeoutError:
+                if ask.do == "send":
+                    raise
+                return Answer("busy")  # a slow line is no offence
 
     async def _send(self, channel: Channel, num_bytes: int) -> Answer:
-        """Send so many bytes, or what leaves in time."""
-        began, sent = clock.now(), 0
-        while sent < num_bytes and clock.now() - began < TRANSFER_S and not self._exchanging():
+        """Send so many bytes, or fewer if a round begins."""
+        sent = 0
+        while sent < num_bytes:
+            if self._exchanging():
+                return Answer("exchanging")
             block = _BLOCK[: num_bytes - sent]
-            await channel.send(b"", block, timeout_s=DRAIN_S)
+            await channel.send(b"", block, timeout_s=TRANSFER_S)
             sent += len(block)
             if (pause_s := len(block) / self._rate()) > 0:
                 await asyncio.sleep(pause_s)
-        return Answer("ok", num_bytes=sent)
+        return Answer("ok")
 
-    async def _take(self, channel: Channel) -> Answer:
-        """Count what arrives, until the asker says that it was all or the time is over."""
-        return await take(channel, limit_s=TRANSFER_S + DRAIN_S, stop=self._exchanging)
+    async def _take(self, channel: Channel, num_bytes: int) -> Answer:
+        if await take(channel, num_bytes) is not None:
+            raise RemoteError(channel.peer, "malformed", "an ask in the middle of a transfer")
+        return Answer("ok")
 
 
-async def take(channel: Channel, *, limit_s: float, stop: Callable[[], bool] = lambda: False) -> Answer:
-    """What arrived after the first frame, and in what time; ends with a frame that has a header.
+async def take(channel: Channel, num_bytes: int) -> Frame | None:
+    """Receive so much payload; a frame with a header that comes before it is all is returned.
 
-    Raises RemoteError (`refused` when there is more than may be), TimeoutError if nothing comes at all.
+    Raises RemoteError (`refused` when there is more).
     """
-    first = last = 0.0
     arrived = 0
-    try:
-        async with asyncio.timeout(limit_s):
-            while not stop():
-                frame = await channel.receive()
-                if frame.header:
-                    break
-                last = clock.now()
-                if first:
-                    arrived += len(frame.payload)
-                first = first or last
-                if arrived > TRANSFER_BYTES:
-                    raise RemoteError(channel.peer, "refused", "more than a transfer has")
-    except TimeoutError:
-        if not first:
-            raise
-    return Answer("ok", num_bytes=min(arrived, TRANSFER_BYTES), seconds=max(0.0, last - first))
+    while arrived < num_bytes:
+        frame = await channel.receive()
+        if frame.header:
+            return frame
+        arrived += len(frame.payload)
+    if arrived > num_bytes:
+        raise RemoteError(channel.peer, "refused", "more than was announced")
+    return None
