@@ -50,7 +50,7 @@ def _head(picture: Picture) -> list[str]:
     first = [
         f"swarm {picture['swarm_id'][:16]}",
         f"{swarm['announced']} peers announced, {swarm['reached']} reached, {swarm['training']} train",
-        f"{swarm['relays']} relays" if swarm["relays"] else "",
+        f"{swarm['relays']} relay{'s' * (swarm['relays'] != 1)}" if swarm["relays"] else "",
     ]
     second = [
         f"round {frontier}",

@@ -25,6 +25,7 @@ from talkoot.dht.identity import multihash_of
 from talkoot.dht.network import Frame
 from talkoot.dht.outside import kademlia
 from talkoot.dht.outside.wire import bytes_field, double_field, number_field
+from talkoot.dht.relay.yamux import Session
 from talkoot.peer import (
     admission,
     manifest,
@@ -232,6 +233,16 @@ NETWORK = [
         "msgpack",
         of(title._Answer),
         lambda data: title.read_status(data, bytes(32)),
+        (RemoteError,),
+    ),
+    Target(
+        "relay-yamux",
+        ("dht/relay/yamux.py Session.receive",),
+        "raw",
+        lambda: [
+            bytes.fromhex("000100010000000100000000") + bytes.fromhex("000000000000000100000002") + b"ab"
+        ],
+        lambda data: Session(None, initiator=False).receive(data),
         (RemoteError,),
     ),
     Target(

@@ -1,12 +1,16 @@
 """Runs `outside_worker.py`, or says why that cannot be here."""
 
 import asyncio
+import atexit
 import contextlib
 import importlib.util
 import json
+import subprocess
 import sys
-from asyncio.subprocess import PIPE, Process
+import threading
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,39 +29,53 @@ needs_libp2p = pytest.mark.skipif(
 )
 
 
+class _Worker:
+    """One process that does task after task: loading py-libp2p takes a second."""
+
+    def __init__(self) -> None:
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen([sys.executable, str(WORKER)], stdin=pipe, stdout=pipe)
+        self._turn = threading.Lock()
+        atexit.register(self._end)
+
+    def do(self, task: dict[str, Any]) -> dict[str, Any]:
+        """What came of a task."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with self._turn:
+            self._process.stdin.write(json.dumps(task).encode() + b"\n")
+            self._process.stdin.flush()
+            result: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return result
+
+    def _end(self) -> None:
+        self._process.communicate()
+
+
+@cache
+def _worker() -> _Worker:
+    return _Worker()
+
+
 async def outside(name: str, **task: Any) -> dict[str, Any]:
     """What one task of the worker came to."""
-    async with _started(name, task) as process:
-        output, _ = await process.communicate()
-    return last_line(output, process)
+    async with asyncio.timeout(TIMEOUT_S):
+        return await asyncio.to_thread(lambda: _worker().do(task | {"do": name}))
 
 
 @contextlib.asynccontextmanager
 async def serving(**task: Any) -> AsyncIterator[list[str]]:
-    """A host that serves; its addresses."""
-    async with _started("serve", task | {"listen": ["/ip4/127.0.0.1/tcp/0"]}) as process:
-        assert process.stdout is not None
-        assert process.stdin is not None
-        line = await process.stdout.readline()
-        yield json.loads(line)["addresses"]
-        process.stdin.close()
-        await process.wait()
-
-
-def last_line(output: bytes, process: Process) -> dict[str, Any]:
-    assert process.returncode == 0, process.returncode
-    result: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return result
-
-
-@contextlib.asynccontextmanager
-async def _started(name: str, task: dict[str, Any]) -> AsyncIterator[Process]:
-    process = await asyncio.create_subprocess_exec(sys.executable, str(WORKER), name, stdin=PIPE, stdout=PIPE)
+    """A host that serves, in a process of its own; its addresses."""
+    process = await asyncio.create_subprocess_exec(sys.executable, str(WORKER), stdin=PIPE, stdout=PIPE)
+    assert process.stdout is not None
     assert process.stdin is not None
     try:
-        process.stdin.write(json.dumps(task).encode() + b"\n")
+        wanted = task | {"do": "serve", "listen": ["/ip4/127.0.0.1/tcp/0"]}
+        process.stdin.write(json.dumps(wanted).encode() + b"\n")
         async with asyncio.timeout(TIMEOUT_S):
-            yield process
+            yield json.loads(await process.stdout.readline())["addresses"]
+            process.stdin.close()
+            await process.wait()
     finally:
         if process.returncode is None:
             process.kill()

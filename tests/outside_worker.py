@@ -1,6 +1,6 @@
-"""A node on py-libp2p in a process of its own, without hivemind: does one thing, prints what came of it.
+"""A node on py-libp2p in a process of its own, without hivemind: does what each line of its input says.
 
-`python outside_worker.py NAME`, with what it needs as JSON on its standard input.
+A line is JSON with the task's name as `do` and what it needs; one line of JSON says what came of it.
 """
 
 import contextlib
@@ -104,7 +104,7 @@ async def serve(host: Outside, task: dict[str, Any]) -> dict[str, Any]:
     host.serve("fail", fail)
     host.serve_stream("stream/echo/1", echo, timeout_s=30)
     print(json.dumps({"addresses": host.addresses}), flush=True)
-    await trio.to_thread.run_sync(sys.stdin.buffer.read)
+    await trio.to_thread.run_sync(sys.stdin.read)
     return {"failures": host.failures}
 
 
@@ -126,14 +126,15 @@ TASKS: dict[str, Callable[[Outside, dict[str, Any]], Awaitable[dict[str, Any]]]]
 }  # fmt: skip
 
 
-async def main(name: str, task: dict[str, Any]) -> None:
+async def main(task: dict[str, Any]) -> None:
     async with running(
         IDENTITY, listen=task.get("listen", ()), security=task.get("security", ("noise", "tls"))
     ) as host:
-        result = await TASKS[name](host, task)
+        result = await TASKS[task["do"]](host, task)
     result["heavy"] = [module for module in HEAVY if module in sys.modules]
     print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1], json.loads(sys.stdin.readline()))
+    while line := sys.stdin.readline():
+        trio.run(main, json.loads(line))
