@@ -1,7 +1,7 @@
 """What is relied upon between p2pd, our relay and the explorer.
 
-A circuit has none of p2pd's own limits, a relay in the directory counts as nobody, a hidden peer is seen to be
-behind it.
+A circuit has none of p2pd's own limits, a relay in the directory counts as nobody, and a hidden peer is seen
+to be behind it.
 """
 
 import asyncio
