@@ -12,6 +12,7 @@ import trio
 
 from talkoot.dht.errors import RemoteError
 from talkoot.dht.identity import Identity, multihash_of
+from talkoot.dht.multiaddr import parse_address
 from talkoot.dht.outside.wire import Message, bytes_field, number_field
 from talkoot.dht.records import PeerRecord, SignedRecord, open_envelope
 from talkoot.dht.relay import negotiation
@@ -153,10 +154,24 @@ async def client_of(
     identity: Identity | None = None,
     served: Callable[[Stream], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Client]:
-    """A connected client."""
+    """A connected client of a relay in this process."""
+    address = f"{relay.addresses[0]}/p2p/{relay.identity.peer_id}"
+    async with link_of(address, identity, served) as client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def link_of(
+    address: str,
+    identity: Identity | None = None,
+    served: Callable[[Stream], Awaitable[None]] | None = None,
+) -> AsyncIterator[Client]:
+    """A connected client of a relay anywhere."""
     identity = identity or Identity.generate()
-    socket = await dialled(relay)
-    name = multihash_of(relay.identity.key)
+    where = parse_address(address)
+    assert where.peer is not None
+    name = multihash_of(where.peer)
+    socket = await trio.open_tcp_stream(where.host, where.port)
     link = await Handshaker(identity).connect(socket, name, timeout_s=SOON_S)
     client = Client(identity, link, name)
     async with trio.open_nursery() as nursery:

@@ -44,7 +44,7 @@ class RelayLimits:
     """Bytes a second of the node, counted once for each byte that is passed on."""
     memory_bytes: int = 512 * MIB
     """Resident memory from which nothing new is taken on."""
-    window_bytes: int = 32 * MIB
+    window_bytes: int = 8 * MIB
     """Memory for receive windows beyond the 256 KiB that each direction of a circuit has; shared out in
     pieces of 768 KiB, so that a circuit over 100 ms still carries 10 MB/s."""
 

@@ -17,8 +17,10 @@ from talkoot.dht.relay.yamux import MAX_DATA, Event, Session
 
 E = TypeVar("E", bound=BaseException)
 
-READ_BYTES = 256 * 1024
+READ_BYTES = 128 * 1024
 """Bytes taken from the socket at once."""
+MAX_CHUNK_BYTES = 2 * MAX_DATA
+"""Most bytes that a stream hands out at once."""
 QUIET_S = 45.0
 """After so long without a byte the other side is asked for a sign of life; after as long again it is gone."""
 WRITE_S = 60.0
@@ -143,8 +145,9 @@ class Stream:
                 return b""
             self._came = trio.Event()
             await self._came.wait()
-        data = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
+        data = self._chunks.popleft()
+        while self._chunks and len(data) + len(self._chunks[0]) <= MAX_CHUNK_BYTES:
+            data += self._chunks.popleft()  # what came in crumbs goes on in one piece
         self._held = len(data)
         return data
 
