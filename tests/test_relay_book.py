@@ -1,5 +1,6 @@
 """Reservations, circuits, quotas and the door: what is allowed, and what one more is told."""
 
+import contextlib
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,8 @@ from talkoot.dht.relay.book import REFUSALS, Book, Circuit, CutOff
 from talkoot.dht.relay.buckets import Bucket, Buckets
 from talkoot.dht.relay.config import RelayConfig, RelayLimits
 from talkoot.dht.relay.door import Door
-from talkoot.dht.relay.windows import WIDER, Windows
+from talkoot.dht.relay.windows import FEW, WIDE, Windows
+from talkoot.dht.relay.yamux import FIRST_WINDOW
 
 A, B, C = b"a", b"b", b"c"
 
@@ -179,11 +181,35 @@ def test_the_door_counts_by_time() -> None:
     assert not door.is_banned(B, 0.0)
 
 
+class Noted:
+    """A stream whose windows are written down."""
+
+    def __init__(self) -> None:
+        self.windows: list[int] = []
+
+    def resize(self, window: int) -> None:
+        self.windows.append(window)
+
+
 def test_windows_are_shared_out_until_there_is_none() -> None:
-    windows = Windows(2 * WIDER + 1)
-    with windows.wider() as first, windows.wider() as second:
-        assert (first, second) == (WIDER, 0)
-    assert windows.left_bytes == 2 * WIDER + 1
+    total = 2 * (WIDE - FIRST_WINDOW) + 1
+    windows, first, second = Windows(total), Noted(), Noted()
+    with windows.of((first, Noted())), windows.of((second, Noted())):
+        assert (first.windows, second.windows) == ([WIDE], [])
+    assert windows.left_bytes == total
+
+
+def test_windows_are_narrow_when_there_are_many_circuits() -> None:
+    windows, first = Windows(2**30), Noted()
+    with windows.of((first,)), contextlib.ExitStack() as others:
+        for _ in range(FEW):
+            others.enter_context(windows.of((Noted(),)))
+        assert first.windows == [WIDE, FIRST_WINDOW]
+        assert windows.left_bytes == 2**30
+    again = Noted()
+    with windows.of((again,)):
+        assert again.windows == [WIDE]
+    assert windows.left_bytes == 2**30
 
 
 def test_messages_of_the_specification() -> None:

@@ -68,14 +68,25 @@ def test_windows_are_given_back_by_halves() -> None:
     assert session.take_control() == frame(WINDOW, 0, 1, half)
 
 
-@pytest.mark.parametrize("widened", [0, 1000])
+@pytest.mark.parametrize("widened", [0, FIRST_WINDOW])
 def test_a_byte_past_the_window_ends_the_session(widened: int) -> None:
     session = served()
-    session.widen(1, FIRST_WINDOW + widened)
+    session.resize(1, FIRST_WINDOW + widened)
     size = FIRST_WINDOW + widened
     session.receive(frame(DATA, 0, 1, size, bytes(size)))
     with pytest.raises(RemoteError, match="oversized"):
         session.receive(frame(DATA, 0, 1, 1, b"x"))
+
+
+def test_a_window_becomes_narrower_as_it_is_used() -> None:
+    session = served()
+    quarter = FIRST_WINDOW // 4
+    session.resize(1, quarter)
+    session.receive(frame(DATA, 0, 1, FIRST_WINDOW, bytes(FIRST_WINDOW)))
+    session.consumed(1, 3 * quarter)
+    assert not session.has_control, "so much is taken away"
+    session.consumed(1, quarter)
+    assert session.take_control() == frame(WINDOW, 0, 1, quarter)
 
 
 def test_what_may_be_sent_is_counted() -> None:

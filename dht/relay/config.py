@@ -45,8 +45,8 @@ class RelayLimits:
     memory_bytes: int = 512 * MIB
     """Resident memory from which nothing new is taken on."""
     window_bytes: int = 8 * MIB
-    """Memory for receive windows beyond the 256 KiB that each direction of a circuit has; shared out in
-    pieces of 768 KiB, so that a circuit over 100 ms still carries 10 MB/s."""
+    """Memory for receive windows beyond the 256 KiB that each direction of a circuit has. While there are few
+    circuits (`windows.FEW`) each gets half a MiB of it."""
 
     connections: int = 512
     """Connections of the node."""

@@ -219,9 +219,9 @@ class Stream:
         self.link.forget(self._number)
         self._wake()
 
-    def widen(self, window: int) -> None:
+    def resize(self, window: int) -> None:
         """Let the other side send so many bytes ahead."""
-        self.link.session.widen(self._number, window)
+        self.link.session.resize(self._number, window)
         self.link.nudge()
 
     def take(self, event: Event) -> None:

@@ -27,7 +27,6 @@ from talkoot.dht.relay.link import Link, Stream
 from talkoot.dht.relay.messages import HOP, STOP, Status
 from talkoot.dht.relay.tally import Tally
 from talkoot.dht.relay.windows import Windows
-from talkoot.dht.relay.yamux import FIRST_WINDOW
 
 logger = logging.getLogger(__name__)
 
@@ -305,9 +304,7 @@ class Relay:
         try:
             with trio.fail_after(ANSWER_S):
                 await source.send_message(messages.status(Status.OK))
-            with self._windows.wider() as window:
-                for each in (source, target):
-                    each.widen(FIRST_WINDOW + window)
+            with self._windows.of((source, target)):
                 end = await splice(source, target, circuit, self._limits, self._passed)
         finally:
             target.abort()

@@ -47,7 +47,7 @@ class _Stream:
         self.send_room = FIRST_WINDOW
         self.window = FIRST_WINDOW
         self.window_left = FIRST_WINDOW  # what the other side may still send
-        self.owed = 0  # consumed and not given back yet
+        self.owed = 0  # consumed and not given back yet; negative while a window becomes narrower
         self.fin_sent = False
         self.fin_received = False
 
@@ -137,12 +137,15 @@ class Session:
         if known.owed * 2 >= known.window:
             self._give(stream, known)
 
-    def widen(self, stream: int, window: int) -> None:
-        """Let the other side send so many bytes ahead, from now on."""
+    def resize(self, stream: int, window: int) -> None:
+        """Let the other side send so many bytes ahead: more from now on, fewer as what it sends is
+        consumed."""
         known = self._streams.get(stream)
-        if known is not None and window > known.window:
-            known.owed += window - known.window
-            known.window = window
+        if known is None or known.fin_received:
+            return
+        known.owed += window - known.window
+        known.window = window
+        if known.owed * 2 >= window:
             self._give(stream, known)
 
     def ping(self) -> None:
