@@ -21,6 +21,7 @@ from talkoot.dht.limits import METRICS_BURST, METRICS_PER_S
 from talkoot.dht.memory import MemoryHub, MemoryNetwork
 from talkoot.dht.network import Channel
 from talkoot.peer.metrics import FAMILIES, STATES, Metrics
+from talkoot.peer.metrics.labels import LabelledCounter
 from talkoot.peer.observing import observer as observing
 from talkoot.peer.observing.observer import Listed, NoAnswer, Observer, UnknownPeer, targets
 from talkoot.peer.observing.protocol import Answer, MetricsServer, ask, metrics_protocol
@@ -111,6 +112,19 @@ def test_every_metric_fits_into_a_report() -> None:
             assert len(family.labels) <= 3
             assert max(map(len, family.samples())) <= 80
             assert all(len(value) <= 48 for label in family.labels for value in label.values)
+
+
+def test_a_word_that_is_on_no_list_makes_nobody_a_liar() -> None:
+    metrics = full()
+    counters = [each for each in vars(metrics).values() if isinstance(each, LabelledCounter)]
+    assert len(counters) > 20
+    for counter in counters:
+        counter.inc("never heard of")
+    values = told(take(metrics.registry, "all"))
+    assert values["talkoot_round_failures_total", (("reason", "other"),)] == 1
+    assert (
+        values["talkoot_restarts_total", (("part", "other"),)] == 1
+    )  # which has no such word from the start
 
 
 def test_what_this_version_does_not_know_is_left_out() -> None:

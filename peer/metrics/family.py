@@ -69,6 +69,15 @@ class Family:
             count *= len(label.values) or label.most
         return count * (len(self.buckets) + 3 if self.kind == "histogram" else 1)
 
+    @property
+    def most_told(self) -> int:
+        """Series of it that another node may have: each word that is on no list there is `other`."""
+        count = self.most_series
+        for label in self.labels:
+            if label.values and OTHER not in label.values:
+                count += count // len(label.values)
+        return count
+
     def samples(self) -> tuple[str, ...]:
         """The names of its samples."""
         if self.kind != "histogram":

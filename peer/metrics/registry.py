@@ -29,7 +29,16 @@ from talkoot.peer.metrics.family import OTHER, PREFIX, Family
 from talkoot.peer.metrics.known import FAMILIES
 from talkoot.peer.metrics.labels import Follow, LabelledCounter, LabelledGauge
 from talkoot.peer.metrics.node import MAX_GPUS
-from talkoot.peer.metrics.words import MESSAGE_OF, PARTS, REJECTION_OF, RELAY_FAULT_OF, STATES, protocol_of
+from talkoot.peer.metrics.words import (
+    CONTRIBUTION_REJECTION_OF,
+    MESSAGE_OF,
+    PARTS,
+    REJECTION_OF,
+    RELAY_FAULT_OF,
+    ROUND_FAILURE_OF,
+    STATES,
+    protocol_of,
+)
 from talkoot.peer.options import Role
 from talkoot.peer.penalties import OPERATOR
 from talkoot.peer.serving import Gate
@@ -135,13 +144,13 @@ class Metrics:
         self.rounds = self._counter("rounds")
         self.rounds_skipped = self._counter("rounds_skipped")
         self.round_attempts = self._counter("round_attempts")
-        self.round_failures = self._labelled("round_failures")
+        self.round_failures = self._labelled("round_failures", _failure)
         self.round_duration = self._histogram("round_duration_seconds")
         self.round_phases = self._labelled("round_phase_seconds")
         self.round_group_size = self._gauge("round_group_size")
         self.contributions_sent = self._counter("contributions_sent")
         self.contribution_credits = self._counter("contribution_credits")
-        self.contributions_rejected = self._labelled("contributions_rejected")
+        self.contributions_rejected = self._labelled("contributions_rejected", _rejected_contribution)
         self.contribution_error = self._gauge("contribution_error_ratio")
         self.update_norm = self._gauge("update_norm_ratio")
         self.audits = self._labelled("audits")
@@ -283,6 +292,15 @@ class Metrics:
             self.gpu_temperature.labels(label).set(gpu.celsius)
         if gpu.joules is not None:
             follow.total(self.gpu_energy.labels(label), gpu.joules)
+
+
+def _failure(word: str) -> str:
+    """A leader that ends an attempt says why; its members count that."""
+    return ROUND_FAILURE_OF.get(word.rpartition(": ")[2], OTHER)
+
+
+def _rejected_contribution(word: str) -> str:
+    return CONTRIBUTION_REJECTION_OF.get(word, OTHER)
 
 
 def _rejection(word: str) -> str:

@@ -15,8 +15,29 @@ PAUSES = ("disk", "nothing_to_do")
 LEVELS = ("debug", "info", "warning", "error", "critical")
 PARTS = ("daemon", "p2pd", "trainer")
 PHASES = ("compute", "match", "exchange", "validate", "apply")
-ROUND_FAILURES = ("form", "exchange", "certify", "diverged", "cancelled")
-CONTRIBUTION_REJECTIONS = ("signature", "malformed", "not_finite", "too_few_steps", "late", "absent")
+_ROUND_FAILURES: Mapping[str, tuple[str, ...]] = {
+    "form": ("forming_timeout", "no_quorum", "nothing_to_average"),
+    "exchange": (
+        "exchanging_timeout",
+        "nothing_arrived",
+        "nothing_weighs",
+        "reducer_lost",
+        "reducer_silent",
+        "voters_silent",
+    ),
+    "certify": ("certifying_timeout",),
+    "diverged": ("different_value", "broken_chain", "wrong_branch", "wrong_cut", "wrong_hash"),
+    "cancelled": ("leader_lost", "others_ahead"),
+}
+"""Why an attempt at a round ended, by its phase: too few voters in time; slow, silent or dying peers; no
+quorum of votes; another value than the others'; its leader left, or the others were further."""
+ROUND_FAILURE_OF: Mapping[str, str] = {
+    fine: word for word, several in _ROUND_FAILURES.items() for fine in several
+}
+ROUND_FAILURES = (*_ROUND_FAILURES, "other")
+CONTRIBUTION_REJECTION_OF: Mapping[str, str] = {"slices_missing": "late"}
+"""Of those whose join the leader took: not all of it came in time."""
+CONTRIBUTION_REJECTIONS = ("late", "other")
 LIMITS = ("banned", "score", "unauthenticated", "peer", "prefix", "node")
 VERIFICATION_FAILURES = ("chunk", "digest", "certificate")
 DIAL_FAILURES = ("unreachable", "unsupported", "busy", "timeout", "banned", "lost", "other")

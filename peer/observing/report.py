@@ -101,7 +101,7 @@ def known(readings: Iterable[Reading], peer: bytes) -> dict[Key, float]:
         if not _possible(family, reading.value):
             raise RemoteError(peer, "malformed", f"{reading.sample} is {reading.value}")
         counts[family.name] += 1
-        if counts[family.name] > family.most_series:
+        if counts[family.name] > family.most_told:
             raise RemoteError(peer, "malformed", f"{family.name} has too many series")
         found[key] = reading.value
     return found
