@@ -105,7 +105,7 @@ class Metrics:
         self.peers_by_path = self._labelled_gauge("peers_by_path")
         self.node_reachable = self._gauge("node_reachable")
         self.relay_reservations = self._gauge("relay_reservations")
-        self.relay_faults = self._labelled("relay_faults", RELAY_FAULT_OF.__getitem__)
+        self.relay_faults = self._labelled("relay_faults", _relay_fault)
         self.peers_by_agent = self._labelled_gauge("peers_by_agent")
         self.peers_by_score = self._labelled_gauge("peers_by_score")
         self.peers_banned = self._gauge("peers_banned")
@@ -301,6 +301,10 @@ def _failure(word: str) -> str:
 
 def _rejected_contribution(word: str) -> str:
     return CONTRIBUTION_REJECTION_OF.get(word, OTHER)
+
+
+def _relay_fault(word: str) -> str:
+    return RELAY_FAULT_OF.get(word, OTHER)
 
 
 def _rejection(word: str) -> str:
