@@ -36,6 +36,7 @@ class RoundCounts:
             metrics.update_norm.set(ratio)
         if record.seconds is None:
             return
+        metrics.round_attempts.inc()
         metrics.round_duration.observe(record.seconds)
         for phase, seconds in phases_of(record, clock.now() - began_s).items():
             metrics.round_phases.inc(phase, seconds)

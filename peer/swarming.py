@@ -283,7 +283,6 @@ class Swarming:
     async def encode(self) -> LocalContribution | None:
         """See `Workshop`."""
         self._note_closing()
-        self.metrics.round_attempts.inc()
         local = await self.contributor.encode()
         if local is not None:
             self._counts.encoded(local.header, self.contributor.codec_error)
@@ -393,6 +392,7 @@ class Swarming:
         match output:
             case outputs.AttemptOver(attempt=attempt, reason=reason):
                 self.history.attempt_over(reason)
+                self.metrics.round_attempts.inc()
                 self.metrics.round_failures.inc(reason)
                 log.info("round %d: attempt %d ended: %s", self.ledger.round, attempt, reason)
             case outputs.GaveUp(reason=reason):

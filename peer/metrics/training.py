@@ -54,7 +54,9 @@ ROUNDS = (
     gauge("round_frontier", "Most rounds that any known peer announces.", unit="rounds"),
     counter("rounds", "Rounds committed, those included that were fetched.", unit="rounds"),
     counter("rounds_skipped", "Rounds that were fetched from peers and not taken part in.", unit="rounds"),
-    counter("round_attempts", "Tries at a round.", unit="attempts"),
+    counter(
+        "round_attempts", "Tries at a round, each when it ended: with a commit, or given up.", unit="attempts"
+    ),
     counter(
         "round_failures",
         "Tries at a round that were given up, by the phase or by why.",
