@@ -19,7 +19,7 @@ NAME_WIDTH = 16
 
 STYLES = {"yes": "green", "no": "red", "unknown": "yellow"}
 
-EXAMINE_S = 60.0
+EXAMINE_S = 40.0
 """Longest wait for the daemon's questions to its peers."""
 
 
@@ -115,16 +115,31 @@ def _question(
     )
 
 
+class _Asked:
+    """A running daemon; what it cannot say now is as good as nothing."""
+
+    def __init__(self, path: Path) -> None:
+        from talkoot.cli.local_api import LocalApi
+
+        self._api = LocalApi(path, timeout_s=EXAMINE_S)
+
+    def status(self) -> dict[str, Any]:
+        try:
+            return self._api.status()
+        except (NoDaemonError, CommandError):
+            return {}
+
+    def examine(self) -> list[dict[str, Any]]:
+        try:
+            return self._api.examine()
+        except (NoDaemonError, CommandError):
+            return []
+
+
 def _daemon(path: Path) -> "Daemon | None":
     """The daemon of the state directory, if one answers."""
-    from talkoot.cli.local_api import LocalApi
-
-    api = LocalApi(path, timeout_s=EXAMINE_S)
-    try:
-        api.status()
-    except (NoDaemonError, CommandError):
-        return None
-    return api
+    daemon = _Asked(path)
+    return daemon if daemon.status() else None
 
 
 def _as_dict(checks: "list[Check]", conclusion: "Conclusion") -> dict[str, Any]:

@@ -214,6 +214,10 @@ def test_a_locked_directory_names_who_holds_it(tmp_path: Path) -> None:
         found = place.state_directory(paths, daemon=False)
         assert (found.cause, found.fix.split("#")[0].strip()) == ("state_locked", "kill 4321")
         assert place.state_directory(paths, daemon=True).answer == "yes"
+    paths.claim(bytes(32))
+    assert place.state_directory(paths, daemon=False, swarm=bytes(32)).answer == "yes"
+    assert place.state_directory(paths, daemon=False, swarm=b"s" * 32).cause == "state_of_other_swarm"
+    paths.swarm_file.unlink()
     assert list(tmp_path.iterdir()) == [paths.lock_file]
 
 

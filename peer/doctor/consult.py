@@ -88,7 +88,7 @@ class Doctor:
     async def run(self) -> Conclusion:
         """Look at everything. Raises ConfigError for what is no answer but wrong usage."""
         self._look_at_place()
-        if not any(check.cause in ("p2pd", "protocol") for check in self.checks):
+        if not any(check.cause in ("p2pd", "protocol", "state_of_other_swarm") for check in self.checks):
             await self._look_at_swarm()
         await self._look_at_machine()
         return conclude(self.checks, met=self._found.met)
@@ -108,11 +108,17 @@ class Doctor:
             self._say(connection.other_protocol(str(error), error.theirs))
         self._say(
             place.python(),
-            place.state_directory(question.paths, daemon=self._daemon is not None),
+            place.state_directory(
+                question.paths,
+                daemon=self._daemon is not None,
+                swarm=question.invite.swarm if question.invite is not None else None,
+            ),
             place.key(question.paths),
         )
         if self._daemon is None:
             self._say(place.port(question.config, self._port()))
+        else:
+            self._say(Check(name="port", answer="yes", words="not tried: the running daemon listens"))
         addresses = question.invite.addresses if question.invite is not None else ()
         self._say(place.ipv6(needed=connection.only_ipv6(addresses)))
 
@@ -130,7 +136,9 @@ class Doctor:
             self._say(*_of_status(await asyncio.to_thread(self._daemon.status), speed))
         else:
             async for check in try_model(manifest or _sample(), device, speed, seconds=STEPS_S):
-                self._say(check)
+                sample = check.name == "model" and manifest is None
+                words = f"a sample, no swarm's model: {check.words}" if sample else check.words
+                self._say(msgspec.structs.replace(check, words=words))
         if any(check.name == "model" and check.answer == "no" for check in self.checks):
             return
         from talkoot.peer.doctor import rounds  # imports torch
@@ -267,7 +275,7 @@ def _of_status(status: dict[str, Any], speed: Speed) -> list[Check]:
         return [Check(name="model", answer="unknown", words=words)]
     speed.numel, speed.micro_batch = status.get("numel"), status.get("micro_batch")
     speed.step_s = 1 / rate if rate > 0 else None
-    words = f"the running daemon trains on {device}, {speed.micro_batch} sequences at once"
+    words = f"not tried: the running daemon trains on {device}, {speed.micro_batch} sequences at once"
     return [Check(name="model", answer="yes", words=words)]
 
 

@@ -42,9 +42,17 @@ def python() -> Check:
     return Check(name="python", answer="yes", words=words)
 
 
-def state_directory(paths: StateDir, *, daemon: bool) -> Check:
-    """Whether the directory can be had. `daemon`: a daemon of ours has it, and answers."""
+def state_directory(paths: StateDir, *, daemon: bool, swarm: bytes | None = None) -> Check:
+    """Whether the directory can be had for an invite's swarm. `daemon`: one of ours has it, and answers."""
     name, place = "state directory", str(paths.path)
+    if (stranger := _other_swarm(paths, swarm)) is not None:
+        return Check(
+            name=name,
+            answer="no",
+            words=stranger,
+            fix="choose another with --state-dir, for talkoot run, too",
+            cause="state_of_other_swarm",
+        )
     if daemon:
         return Check(name=name, answer="yes", words=f"{place}: a running daemon has it, and is asked")
     holder = _holder(paths.lock_file)
@@ -67,6 +75,18 @@ def state_directory(paths: StateDir, *, daemon: bool) -> Check:
             cause="state_unwritable",
         )
     return Check(name=name, answer="yes", words=place + ("" if paths.path.exists() else " (to be made)"))
+
+
+def _other_swarm(paths: StateDir, swarm: bytes | None) -> str | None:
+    """Why the directory is not this swarm's; None if it may be."""
+    try:
+        owner = paths.swarm_id
+    except ConfigError as error:
+        return str(error)
+    if swarm is None or owner in (None, swarm):
+        return None
+    assert owner is not None
+    return f"{paths.path} belongs to swarm {owner.hex()[:12]}, the invite to {swarm.hex()[:12]}"
 
 
 def _holder(lock: Path) -> str | None:

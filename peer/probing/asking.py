@@ -14,7 +14,7 @@ from talkoot.peer.probing.examine import examine, own_ports, path_of
 if TYPE_CHECKING:
     from talkoot.peer.node import Node
 
-EXAMINE_S = 40.0
+EXAMINE_S = 25.0
 """Longest time for asking all that are asked."""
 
 
