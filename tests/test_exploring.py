@@ -138,6 +138,7 @@ def an_explored(*peers: Any, **changes: Any) -> Explored:
 
 def test_it_serves_a_page_figures_and_lists() -> None:
     peers = [followed(number) for number in range(1, 5)]
+    made_up = [followed(number, "unreachable") for number in range(100, 400)]
 
     async def use(client: aiohttp.ClientSession, port: int) -> None:
         for path in ("/", "/web/page.js", "/api/v1/rounds", "/healthz", "/readyz"):
@@ -147,7 +148,7 @@ def test_it_serves_a_page_figures_and_lists() -> None:
         status = await (await client.get("/api/v1/status")).json()
         assert status["explorer"] is True
         assert status["swarm"]["reached"] == 4
-        assert [peer["path"] for peer in status["peers"]] == ["direct"] * 4
+        assert [peer["path"] for peer in status["peers"]][:5] == ["direct"] * 4 + ["unreachable"]
         targets = await (await client.get("/sd")).json()
         assert len(targets) == 5
         assert {target["targets"][0] for target in targets} == {f"127.0.0.1:{port}"}
@@ -157,7 +158,7 @@ def test_it_serves_a_page_figures_and_lists() -> None:
         async with client.get(f"/peer/{peer_id_of(bytes(32))}/metrics") as answer:
             assert answer.status == 404
 
-    serve(an_explored(*peers), use)
+    serve(an_explored(*peers, *made_up), use)
 
 
 def test_metrics_are_those_of_the_table() -> None:

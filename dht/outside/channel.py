@@ -1,8 +1,8 @@
 """Our framed channels over py-libp2p, for asyncio code that asks the peers whom a `Follower` follows."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import trio
@@ -13,22 +13,37 @@ from talkoot.dht.errors import ChannelClosed, RemoteError
 from talkoot.dht.framing import DATA, END_FRAME, Event, FrameDecoder, encode_prefix
 from talkoot.dht.network import Buffer, Channel, Events, Frame, ProtocolSpec
 from talkoot.dht.outside.directory import OutsideDirectory
-from talkoot.dht.outside.follower import Follower
+from talkoot.dht.outside.follower import Follower, Work
 from talkoot.dht.outside.host import Outside
 
+MAX_WAITING = 32
+"""Questions that wait for the follower's loop at once, each in a thread that does nothing else."""
 _READ_BYTES = 16 * 1024
 
 ResultT = TypeVar("ResultT")
 
 
+class _Asking:
+    """Has work done in the follower's loop, from asyncio, in threads that nothing else has to wait for."""
+
+    def __init__(self, follower: Follower) -> None:
+        self._follower = follower
+        self._threads = ThreadPoolExecutor(MAX_WAITING, thread_name_prefix="asking")
+
+    async def do(self, work: Work[ResultT]) -> ResultT:
+        """As `Follower.ask`."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._follower.ask, work)
+
+
 class OutsideChannel(Channel):
     """One channel that was opened here."""
 
-    def __init__(self, follower: Follower, peer: bytes, spec: ProtocolSpec, stream: INetStream) -> None:
+    def __init__(self, asking: _Asking, peer: bytes, spec: ProtocolSpec, stream: INetStream) -> None:
         self.peer = peer
         self.protocol = spec.name
         self.bytes_sent = self.bytes_received = 0
-        self._follower = follower
+        self._asking = asking
         self._stream = stream
         self._decoder = FrameDecoder(max_header=spec.max_header, max_payload=spec.max_payload)
         self._waiting: list[Event] = []
@@ -71,7 +86,7 @@ class OutsideChannel(Channel):
             except Exception as error:
                 raise ChannelClosed(self.peer, "lost", repr(error)) from error
 
-        return await asyncio.to_thread(self._follower.ask, bounded)
+        return await self._asking.do(bounded)
 
 
 class OutsideCalls:
@@ -81,8 +96,7 @@ class OutsideCalls:
     def __init__(self, follower: Follower) -> None:
         self.events = Events()
         self.company = Company()
-        self.dialled: Counter[str] = Counter()
-        self._follower = follower
+        self._asking = _Asking(follower)
 
     async def dial(self, peer: bytes, protocol: ProtocolSpec, *, timeout_s: float) -> Channel:
         """As `Network.dial`."""
@@ -91,5 +105,5 @@ class OutsideCalls:
             await directory.reach(peer, timeout_s=timeout_s)
             return await host.open(peer, protocol.name, timeout_s=timeout_s)
 
-        stream = await asyncio.to_thread(self._follower.ask, open_stream)
-        return OutsideChannel(self._follower, peer, protocol, stream)
+        stream = await self._asking.do(open_stream)
+        return OutsideChannel(self._asking, peer, protocol, stream)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import trio
 
@@ -38,6 +38,8 @@ RESTART_S = (1.0, 5.0, 30.0)
 """Pauses before the thread begins again."""
 
 ResultT = TypeVar("ResultT")
+Work: TypeAlias = Callable[[Outside, OutsideDirectory], Awaitable[ResultT]]
+"""What is done in the follower's loop, with its host."""
 
 
 class Follower:
@@ -69,7 +71,7 @@ class Follower:
             self._changed.wait_for(lambda: enough(self._reading), timeout_s)
         return self._reading
 
-    def ask(self, work: Callable[[Outside, OutsideDirectory], Awaitable[ResultT]]) -> ResultT:
+    def ask(self, work: Work[ResultT]) -> ResultT:
         """Have something done on the host, in the follower's loop, and wait for it. Not on an event loop.
 
         Raises what `work` raises, and RemoteError (`unreachable`) while there is no host.

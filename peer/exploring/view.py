@@ -28,6 +28,8 @@ STALE_S = 60.0
 """A reading that is older is none: nobody of the directory answers."""
 MAX_ROWS = 1000
 """Peers in one answer; those that were reached come first."""
+FRESH_S = 5.0
+"""A peer's answer is given again for so long: everybody may ask, and none of them is the peer's own doing."""
 NAME_TRIES = 20
 """Peers that are asked for the manifest before its name is given up."""
 
@@ -53,9 +55,15 @@ class Explored:
         self.exporter = Exporter()
         self.rounds_seen = RoundsSeen()
         self.observer = Observer(
-            calls, swarm, others=self._others, voters=self._reached, run=lambda: self.name or ""
+            calls,
+            swarm,
+            others=self._reached,
+            voters=self._reached,
+            run=lambda: self.name or "",
+            fresh_s=FRESH_S,
         )
         self._reading = NOTHING
+        self._picture = NOTHING, picture(NOTHING, swarm)
         self._summary = summary(NOTHING)
         self._began_s = time.monotonic()
 
@@ -91,7 +99,7 @@ class Explored:
     def status(self) -> dict[str, Any]:
         """The swarm now, with the keys of a node's status that an outsider can have."""
         seen = self._summary
-        return picture(self._reading, self.swarm) | {
+        return self._shown() | {
             "explorer": True,
             "version": version("talkoot"),
             "protocol": PROTOCOL_VERSION,
@@ -110,7 +118,8 @@ class Explored:
 
     def peers(self) -> list[dict[str, Any]]:
         """One row a peer."""
-        return rows(self._reading)[:MAX_ROWS]
+        found: list[dict[str, Any]] = self._shown()["peers"]
+        return found
 
     def rounds(self, last: int = KEPT) -> list[dict[str, Any]]:
         """The rounds that were seen to pass, newest last."""
@@ -125,11 +134,15 @@ class Explored:
         """What a peer says of itself, as text. Raises UnknownPeer, NoAnswer."""
         return await self.observer.metrics(peer_id)
 
-    def _others(self) -> Mapping[bytes, Followed]:
-        return {peer.key: peer for peer in self._reading.peers}
+    def _shown(self) -> dict[str, Any]:
+        """Of the newest reading, made once however many ask."""
+        if self._picture[0] is not self._reading:
+            self._picture = self._reading, picture(self._reading, self.swarm)
+        return self._picture[1]
 
-    def _reached(self) -> list[bytes]:
-        return [peer.key for peer in self._reading.peers if path_of(peer) == "direct"]
+    def _reached(self) -> Mapping[bytes, Followed]:
+        """Those worth asking: who is not there is on no list, unless it was a while ago."""
+        return {peer.key: peer for peer in self._reading.peers if path_of(peer) == "direct"}
 
     async def _find_name(self) -> None:
         asked: set[bytes] = set()

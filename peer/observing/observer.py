@@ -97,8 +97,11 @@ class Observer:
         others: Callable[[], Mapping[bytes, Announced]],
         voters: Callable[[], Iterable[bytes]],
         run: Callable[[], str],
+        fresh_s: float = FRESH_S,
     ) -> None:
-        """`others`: announcements of now. `voters`: keys that come first. `run`: the swarm's name."""
+        """`others`: announcements of now. `voters`: keys that come first. `run`: the swarm's name. `fresh_s`:
+        an answer that is not older is given again."""
+        self._fresh_s = fresh_s
         self._network = network
         self._swarm = swarm
         self._others = others
@@ -126,7 +129,7 @@ class Observer:
         peer = self._peers[key]
         async with peer.lock:
             now = clock.now()
-            if peer.answer is not None and now - peer.answer[0] < FRESH_S:
+            if peer.answer is not None and now - peer.answer[0] < self._fresh_s:
                 return peer.answer[1]
             if now < max(peer.wait_until, peer.private_until):
                 raise NoAnswer(peer.why)
