@@ -21,6 +21,7 @@ from talkoot.peer import (
     manifest_text,
 )
 from talkoot.peer.attacks import bench
+from talkoot.peer.probing import routes
 from talkoot.peer.trainer import documents
 
 
@@ -49,6 +50,7 @@ def ordered(data: bytes) -> None:
         lambda: api._order(data, api.BanOrder),
         lambda: api._order(data, api.UnbanOrder),
         lambda: api._order(data, api.RevokeOrder),
+        lambda: routes.read_order(data),
     ):
         try:
             order()
@@ -78,10 +80,13 @@ PEOPLE = [
     ),
     Target(
         "api-order",
-        ("peer/api.py _order",),
+        ("peer/api.py _order", "peer/probing/routes.py read_order"),
         "json",
         lambda: itertools.chain(
-            of(api.BanOrder, "json")(), of(api.UnbanOrder, "json")(), of(api.RevokeOrder, "json")()
+            of(api.BanOrder, "json")(),
+            of(api.UnbanOrder, "json")(),
+            of(api.RevokeOrder, "json")(),
+            of(routes.PingOrder, "json")(),
         ),
         ordered,
     ),

@@ -22,6 +22,7 @@ NOT_TRIED = {
     "peer/bench_codec.py _work": OWN_CHILD,
     "peer/bench_codec_worker.py main": OWN_CHILD,
     "peer/bench_round_worker.py line": OWN_CHILD,
+    "peer/doctor/machine.py _findings": OWN_CHILD,
     "peer/founding.py _build": OWN_CHILD,
     "peer/sample_worker.py main": OWN_CHILD,
     "peer/sampling.py Sampler._ask": OWN_CHILD,

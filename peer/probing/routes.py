@@ -24,14 +24,19 @@ class Probing(Protocol):
         """What other peers see of this node. Raises ValueError while it knows nobody."""
 
 
+def read_order(body: bytes) -> PingOrder:
+    """Raises HTTPBadRequest."""
+    try:
+        return msgspec.json.decode(body, type=PingOrder)
+    except (ValueError, RecursionError) as error:
+        raise web.HTTPBadRequest(text=f"the body is not what is asked for: {error}") from error
+
+
 def add_routes(router: web.UrlDispatcher, node: Probing) -> None:
     """`POST /api/v1/ping` and `/api/v1/examine`."""
 
     async def ping(request: web.Request) -> web.StreamResponse:
-        try:
-            order = msgspec.json.decode(await request.read(), type=PingOrder)
-        except (ValueError, RecursionError) as error:
-            raise web.HTTPBadRequest(text=f"the body is not what is asked for: {error}") from error
+        order = read_order(await request.read())
         try:
             return _json(await node.ping(order.peer))
         except ValueError as error:
