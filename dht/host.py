@@ -85,7 +85,7 @@ class P2PNetwork(Network):
         self.relays.wanted = config.relay
         self.relays.name("operator", by_relay(config.relays))
         self._reserving = Reserving(self.relays)
-        self._found: tuple[Address, ...] = ()
+        self.places: tuple[Address, ...] = ()
         self._book = bootstrap_book(config, self._path, self.company)
         self._directory = DhtDirectory(
             identity, swarm, config, self.events, self._book, self.company, self.relays
@@ -250,6 +250,7 @@ class P2PNetwork(Network):
         there = [each.peer for each in connections if each.peer is not None and each.relay is None]
         self.relays.connected(there, asyncio.get_running_loop().time())
         self._reserving.look()
+        self._announce()
         cut = self._guard.too_many(connections, chosen=self._is_chosen, banned=self.company.banned)
         leaving = {multihash_of(peer): "score" for peer in self._leaving}
         self._leaving.clear()
@@ -298,13 +299,16 @@ class P2PNetwork(Network):
             self._port = parsed[0].port  # kept, so that addresses outlive p2pd
         if self._port and self._port_file is not None and not self._config.port:
             remember_port(self._port_file, self._port)
-        self._found = tuple([address for address in parsed if not address.is_loopback] or parsed)
+        self.places = tuple([address for address in parsed if not address.is_loopback] or parsed)
         self._announce()
 
     def _announce(self) -> None:
         """Our own addresses, and those through relays."""
         circuits = self.relays.circuits()[: MAX_ADDRESSES // 2]
-        places = [*self._found[: MAX_ADDRESSES - len(circuits)], *circuits]
+        own = self.places
+        if self.relays.instead and circuits and not self._config.announce:
+            own = tuple(place for place in own if not place.is_global)
+        places = [*own[: MAX_ADDRESSES - len(circuits)], *circuits]
         self.addresses = tuple(str(replace(place, peer=self.key)) for place in places)
 
     # Channels.

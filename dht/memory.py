@@ -300,6 +300,7 @@ class MemoryNetwork(Network):
     ) -> None:
         self.key = identity.key
         self.addresses: tuple[str, ...] = ()
+        self.places = (Address("ip4", "127.0.0.1", 1),)
         self.traffic = Traffic()
         self.events = Events()
         self.hub = hub
@@ -442,7 +443,7 @@ class MemoryNetwork(Network):
         self._relays_changed.set()
 
     def _announce(self) -> None:
-        places = (Address("ip4", "127.0.0.1", 1), *self.relays.circuits())
+        places = (*self.places, *self.relays.circuits())
         self.addresses = tuple(str(replace(place, peer=self.key)) for place in places)
 
     def _accept(self, channel: MemoryChannel, service: Service) -> None:

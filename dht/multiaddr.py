@@ -49,6 +49,11 @@ class Address:
         """True for addresses that mean this machine only."""
         return self.kind in ("ip4", "ip6") and ipaddress.ip_address(self.host).is_loopback
 
+    @property
+    def is_global(self) -> bool:
+        """True for IP addresses of the Internet, and for names."""
+        return self.kind not in ("ip4", "ip6") or ipaddress.ip_address(self.host).is_global
+
 
 def parse_address(text: str) -> Address:
     """Raises ValueError for anything but the forms above."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from talkoot.dht.company import Company
+from talkoot.dht.multiaddr import Address
 from talkoot.dht.paths import Paths
 from talkoot.dht.records import PeerRecord
 from talkoot.dht.relays import Relays
@@ -182,6 +183,8 @@ class Network(ABC):
     directory: Directory
     addresses: tuple[str, ...]
     """Our announced multiaddrs, each with /p2p/<peer id>; empty before `started`."""
+    places: tuple[Address, ...]
+    """Our own addresses without those through relays, whether they are announced or not."""
     traffic: Traffic
     events: Events
     company: Company

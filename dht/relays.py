@@ -88,6 +88,9 @@ class Relays:
         """`salt`: the node's secret, so that nobody can make relays that it tries first."""
         self.wanted = False
         """Whether reservations are of use: nobody knows that this node can be dialled."""
+        self.instead = False
+        """Whether nobody can dial this node: what it announces is then its own network and its relays. A dial
+        to an address that cannot work may leave traces in routers for minutes, which keep holes shut."""
         self.faults: Counter[str] = Counter()
         """How often relays failed this node, by `Fault`."""
         self.without_since: float | None = None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from blake3 import blake3
 
 from talkoot.dht.errors import RemoteError
-from talkoot.dht.multiaddr import parse_address
+from talkoot.dht.multiaddr import Address, parse_address
 from talkoot.dht.paths import Path
 from talkoot.dht.relays import by_relay
 from talkoot.peer import clock
@@ -55,7 +55,7 @@ class Reach:
         self._asks = self._uses_relays or node.options.relayed == "refuse"
         self._turn = 0
         self._deaf: dict[bytes, float] = {}
-        self._places: tuple[str, ...] = ()
+        self._places: tuple[Address, ...] = ()
         self._told = ""
         self.votes = Votes()
         self.role: Role = self._wanted
@@ -129,15 +129,18 @@ class Reach:
 
     def _want_relays(self) -> None:
         relays = self._network.relays
-        relays.wanted = self._uses_relays and not self.refused_by and self.state != "public"
+        state = self.state
+        relays.wanted = self._uses_relays and not self.refused_by and state != "public"
+        relays.instead = state == "private"
 
     async def _ask_again(self) -> None:
         while True:
-            if self._network.addresses and (places := self._own_places()) != self._places:
-                self._places = places
-                self.votes.forget()
+            moved = self._network.places != self._places
+            if not {place.host for place in self._network.places} & {place.host for place in self._places}:
+                self.votes.forget()  # on another network
+            self._places = self._network.places
             await self._ask_some()
-            settled = self.votes.is_settled(clock.now())
+            settled = self.votes.is_settled(clock.now()) and not moved
             await asyncio.sleep(ASK_S[settled])
 
     async def _ask_some(self) -> None:
@@ -175,13 +178,8 @@ class Reach:
         if self.state != before:
             log.info("other peers %s dial this one", "can" if self.state == "public" else "cannot")
 
-    def _own_places(self) -> tuple[str, ...]:
-        """Our own addresses, without those through relays."""
-        return tuple(text for text in self._network.addresses if "/p2p-circuit/" not in text)
-
     def _ports(self) -> list[int]:
-        ports = (parse_address(text).port for text in self._own_places())
-        return list(dict.fromkeys(ports))[:MAX_PORTS]
+        return list(dict.fromkeys(place.port for place in self._network.places))[:MAX_PORTS]
 
 
 _ROLE_WORDS: dict[Cause, str] = {
