@@ -37,6 +37,7 @@ from talkoot.dht.network import Channel, Events, Handler, Network, ProtocolSpec,
 from talkoot.dht.p2pd import P2pd, P2pdError, binary, running
 from talkoot.dht.paths import Paths, Way
 from talkoot.dht.port import FILE, check_port, choose_port, remember_port
+from talkoot.dht.reconnecting import Reconnecting
 from talkoot.dht.records import MAX_ADDRESSES
 from talkoot.dht.relays import Relays, by_relay
 from talkoot.dht.reserving import Reserving
@@ -87,6 +88,7 @@ class P2PNetwork(Network):
         self._reserving = Reserving(self.relays)
         self.places: tuple[Address, ...] = ()
         self._book = bootstrap_book(config, self._path, self.company)
+        self._reconnecting = Reconnecting(self.key, self.company, self.paths, self._book)
         self._directory = DhtDirectory(
             identity, swarm, config, self.events, self._book, self.company, self.relays
         )
@@ -210,6 +212,7 @@ class P2PNetwork(Network):
                 tasks.create_task(self._watch_connections(control), name="connections"),
                 tasks.create_task(self._reserving.run(control), name="relays"),
                 tasks.create_task(self._follow_relays(), name="circuits"),
+                tasks.create_task(self._reconnecting.run(control), name="punching"),
             ]
             await lost.wait()
             self.events.restarts["directory"] += 1
@@ -349,6 +352,7 @@ class P2PNetwork(Network):
         budget = self._budget if accepted and not self.company.is_wanted(peer) else None
         channel = StreamChannel(peer, spec, self.traffic, accepted=accepted, budget=budget)
         channel.relay = relay
+        self._reconnecting.note(channel)
         try:
             await loop.create_unix_connection(lambda: channel, sock=connection)
         except OSError as error:
