@@ -64,12 +64,17 @@ class Spot:
     name: str
     kind: Kind
     namespace: str
-    address: str
-    """Of its own interface."""
+    addresses: tuple[str, ...]
+    """Of its own interface; IPv4 first."""
     outside: str
     """Under which it appears on the Internet."""
     port: int
     """Where it should listen."""
+
+    @property
+    def address(self) -> str:
+        """The first of its own."""
+        return self.addresses[0]
 
     @property
     def prefix(self) -> tuple[str, ...]:
@@ -100,11 +105,14 @@ def why_not() -> str:
 class Lab:
     """Places by name, to be entered as a context; what a killed laboratory left is removed first."""
 
-    def __init__(self, kinds: Mapping[str, Kind]) -> None:
+    def __init__(self, kinds: Mapping[str, Kind], *, strict: bool = False) -> None:
+        """`strict`: routers follow TCP's windows and drop what does not fit, as Linux does by itself; those
+        that people have mostly do not (OpenWrt's settings, here `nf_conntrack_tcp_be_liberal`)."""
         if not 0 < len(kinds) <= MAX_PLACES:
             raise ValueError(f"1 to {MAX_PLACES} places")
         self.spots: dict[str, Spot] = {}
         self._kinds = dict(kinds)
+        self._strict = strict
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -166,7 +174,7 @@ class Lab:
             self._cable(router, home, "wan")
             _ip(router, f"address add 100.64.{number}.1/24 dev lan")
             _ip(home, f"address add 100.64.{number}.2/24 dev wan", f"route add default via 100.64.{number}.1")
-            _translate(router, kind, public, [])
+            _translate(router, kind, public, [], strict=self._strict)
             router = home
         lan = f"192.168.{number}"
         _ip(router, *_bridge_lan(f"{lan}.1/24"))
@@ -177,18 +185,18 @@ class Lab:
             _ip(router, f"link set port{index} master lan up")
             _ip(host, "link set eth0 up", f"address add {address}/24 dev eth0")
             _ip(host, f"route add default via {lan}.1")
-            self.spots[name] = Spot(name, kind, host, address, public, FIRST_PORTS[index])
-        _translate(router, kind, public, hosts)
+            self.spots[name] = Spot(name, kind, host, (address,), public, FIRST_PORTS[index])
+        _translate(router, kind, public, hosts, strict=self._strict)
 
     def _open_host(self, number: int, kind: Kind, name: str, public: str) -> Spot:
         host = self._namespace()
         self._plug_in(host, number)
-        address = f"2a07:4507:{number:x}::1"
-        _ip(host, f"address add {address}/32 dev wan nodad")
+        addresses = [f"2a07:4507:{number:x}::1"]
+        _ip(host, f"address add {addresses[0]}/32 dev wan nodad")
         if kind is Kind.OPEN:
             _ip(host, f"address add {public}/16 dev wan")
-            address = public
-        return Spot(name, kind, host, address, address, FIRST_PORTS[0])
+            addresses.insert(0, public)
+        return Spot(name, kind, host, tuple(addresses), addresses[0], FIRST_PORTS[0])
 
     def _plug_in(self, namespace: str, number: int) -> None:
         """Give it a cable to the Internet, with the plug `wan`."""
@@ -205,9 +213,10 @@ def _bridge_lan(address: str) -> list[str]:
     return ["link add lan type bridge", "link set lan up", f"address add {address} dev lan"]
 
 
-def _translate(router: str, kind: Kind, public: str, hosts: list[str]) -> None:
+def _translate(router: str, kind: Kind, public: str, hosts: list[str], *, strict: bool) -> None:
     """Make it a router. What it was not asked for it drops without a word, as home routers do."""
-    _run("ip", "netns", "exec", router, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+    for name, value in (("ipv4/ip_forward", 1), ("netfilter/nf_conntrack_tcp_be_liberal", int(not strict))):
+        _run("ip", "netns", "exec", router, "sh", "-c", f"echo {value} > /proc/sys/net/{name}")
     random = " fully-random" if kind is Kind.SYMMETRIC else ""
     fixed = kind in (Kind.FULL_CONE, Kind.HAIRPIN)
     ranges = PORT_RANGES if len(hosts) > 1 else ("1024-65535",)

@@ -92,16 +92,18 @@ def _mapping(seen: list[Address]) -> Literal["independent", "dependent"]:
 
 
 def _address(other: Spot, spot: Spot) -> str:
-    """Of an open host, for the one that `spot` can speak."""
-    if ipaddress.ip_address(spot.address).version == 4:
-        return other.address
-    return f"2a07:4507:{int(other.address.split('.')[2]):x}::1"
+    """Of an open host, one that `spot` can speak to."""
+    return other.addresses[0 if _version(spot) == 4 else 1]
+
+
+def _version(spot: Spot) -> int:
+    return ipaddress.ip_address(spot.address).version
 
 
 @contextmanager
 def bound(spot: Spot, kind: int, port: int, to: Spot | None = None) -> Iterator[socket.socket]:
     """Bound at a place; several may share a port, as libp2p's do."""
-    version = ipaddress.ip_address((to or spot).address).version
+    version = _version(to or spot)
     with spot.inside():
         made = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, kind)
     with made:
