@@ -9,15 +9,18 @@ from dht_rig import SWARM, Node, Rig, record_of
 from outside_rig import IDENTITY, needs_libp2p, outside, serving
 
 from talkoot.dht.entries import PLACE_BYTES
+from talkoot.dht.errors import RemoteError
 from talkoot.dht.host import P2PNetwork
 from talkoot.dht.identity import multihash_of, peer_id_of
 from talkoot.dht.network import Channel, ProtocolSpec
 from talkoot.dht.outside.kademlia import FIND, PING
-from talkoot.dht.substrate import P2PHandlerError, PeerID
+from talkoot.dht.substrate import P2PDaemonError, P2PHandlerError, PeerID
 
 pytestmark = [pytest.mark.processes, needs_libp2p]
 
 ECHO = ProtocolSpec(name="stream/echo/1", max_header=100, max_payload=2**22, max_channels_per_peer=3)
+MANY, MAX_SERVED = 100, 64
+"""Streams at once, and of them those that a host from outside serves (`talkoot.dht.outside.host`)."""
 SECURITY = ("noise", "tls")
 
 
@@ -127,6 +130,41 @@ def test_streams_and_calls_to_the_outside(security: str) -> None:
                 assert await call_from(node, "echo", big) == big + node.key
                 with pytest.raises(P2PHandlerError, match="refused: on purpose"):
                     await call_from(node, "fail", b"")
+
+    with_swarm(1, test)
+
+
+def test_a_flood_of_streams_is_reset_and_passes() -> None:
+    async def test(nodes: list[Node]) -> None:
+        (node,) = nodes
+        async with serving() as addresses:
+            await node.network.add_addresses(IDENTITY.key, addresses)
+            served: list[Channel] = []
+            refused = asyncio.Event()
+
+            async def hold() -> None:
+                try:
+                    channel = await node.network.dial(IDENTITY.key, ECHO, timeout_s=20)
+                    await channel.send(b"here", timeout_s=20)
+                    await channel.receive(timeout_s=20)
+                    served.append(channel)
+                except RemoteError:
+                    refused.set()
+
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(MANY):
+                    tasks.create_task(hold())
+            assert refused.is_set()
+            assert 10 < len(served) <= MAX_SERVED
+            for channel in served:
+                await channel.close()
+            async with asyncio.timeout(20):
+                while True:  # its streams end one by one
+                    try:
+                        assert await call_from(node, "echo", b"abc") == b"cba" + node.key
+                        break
+                    except P2PDaemonError:
+                        continue
 
     with_swarm(1, test)
 

@@ -17,6 +17,7 @@ from libp2p.abc import INetStream
 from libp2p.crypto.x25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol, TSecurityOptions
 from libp2p.host.basic_host import BasicHost
+from libp2p.identity.identify_push.identify_push import ID_PUSH
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
@@ -39,6 +40,8 @@ logging.getLogger("libp2p").setLevel(logging.CRITICAL)
 Security = Literal["noise", "tls"]
 
 MAX_CONNECTIONS = 256
+MAX_SERVED = 64
+"""Streams of other peers that are served at once; one more is reset."""
 MAX_TRIED = 4
 """Addresses of one peer that one attempt to connect tries, one after the other."""
 DIAL_S = 3.0
@@ -197,8 +200,21 @@ class Outside:
 class _QuietHost(BasicHost):  # type: ignore[misc]  # py-libp2p is untyped here
     """Answers identify and never asks: a task of py-libp2p's own that fails would end the whole process."""
 
+    _serving = 0
+
     def _schedule_identify(self, peer_id: ID, *, reason: str) -> None:
         """Leave it."""
+
+    async def _swarm_stream_handler(self, net_stream: INetStream) -> None:
+        """Serve a stream that a peer opened; py-libp2p itself would take any number of them."""
+        if self._serving >= MAX_SERVED:
+            await net_stream.reset()
+            return
+        self._serving += 1
+        try:
+            await super()._swarm_stream_handler(net_stream)
+        finally:
+            self._serving -= 1
 
 
 @contextlib.asynccontextmanager
@@ -233,6 +249,7 @@ async def running(
     swarm(network)
     listener.give_back_places(network)
     host = _QuietHost(network=network, disable_identify_address_discovery=True)
+    host.remove_stream_handler(ID_PUSH)  # it would keep whatever a peer says of itself
     async with host.run([Multiaddr(address) for address in listen]):
         try:
             if len(host.get_transport_addrs()) < len(listen):
