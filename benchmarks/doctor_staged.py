@@ -179,7 +179,7 @@ def _(patient: Patient) -> None:
 
 @stage("slow uplink", "slow_uplink")
 def _(patient: Patient) -> None:
-    shape = ("tbf", "rate", "64kbit", "burst", "3kb", "latency", "1s")
+    shape = ("tbf", "rate", "40kbit", "burst", "3kb", "latency", "1s")
     patient.inside("tc", "qdisc", "replace", "dev", "wan", "root", *shape)
     patient.undo.callback(patient.inside, "tc", "qdisc", "delete", "dev", "wan", "root")
 

@@ -92,7 +92,10 @@ async def try_model(
                 yield _fits(finding, manifest)
             elif name == "steps":
                 speed.step_s = float(finding["step_s"])
-    if "torch" not in found:
+    if "torch" not in found and found.get("end", {}).get("late"):
+        words = f"torch did not load in time ({found['end']['words']}): is this machine busy?"
+        yield Check(name="torch", answer="unknown", words=words)
+    elif "torch" not in found:
         words = "torch does not load: " + str(found.get("end", {}).get("words", "no answer in time"))
         yield Check(
             name="torch", answer="no", words=words, fix="python -m pip install --force-reinstall torch"
@@ -199,7 +202,7 @@ async def _findings(arguments: list[str], limit_s: float) -> AsyncIterator[dict[
             errors = await process.stderr.read(MAX_LINE)
             status = await process.wait()
     except TimeoutError:
-        yield {"finding": "end", "words": f"it took longer than {limit_s:.0f} s"}
+        yield {"finding": "end", "words": f"it took longer than {limit_s:.0f} s", "late": True}
         return
     finally:
         if process.returncode is None:

@@ -94,7 +94,7 @@ class Probe:
                 await transfer(num_bytes)
             took_s = clock.now() - began
             if took_s >= ENOUGH_S or num_bytes >= TRANSFER_BYTES:
-                return num_bytes / max(took_s - latency_s, 0.1 * took_s, 1e-6)
+                return num_bytes / max(took_s - latency_s, took_s / 2, 1e-6)
             num_bytes *= 2
 
     async def _send(self, num_bytes: int) -> None:
