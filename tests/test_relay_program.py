@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from talkoot.cli import main as main_module
 from talkoot.dht.relay.tally import Tally
+from talkoot.peer.metrics import FAMILIES
 from talkoot.peer.metrics.relay import RELAY, exposition
 
 TALKOOT = (sys.executable, "-m", "talkoot.cli.main")
@@ -164,6 +165,7 @@ def test_metrics_are_those_that_are_declared_and_few() -> None:
     assert set(ours) == {family.name.removesuffix("_total") for family in RELAY}
     samples = [sample for family in ours.values() for sample in family.samples]
     assert len(samples) <= 80
+    assert not {family.name for family in RELAY} & FAMILIES.keys(), "a name means one thing"
     values = {(sample.name, *sample.labels.values()): sample.value for sample in samples}
     assert values["talkoot_relay_passed_bytes_total",] == 7
     assert values["talkoot_relay_refusals_total", "outsider"] == 3

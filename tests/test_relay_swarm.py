@@ -78,7 +78,7 @@ def test_a_relay_serves_the_peers_of_its_swarm(tmp_path: Path) -> None:
                 assert not held(hidden), "it has no record yet"
                 await hidden.network.directory.publish(record_of(hidden.network), ttl_s=120)
                 while not held(hidden):
-                    await metric(pages, "talkoot_relay_reservations")
+                    await metric(pages, "talkoot_relay_clients")
                 through = [each for each in hidden.network.addresses if "p2p-circuit" in each]
                 assert through
 

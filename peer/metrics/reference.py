@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from talkoot.peer.metrics.explored import EXPLORED
 from talkoot.peer.metrics.family import Family, Label
 from talkoot.peer.metrics.known import MAX_SERIES, SECTIONS, most_series
+from talkoot.peer.metrics.relay import RELAY
 from talkoot.peer.options import ROLES
 
 _SERIES = ", ".join(f"{most_series(role)} as `{role}`" for role in ROLES)
@@ -33,6 +34,7 @@ What a node serves for Prometheus at `/metrics` of its local API. This page is m
 
 """
 
+_RELAY = "A relay (`talkoot relay`), beside its process"
 _EXPLORER = "A swarm from outside: `talkoot explore --serve`, no node"
 
 _MISSING = (
@@ -60,7 +62,7 @@ def reference() -> str:
     missing = "## Not there yet\n\n| what | why |\n|---|---|\n" + "".join(
         f"| {what} | {why} |\n" for what, why in _MISSING
     )
-    sections = [*SECTIONS.items(), (_EXPLORER, EXPLORED)]
+    sections = [*SECTIONS.items(), (_EXPLORER, EXPLORED), (_RELAY, RELAY)]
     return _INTRODUCTION + "".join(_section(*section) for section in sections) + missing
 
 

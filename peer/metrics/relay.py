@@ -15,7 +15,7 @@ from talkoot.peer.metrics.family import OTHER, Family, Label, counter, gauge
 
 RELAY: tuple[Family, ...] = (
     gauge("relay_connections", "Connections now, handshakes under way included.", unit="connections"),
-    gauge("relay_reservations", "Reservations now.", unit="reservations"),
+    gauge("relay_clients", "Clients that hold a reservation now.", unit="clients"),
     gauge("relay_circuits", "Circuits now.", unit="circuits"),
     gauge("relay_members", "Identities with a valid record of a swarm that is served.", unit="identities"),
     gauge("relay_draining", "1 while the relay is stopping, else 0."),
@@ -79,7 +79,7 @@ def exposition(tally: Tally, now: float) -> bytes:
 def _values(tally: Tally, now: float) -> dict[str, float | Mapping[str, int]]:
     return {
         "connections": tally.connections,
-        "reservations": tally.reservations,
+        "clients": tally.reservations,
         "circuits": tally.circuits,
         "members": tally.members,
         "draining": tally.draining,
