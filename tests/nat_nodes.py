@@ -79,6 +79,18 @@ def places_of(spot: Spot, port: int, peer: str) -> list[str]:
     return [f"/ip{6 if ':' in host else 4}/{host}/tcp/{port}/p2p/{peer}" for host in spot.addresses]
 
 
+def relay_in(spot: Spot, folder: Path) -> tuple[Program, list[str]]:
+    """`talkoot relay` for anybody in an open place, and its addresses."""
+    state = folder / f"{spot.name}.state"
+    options = ("--any", "--port", str(RELAY_PORT), "--http", "none", "--state-dir", str(state))
+    program = Program(spot, [*TALKOOT, "relay", *options], folder / f"{spot.name}.log")
+    peer_id = None
+    while peer_id is None:
+        found = PEER_ID.search(program.line(START_S))
+        peer_id = found and found[0]
+    return program, places_of(spot, RELAY_PORT, peer_id)
+
+
 class Nodes:
     """A laboratory with nodes in it; to be entered as a context."""
 
@@ -123,15 +135,9 @@ class Nodes:
         self._stack.close()
 
     def _start_relay(self, name: str) -> None:
-        spot = self.lab[name]
-        state = self._folder / f"{name}.state"
-        options = ("--any", "--port", str(RELAY_PORT), "--http", "none", "--state-dir", str(state))
-        program = self._program(name, [*TALKOOT, "relay", *options])
-        peer_id = None
-        while peer_id is None:
-            found = PEER_ID.search(program.line(START_S))
-            peer_id = found and found[0]
-        self.relays += places_of(spot, RELAY_PORT, peer_id)
+        self.programs[name], addresses = relay_in(self.lab[name], self._folder)
+        self._stack.callback(self.programs[name].close)
+        self.relays += addresses
 
     def start(self, names: Sequence[str], bootstrap: Sequence[str], *, port_offset: int = 0) -> None:
         """Start nodes, all at once; those of before are ended."""
