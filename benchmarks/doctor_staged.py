@@ -179,7 +179,7 @@ def _(patient: Patient) -> None:
 
 @stage("slow uplink", "slow_uplink")
 def _(patient: Patient) -> None:
-    shape = ("tbf", "rate", "40kbit", "burst", "3kb", "latency", "1s")
+    shape = ("tbf", "rate", "24kbit", "burst", "3kb", "latency", "1s")
     patient.inside("tc", "qdisc", "replace", "dev", "wan", "root", *shape)
     patient.undo.callback(patient.inside, "tc", "qdisc", "delete", "dev", "wan", "root")
 
@@ -247,7 +247,7 @@ def _(_patient: Patient) -> None:
 def manifest() -> Manifest:
     """Rounds that leave time for questions, and an exchange that a slow line misses."""
     made = small_manifest(peers=2, step_ms=50)
-    return replace(made, round=replace(made.round, min_interval_s=15.0, exchange_s=5.0, announce_s=1.0))
+    return replace(made, round=replace(made.round, min_interval_s=15.0, exchange_s=3.0, announce_s=1.0))
 
 
 @contextmanager
