@@ -45,6 +45,7 @@ def a_peer(number: int, **changes: object) -> dict[str, Any]:
         "state": "training",
         "version": "talkoot/0.1.0",
         "connected": True,
+        "path": "direct",
         "age_s": 1.0 + number % 5,
         **changes,
     }
@@ -103,6 +104,7 @@ def a_status(**changes: object) -> dict[str, Any]:
         "voters": 7,
         "voting": True,
         "codec": "int8",
+        "reachability": "public",
         "steps_total": 7_680,
         "tokens_total": 62_914_560,
         "steps_per_second": 4.37,
