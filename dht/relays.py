@@ -144,6 +144,8 @@ class Relays:
 
     def due(self, now: float) -> list[bytes]:
         """Relays to ask for a reservation now. Each is to be answered for with one of the methods below."""
+        if not self.wanted:
+            self._held.clear()  # they lapse
         self._mark(now)
         if not self.wanted:
             return []

@@ -54,7 +54,8 @@ class Reserving:
                         continue
         finally:
             self._relays.drop(loop.time())
-            self._tell()
+            self._told = frozenset()
+            self.changed.set()
 
     async def _ask(self, control: Control, relay: bytes) -> None:
         loop = asyncio.get_running_loop()

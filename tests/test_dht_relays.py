@@ -1,10 +1,15 @@
 """Which relays are asked, held and left: sources, deaths, liars, crowds of relays that do not exist."""
 
+from typing import Literal, TypeAlias
+
+import msgspec
 import pytest
 
 from talkoot.dht.hop import Reservation
+from talkoot.dht.identity import Identity
 from talkoot.dht.multiaddr import Address
-from talkoot.dht.records import PeerRecord
+from talkoot.dht.network import Events
+from talkoot.dht.records import PeerRecord, seal
 from talkoot.dht.relays import (
     AT_ONCE,
     BREAKS,
@@ -19,7 +24,9 @@ from talkoot.dht.relays import (
     Relays,
     by_relay,
 )
+from talkoot.dht.table import RecordTable
 
+Role: TypeAlias = Literal["full", "client", "observer", "relay"]
 LIFE = Reservation(900.0)
 
 
@@ -55,12 +62,12 @@ def held(*numbers: int, now: float = 0.0) -> Relays:
     return relays
 
 
-def record(number: int, *, role: str = "relay", addresses: tuple[str, ...] = ()) -> PeerRecord:
+def record(number: int, *, role: Role = "relay", addresses: tuple[str, ...] = ()) -> PeerRecord:
     return PeerRecord(
         swarm=bytes(32), key=key(number), protocol=1, version="1", round=0, steps=0,
         addresses=addresses or (str(place(number)),), role=role, digest=bytes(32), tokens=0, speed=0.0,
         upload=0.0, download=0.0, corpus=b"", loss=0.0, state="relaying",
-    )  # type: ignore[arg-type]  # the roles are checked elsewhere  # fmt: skip
+    )  # fmt: skip
 
 
 def test_nothing_is_asked_unless_reservations_are_of_use() -> None:
@@ -68,6 +75,14 @@ def test_nothing_is_asked_unless_reservations_are_of_use() -> None:
     relays.wanted = False
     assert relays.due(0) == []
     assert relays.without_since is None
+
+
+def test_reservations_lapse_once_others_can_dial_this_node() -> None:
+    relays = held(1, 2)
+    relays.wanted = False
+    assert relays.due(1) == []
+    assert relays.held == frozenset()
+    assert not relays.faults
 
 
 def test_several_are_asked_at_once_and_two_are_held() -> None:
@@ -223,6 +238,31 @@ def test_a_relay_does_not_say_where_it_is() -> None:
     reached = Address("ip4", "203.0.113.7", 4001)
     relays.reserved(lying.key, LIFE, 0, round_trip_s=0.1, place=reached)
     assert relays.circuits() == (Address("ip4", "203.0.113.7", 4001, relay=lying.key),)
+
+
+def test_forged_replayed_and_expired_records_name_no_relay() -> None:
+    identity, swarm, events = Identity.from_seed(b"r" * 32), bytes(32), Events()
+    table, relays = RecordTable(swarm, events), Relays()
+
+    def announce(port: int, issued: float) -> bytes:
+        there = msgspec.structs.replace(
+            record(1, addresses=(f"/ip4/203.0.113.7/tcp/{port}",)), key=identity.key
+        )
+        return seal(identity, there, issued=issued, expires=issued + 60)
+
+    def ports(now: float) -> list[int]:
+        relays.note(table.peers(now).values())
+        return [place.port for place in relays.places(identity.key)]
+
+    old, new = announce(1, 1000.0), announce(2, 1010.0)
+    forged = bytearray(announce(3, 1020.0))
+    forged[-1] ^= 1
+    for envelope in (new, old, bytes(forged)):
+        table.accept(identity.key, envelope, 1025.0)
+    assert ports(1025.0) == [2]
+    assert events.rejected == {"stale": 1, "signature": 1}
+    assert ports(1071.0) == []
+    assert not table.accept(identity.key, new, 1071.0)
 
 
 def test_what_goes_through_another_relay_is_no_relay() -> None:

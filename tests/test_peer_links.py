@@ -11,6 +11,7 @@ from talkoot.dht.identity import Identity
 from talkoot.dht.memory import Link, MemoryHub, MemoryNetwork
 from talkoot.dht.memory_channel import MemoryChannel
 from talkoot.dht.network import Buffer, Channel, Frame
+from talkoot.dht.relays import by_relay
 from talkoot.peer.links import MAX_QUEUED, Links, protocols
 from talkoot.peer.simulation.virtual_time import run_virtual
 
@@ -376,5 +377,34 @@ def test_a_peer_that_closes_at_once_is_not_dialled_all_the_time() -> None:
             one.links.send(other.key, b"hello")
             await asyncio.sleep(0.03)
         assert 2 <= len(opened) <= 3 * 4 + 1
+
+    run(main)
+
+
+def test_channels_move_off_a_relay_once_there_is_a_better_way() -> None:
+    async def main(world: World) -> None:
+        relay = world.hub.relay(b"r" * 32)
+        one, other = await world.start(1), await world.start(2, Link(dialled=False))
+        other.network.relays.wanted = True
+        other.network.relays.name("operator", by_relay([relay.address]))
+        world.tasks.append(world.group.create_task(other.network._reserve()))
+        await asyncio.sleep(1)
+        rerouted: list[bytes] = []
+        one.links.on_reroute = rerouted.append
+        one.links.send(other.key, b"through the relay")
+        await other.until(lambda: len(other.control) == 1)
+        assert one.network.paths.of(other.key) == "relayed"
+        one.links.renew()
+        await asyncio.sleep(1)
+        assert not rerouted, "there is no better way yet"
+        one.network.paths.opened(other.key, None)  # a hole was punched
+        one.links.renew()
+        await asyncio.sleep(5)
+        assert rerouted == [other.key]
+        assert other.key in one.links.connected
+        world.hub.crash(relay.key)
+        one.links.send(other.key, b"without it")
+        await other.until(lambda: len(other.control) == 2)
+        assert one.links.connections == 1, "it was connected all the time"
 
     run(main)

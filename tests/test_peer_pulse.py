@@ -139,3 +139,15 @@ def test_after_our_own_sleep_nobody_is_silent(monkeypatch: pytest.MonkeyPatch) -
         assert world.pulse.absent(ONE)
 
     run(main)
+
+
+def test_another_way_to_a_peer_begins_without_its_round_trip() -> None:
+    async def main(world: World) -> None:
+        await asyncio.sleep(1)
+        world.pulse.rerouted(TWO)
+        assert abs(world.pulse.round_trip_s() - 0.1) < 1e-6
+        world.answers[TWO] = 0.02
+        await asyncio.sleep(PING_S)
+        assert world.pulse.round_trip_s() < 0.11
+
+    run(main)

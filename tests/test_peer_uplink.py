@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from talkoot.peer import clock
 from talkoot.peer.options import MAX_UPLINK, RunOptions
 from talkoot.peer.uplink import Memory, UploadMeter
 
@@ -64,3 +65,25 @@ def test_a_disk_that_takes_nothing_costs_only_the_memory(tmp_path: Path) -> None
 def test_an_uplink_that_there_is_not_is_refused(tmp_path: Path, uplink: float) -> None:
     with pytest.raises(ValueError, match="uplink must be"):
         RunOptions(state_dir=tmp_path, uplink=uplink)
+
+
+def test_what_goes_through_a_relay_is_measured_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(clock, "now", lambda: now[0])
+    meter = UploadMeter()
+    for seconds, relayed in ((2.0, False), (8.0, True)):
+        meter.begin()
+        meter.sent(meter.MIN_BYTES, relayed=relayed)
+        now[0] += seconds
+        meter.end()
+    assert meter.rate == meter.MIN_BYTES / 2
+    meter.relayed = True
+    assert meter.rate == meter.MIN_BYTES / 8
+
+
+def test_another_way_begins_without_the_figures_of_the_one_before() -> None:
+    meter = measured(5.0)
+    meter.relayed = True
+    assert meter.rate == 0.0
+    meter.stated = 7.0
+    assert meter.rate == 7.0
