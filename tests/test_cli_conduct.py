@@ -93,10 +93,10 @@ def test_the_table_shows_scores_and_why() -> None:
         {**peer, "state": "banned", "score": 0.0, "score_reason": "", "ban": banned},
     ]
     lines = conduct._text(entries, running=True).splitlines()
-    assert lines[0].split() == ["peer", "name", "state", "role", "round", "score", "watch", "banned"]
+    assert lines[0].split() == ["peer", "name", "state", "role", "path", "round", "score", "watch", "banned"]
     assert lines[1].split() == [
         PEER,
-        *["-", "training", "full", "7", "-12.5", "as", "usual", "no", "(wrong", "hash)"],
+        *["-", "training", "full", "-", "7", "-12.5", "as", "usual", "no", "(wrong", "hash)"],
     ]
     assert "until lifted, by its score: flood" in lines[2]
 
