@@ -350,7 +350,9 @@ class P2PNetwork(Network):
         if relay is not None:
             self.paths.through(peer, relay)
         budget = self._budget if accepted and not self.company.is_wanted(peer) else None
-        channel = StreamChannel(peer, spec, self.traffic, accepted=accepted, budget=budget)
+        channel = StreamChannel(
+            peer, spec, self.traffic, lambda: self._lost(channel), accepted=accepted, budget=budget
+        )
         channel.relay = relay
         self._reconnecting.note(channel)
         try:
@@ -359,6 +361,12 @@ class P2PNetwork(Network):
             connection.close()
             raise RemoteError(peer, "unreachable", str(error)) from error
         return channel
+
+    def _lost(self, channel: StreamChannel) -> None:
+        """A relay that drops what goes through it is known by that only."""
+        if channel.relay is not None and channel.broken:
+            self.relays.broke(channel.relay, channel.peer, asyncio.get_running_loop().time())
+            self._reserving.look()
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()

@@ -50,7 +50,9 @@ RETRY_FULL_S = 30.0
 FORGET_S = 1800.0
 """A relay without a new fault for so long has none."""
 BREAKS, BREAKS_S = 4, 120.0
-"""A relay through which so many channels broke or stood still within so long is left for another."""
+"""A relay through which channels broke or stood still so many times within so long is left for another."""
+SAME_BREAK_S = 10.0
+"""What breaks with one peer within so long counts once: all its channels end when it dies."""
 
 Fault: TypeAlias = Literal[
     "unreachable", "timeout", "late", "refused", "full", "denied", "malformed", "lost", "breaks"
@@ -69,8 +71,8 @@ class _Record:
     retry_at: float = -math.inf
     faulted_at: float = -math.inf
     round_trip_s: float = math.inf
-    breaks: list[float] = field(default_factory=list)
-    """When channels through it broke."""
+    breaks: list[tuple[bytes, float]] = field(default_factory=list)
+    """With whom channels through it broke, and when."""
 
 
 @dataclass(slots=True)
@@ -228,12 +230,15 @@ class Relays:
                 self._fault(relay, "lost", now)
         self._mark(now)
 
-    def broke(self, relay: bytes, now: float) -> None:
-        """A channel through this relay was cut, or stood still. One that we do not hold is none of ours."""
+    def broke(self, relay: bytes, peer: bytes, now: float) -> None:
+        """A channel with `peer` through this relay was cut, or stood still. One that we do not hold is none
+        of ours."""
         if relay not in self._held:
             return
         record = self._record(relay)
-        record.breaks = [*(at for at in record.breaks if now - at < BREAKS_S), now][-BREAKS:]
+        late = [(who, at) for who, at in record.breaks if now - at < BREAKS_S]
+        same = any(who == peer and now - at < SAME_BREAK_S for who, at in late)
+        record.breaks = (late if same else [*late, (peer, now)])[-BREAKS:]
         if len(record.breaks) >= BREAKS and len(self._held) > 1:
             record.breaks = []
             del self._held[relay]

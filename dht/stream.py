@@ -38,7 +38,8 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
         accepted: bool = False,
         budget: Budget | None = None,
     ) -> None:
-        """`budget`: what is received counts there until it is dealt with."""
+        """`on_lost` is called when the connection is gone, see `broken`; `budget`: what is received counts
+        there until it is dealt with."""
         self.peer = peer
         self.protocol = spec.name
         self.bytes_sent = 0
@@ -69,6 +70,11 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
         self._end_sent = False
         self._peer_ended = False
         self._closed = False
+
+    @property
+    def broken(self) -> bool:
+        """Whether it was cut or stood still, instead of being ended by either side."""
+        return self._torn or (self._failure is not None and self._failure.reason in ("lost", "timeout"))
 
     # The transport's side.
 

@@ -17,7 +17,7 @@ from talkoot.dht import limits, stream
 from talkoot.dht.channel_limits import ChannelLimits, Visitor
 from talkoot.dht.company import Company
 from talkoot.dht.errors import RemoteError
-from talkoot.dht.framing import DATA, encode_prefix
+from talkoot.dht.framing import DATA, END_FRAME, encode_prefix
 from talkoot.dht.guard import Connection, ConnectionGuard
 from talkoot.dht.holding import Budget
 from talkoot.dht.meter import Bucket, Flow, Meters, Rate
@@ -255,6 +255,30 @@ def test_a_frame_that_does_not_go_on_is_given_up(monkeypatch: pytest.MonkeyPatch
             assert caught.value.reason == "timeout"
         await channel.close()
         assert budget.take(1000)
+
+    Rig("asyncio").run(main())
+
+
+def test_a_channel_that_is_cut_or_stands_still_is_broken_and_one_that_ends_is_not() -> None:
+    async def end(other: socket.socket, how: str) -> None:
+        if how == "cut":
+            other.send(encode_prefix(DATA, b"half", 500) + b"a")
+        elif how == "ended":
+            other.send(END_FRAME)
+
+    async def main() -> None:
+        for how, broken in (("cut", True), ("silent", True), ("ended", False), ("closed", False)):
+            gone = asyncio.Event()
+            channel = StreamChannel(b"k" * 32, SPEC, Traffic(), gone.set)
+            with await accepted(channel) as other:
+                await end(other, how)
+                if how == "closed":
+                    other.send(END_FRAME)
+                    await channel.close()
+            async with asyncio.timeout(10):
+                await gone.wait()
+            assert channel.broken is broken, how
+            await channel.close()
 
     Rig("asyncio").run(main())
 

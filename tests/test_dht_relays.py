@@ -20,6 +20,7 @@ from talkoot.dht.relays import (
     REFRESH_S,
     RETRY_ALONE_S,
     RETRY_S,
+    SAME_BREAK_S,
     SETTLED_S,
     Relays,
     by_relay,
@@ -174,20 +175,30 @@ def test_one_that_answers_late_is_given_up_for_a_better_one() -> None:
 def test_one_that_drops_what_goes_through_it_is_left_and_remembered() -> None:
     relays = held(1, 2, 3)
     for number in range(BREAKS):
-        relays.broke(key(1), 10.0 + number)
+        relays.broke(key(1), key(9), 10.0 + SAME_BREAK_S * number)
     assert relays.held == {key(2)}
     assert relays.faults == {"breaks": 1}
-    assert relays.due(20) == [key(3)]
-    relays.failed(key(3), "unreachable", 20)
-    assert key(1) not in relays.due(60), "for a while"
-    assert key(1) in relays.due(60 + RETRY_S[1])
+    assert relays.due(50) == [key(2), key(3)]  # one again, one instead
+    relays.failed(key(3), "unreachable", 50)
+    assert key(1) not in relays.due(90), "for a while"
+    assert key(1) in relays.due(90 + RETRY_S[1])
+
+
+def test_all_channels_of_one_peer_that_dies_count_once() -> None:
+    relays = held(1, 2)
+    for _ in range(5 * BREAKS):
+        relays.broke(key(1), key(9), 10.0)
+    assert relays.held == {key(1), key(2)}
+    for number in range(1, BREAKS):
+        relays.broke(key(1), key(9 + number), 11.0)
+    assert relays.held == {key(2)}
 
 
 def test_breaks_now_and_then_and_of_the_only_relay_are_borne() -> None:
     relays, alone = held(1, 2), held(1)
     for number in range(5 * BREAKS):
-        relays.broke(key(1), 100.0 * number)
-        alone.broke(key(1), float(number))
+        relays.broke(key(1), key(9), 100.0 * number)
+        alone.broke(key(1), key(9 + number), float(number))
     assert relays.held == {key(1), key(2)}
     assert alone.held == {key(1)}
 
