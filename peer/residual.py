@@ -169,9 +169,9 @@ class Residual:
                 self._turn(entry)
             if fate != "open" and head.kind == "weak":
                 self.log.put_away(entry)
-        if head.kind != "weak":  # what lies before is for good
-            prior = head.value.digest
-            self.log.drop(lambda entry: entry.header.prior != prior)
+        if head.kind != "weak":  # what lies before is for good; a weak branch after it may be taken up again
+            prior, following = head.value.digest, head.value.round + 1
+            self.log.drop(lambda entry: entry.header.prior != prior and entry.header.round <= following)
         self.log.trim(certificate_of)
 
     def _turn(self, entry: Entry) -> None:

@@ -141,7 +141,9 @@ def test_an_invite_is_on_disk_before_it_is_given_out(tmp_path: Path) -> None:
         holdings=SimpleNamespace(
             rules=make_rules(founders=(OWN.key,)), last_final=lambda: certify(value, (ToySigner(0),))
         ),
-        network=SimpleNamespace(addresses=[f"/ip4/127.0.0.1/tcp/1/p2p/{OWN.peer_id}"]),
+        network=SimpleNamespace(
+            addresses=[f"/ip4/127.0.0.1/tcp/1/p2p/{OWN.peer_id}"], relays=SimpleNamespace(told=tuple)
+        ),
         runner=SimpleNamespace(issuing=issuing),
         swarming=SimpleNamespace(ledger=LEDGER),
     )

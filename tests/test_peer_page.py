@@ -326,9 +326,11 @@ def test_one_sample_at_a_time_and_a_pause_between() -> None:
 )
 def test_a_process_that_makes_none(code: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "LIMIT_S", 1.0 if "sleep" in code else 30.0)
+    before = set(psutil.Process().children())  # of other tests, and of what they left in this process
     with pytest.raises(ValueError, match=why):
         asyncio.run(sampler(code).sample(SampleOrder(), numel=1))
-    assert not [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    after = set(psutil.Process().children())
+    assert not [child for child in after - before if child.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_a_model_that_writes_nothing_says_so(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from averaging_help import make_rules
 from fuzzing import examples
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from ledger_rig import Op, Peer, data_of, dyadic
 
@@ -59,7 +59,12 @@ def play(peer: Peer, kind: str, number: int, delta: torch.Tensor) -> None:
             peer.follow(peer.head)
 
 
+BACK_AND_FORTH: list[Op] = [("count", 1), ("work", 1), ("count", 1), ("switch", 0), ("switch", 2)]
+"""Back from a weak branch to the final round before it, as from a damaged disk, and to the branch again."""
+
+
 @given(ops(CALM))
+@example(BACK_AND_FORTH)
 @examples(150)
 def test_what_was_made_is_counted_or_carried_bit_for_bit(happens: list[Op]) -> None:
     with tempfile.TemporaryDirectory() as folder:
