@@ -18,7 +18,7 @@ from talkoot.cli.demo_node import TALKOOT, DemoNode
 from talkoot.peer.metrics import CONTENT_TYPE, is_known
 from talkoot.peer.metrics.known import MAX_SERIES
 
-pytestmark = [pytest.mark.processes, needs_prometheus]
+pytestmark = [pytest.mark.trial, pytest.mark.processes, needs_prometheus]
 
 STEPS = "talkoot_inner_steps_total"
 MEMORY = "talkoot_disk_used_bytes"

@@ -14,7 +14,7 @@ from talkoot.dht.outside.unary import MAX_CALL_BYTES
 from talkoot.dht.outside.wire import bytes_field
 from talkoot.dht.table import MAX_OWNERS, MAX_TABLE_BYTES, VERIFY_BURST, VERIFY_RATE
 
-pytestmark = [pytest.mark.processes, needs_libp2p]
+pytestmark = [pytest.mark.trial, pytest.mark.processes, needs_libp2p]
 
 
 def with_liar(lie: Callable[[Node, Node], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
