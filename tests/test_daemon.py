@@ -182,6 +182,7 @@ def test_halted_for_a_while(swarm: Daemons) -> None:
     assert told(victim) == []
 
 
+@pytest.mark.trial
 def test_nobody_else_is_there_any_more(swarm: Daemons, temporary: Path) -> None:
     trained(swarm, peers=2)
     stopped = [(node, family(node)) for node in swarm.peers]
@@ -323,7 +324,7 @@ def goes_on(swarm: Daemons, node: DemoNode) -> None:
     until(lambda: swarm.round_of(node) > committed, "rounds", [node])
 
 
-@pytest.mark.parametrize("leave_kib", [4, 64, 200])
+@pytest.mark.parametrize("leave_kib", [4, *(pytest.param(kib, marks=pytest.mark.trial) for kib in (64, 200))])
 def test_the_disk_is_full_at_founding(small_state: Path, swarm: Daemons, leave_kib: int) -> None:
     ballast = fill(small_state, leave=leave_kib * 1024)
     node = swarm.found(small_manifest(peers=1))

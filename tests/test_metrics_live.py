@@ -72,6 +72,7 @@ def exchanged(node: DemoNode) -> bool:
     return all(number(text, f'talkoot_{name}="bulk"}}') > 0 for name in names)
 
 
+@pytest.mark.trial
 @needs_prometheus
 def test_every_role_exports_what_is_declared_and_promtool_is_content(swarm: Daemons) -> None:
     founder = swarm.found(small_manifest(peers=2, step_ms=20.0))

@@ -17,6 +17,7 @@ def connections(*arguments: str) -> int:
     return int(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.trial
 def test_the_listener_accepts_more_than_a_thousand_connections() -> None:
     assert connections("1100") >= 1100
 

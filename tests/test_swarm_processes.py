@@ -130,6 +130,7 @@ def test_a_killed_part_is_started_again_and_the_node_is_back(swarm: Daemons, nam
     assert all(peer.running for peer in (victim, *others))
 
 
+@pytest.mark.trial
 def test_an_orderly_stop_and_a_restart(tmp_path: Path) -> None:
     with daemons(tmp_path) as swarm:
         links_choose = Compression(codec="auto")
