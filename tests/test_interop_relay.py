@@ -47,7 +47,7 @@ def test_a_hidden_peer_is_reached_through_our_relay_and_seen_so(tmp_path: Path) 
                 )
                 await hidden.network.directory.publish(record_of(hidden.network), ttl_s=120)
                 while not held(hidden):
-                    await metric(pages, "talkoot_relay_reservations")
+                    await metric(pages, "talkoot_relay_clients")
                 through = tuple(each for each in hidden.network.addresses if "p2p-circuit" in each)
                 record = record_of(hidden.network, addresses=through, role="client")
                 await hidden.network.directory.publish(record, ttl_s=120)

@@ -50,6 +50,7 @@ async def metric(pages: str, name: str) -> float:
     text = (await reader.read()).decode()
     writer.close()
     lines = [line for line in text.splitlines() if line.startswith(name)]
+    assert lines, f"no {name} in {text!r}"
     return float(lines[0].split(" ")[-1])
 
 
