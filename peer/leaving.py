@@ -43,7 +43,7 @@ async def leave(node: "Node") -> None:
         await node.runner.watcher.save()
     with suppress(TimeoutError):
         async with asyncio.timeout(3.0):
-            await node.publish()
+            await node.announcing.publish()
     with suppress(TimeoutError):
         async with asyncio.timeout(HAND_OVER_S):
             await _hand_over(node)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from talkoot.dht.records import PeerRecord
 from talkoot.peer import clock
 from talkoot.peer.announcement import VERSION
+from talkoot.peer.guest.words import STATES
 from talkoot.peer.metrics.family import OTHER
 from talkoot.peer.metrics.labels import Follow
-from talkoot.peer.metrics.words import STATES, way_of
+from talkoot.peer.metrics.words import way_of
 from talkoot.peer.reachability import Reachability
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import cache, partial
 
 from talkoot.averaging.certificate import Certificate
@@ -17,11 +16,9 @@ from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.rules import Rules
 from talkoot.compression.arithmetic import self_test
 from talkoot.dht.identity import Identity, key_of_peer_id
-from talkoot.dht.limits import FEELER_S
 from talkoot.dht.network import Network
-from talkoot.dht.records import MAX_TTL_S
-from talkoot.peer import clock, trust, uplink
-from talkoot.peer.announcement import record_of
+from talkoot.peer import clock, trust
+from talkoot.peer.announcing import Announcing
 from talkoot.peer.audits.services import begin_audits, proofs_of
 from talkoot.peer.belonging import Membership
 from talkoot.peer.checkpoints import Checkpoints, policy_of
@@ -29,6 +26,9 @@ from talkoot.peer.conduct import Conduct
 from talkoot.peer.contributor import Contributor
 from talkoot.peer.disk import WORDS, Disk
 from talkoot.peer.founding import TOKENIZER_FILE
+from talkoot.peer.guest.holds import Holds
+from talkoot.peer.guest.services import begin_guest
+from talkoot.peer.guest.settings import Current
 from talkoot.peer.holdings import Holdings
 from talkoot.peer.issuing import begin_issuing
 from talkoot.peer.joining import Joiner
@@ -38,7 +38,6 @@ from talkoot.peer.links import Links
 from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest
 from talkoot.peer.measuring import Measuring
 from talkoot.peer.metrics import Metrics
-from talkoot.peer.names import Names
 from talkoot.peer.observing.services import observer_of
 from talkoot.peer.obtaining import (
     FIRST_CONTACT_S,
@@ -49,7 +48,6 @@ from talkoot.peer.obtaining import (
     require_place,
 )
 from talkoot.peer.options import RunOptions
-from talkoot.peer.outbound import choose
 from talkoot.peer.reach import Reach
 from talkoot.peer.recollection import Recollection, recollect
 from talkoot.peer.requirements import require_admission, require_own_data
@@ -97,6 +95,8 @@ class Node:
         self.network = network
         self.membership = membership
         self.metrics = metrics
+        self.holds = Holds()
+        self.settings = Current(options.guest)
         self.manifest = membership.manifest
         self._make_rules = make_rules
         self._on_head = on_head
@@ -117,9 +117,8 @@ class Node:
         self.joiner = Joiner(network, membership.swarm, paths, membership.anchor, disk=self.disk)
         self.joiner.tell(metrics.follow_download, metrics.checkpoint_fetch_duration.observe)
         self.stopping = asyncio.Event()
-        self._news = asyncio.Event()  # the others' announcements were read, or there is a new outer state
-        self._announce_now = asyncio.Event()
-        self._stranger = asyncio.Event()  # somebody has connected whose announcement was not read
+        self.news = asyncio.Event()
+        """The others' announcements were read, or there is a new outer state."""
         self.runner = Runner()
         self.links = Links(
             network,
@@ -129,8 +128,7 @@ class Node:
             on_change=self._links_changed,
             upload=UploadMeter(options.uplink),
         )
-        self._uplink = uplink.Memory(paths.uplink, self.links.upload)
-        self._names = Names(paths.names)
+        self.announcing = Announcing(self)
         self.runner.attach(self.links)
         self.reach = Reach(self)
         self.gate = Gate(self._serve_rate)
@@ -148,7 +146,6 @@ class Node:
         self.measuring = Measuring(self)
         metrics.source = self.measuring.look
         self.runner.pulse.on_round_trip = metrics.round_trips.observe
-        self._salt = identity.sign(b"talkoot outbound")  # secret: a signature that nobody else sees
         self._group: asyncio.TaskGroup | None = None
 
     # -- life ----------------------------------------------------------------------------------------
@@ -174,6 +171,7 @@ class Node:
         self.conduct.begin(await self.disk.run(self.conduct.load))
         group.create_task(self.conduct.run())
         group.create_task(self.reach.run())
+        begin_guest(self, group)
         await self._meet(self.membership.bootstrap)
         self._enter("syncing", "")
         manifest = await self._obtain_manifest()
@@ -222,8 +220,7 @@ class Node:
             self.metrics.build(backend="none", protocol=PROTOCOL_VERSION)
         self.training.take_part()
         group.create_task(self.links.run())
-        group.create_task(self._announce())
-        group.create_task(self._meet_strangers())
+        group.create_task(self.announcing.run())
         group.create_task(self.checkpoints.run())
         group.create_task(self.swarming.run())
 
@@ -288,7 +285,7 @@ class Node:
             self.metrics.state(state, reason)
             log.info("%s%s", state, f": {reason}" if reason else "")
             if state == "training":
-                self._announce_now.set()  # a round waits for the steps of those who say that they train
+                self.announcing.soon()  # a round waits for the steps of those who say that they train
 
     def _disk_changed(self, kind: str | None) -> None:
         """The disk refuses what cannot wait (see `talkoot.peer.disk`), or takes it again."""
@@ -308,7 +305,7 @@ class Node:
         self.training.hold(kind is not None)
         if self.swarming is not None:
             self.swarming.hold(kind is not None)
-        self._announce_now.set()
+        self.announcing.soon()
 
     def pause(self, kind: str, why: Exception) -> None:
         """Show that the disk has ended this life, which is over."""
@@ -331,7 +328,7 @@ class Node:
         return serve_rate(self.options.serve_rate, self.links.upload.rate, exchanging=exchanging)
 
     def _head(self, certificate: Certificate) -> None:
-        self._news.set()
+        self.news.set()
         if self.holdings is not None:
             self._told = tell_news(self, certificate.value, self._told, self.holdings.ledger)
         if self.checkpoints is not None and self.holdings is not None:
@@ -340,7 +337,7 @@ class Node:
 
     def _links_changed(self, peers: frozenset[bytes]) -> None:
         if self.swarming is not None and peers - self.swarming.view.known:
-            self._stranger.set()
+            self.announcing.stranger()
         self.runner.links_changed(peers)
 
     # -- manifest and state --------------------------------------------------------------------------
@@ -397,85 +394,13 @@ class Node:
         assert self.holdings is not None
         needed = self.manifest.swarm.start_peers
         while self.holdings.ledger.round == 0:
-            self._news.clear()
+            self.news.clear()
             if self.swarming is not None:
                 present = 1 + self.swarming.view.ready(self.swarming.holdings.digest)
                 if present >= needed:
                     break
                 self._enter("paused", "nothing_to_do")
-            await self._news.wait()
-
-    # -- announcements -------------------------------------------------------------------------------
-
-    async def _announce(self) -> None:
-        """Say how far we are, and hear how far the others are."""
-        assert self.swarming is not None
-        assert self.manifest is not None
-        pause_s, first = self.manifest.round.announce_s, True
-        while True:
-            await self.publish()
-            await self._hear()
-            view = self.swarming.view
-            if (first or not self.swarming.joins_rounds) and view.ahead_of(self.swarming.ledger.round):
-                self.swarming.want_update(set(), at_once=True)
-            first = False
-            self.measuring.look_now()
-            if self._uplink.is_stale:
-                await asyncio.to_thread(self._uplink.write)
-            if (names := self._names.news()) is not None:
-                await asyncio.to_thread(self._names.write, names)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._announce_now.wait()
-            self._announce_now.clear()
-
-    async def _hear(self) -> None:
-        """Read what the others announce, and stay connected to those who matter."""
-        assert self.swarming is not None
-        records = await self.network.directory.peers()
-        self.swarming.view.update(records)
-        self._names.note(records)
-        self._news.set()
-        self.links.keep(self._partners())
-        self.runner.links_changed()
-
-    async def _meet_strangers(self) -> None:
-        """Whoever connects has announced itself: hear of it before the running round closes without it."""
-        assert self.manifest is not None
-        while True:
-            await self._stranger.wait()
-            self._stranger.clear()
-            await self._hear()
-            await asyncio.sleep(self.manifest.round.announce_s / 4)
-
-    def _partners(self) -> frozenset[bytes]:
-        """Peers to stay connected to: those that take part in rounds, if we do. Others ask for states."""
-        assert self.swarming is not None
-        assert self.manifest is not None
-        if not self.swarming.joins_rounds:
-            return frozenset()
-        may_certify = self.swarming.may_certify
-        there = {
-            key: seen.record.addresses
-            for key, seen in self.swarming.view.others.items()
-            if seen.record.role != "observer" or may_certify(key)
-        }
-        voters = frozenset(filter(may_certify, there))
-        return choose(
-            there,
-            voters=voters,
-            most=self.manifest.swarm.max_peers,
-            salt=self._salt,
-            seen=self.network.company.places,
-            turn=int(clock.now() // FEELER_S),
-        )
-
-    async def publish(self) -> None:
-        """Say where we are now."""
-        record = record_of(self)
-        if record is not None and self.manifest is not None:
-            ttl_s = min(MAX_TTL_S, max(15.0, 4 * self.manifest.round.announce_s))
-            await self.network.directory.publish(record, ttl_s=ttl_s)
+            await self.news.wait()
 
 
 class _Finished(Exception):  # noqa: N818 - ends the node's TaskGroup

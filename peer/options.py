@@ -1,9 +1,10 @@
 """What one start of the daemon was asked to do. The command line fills it in; the daemon reads it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from talkoot.peer.guest.settings import GuestSettings
 from talkoot.peer.public_name import check_name
 
 Profile = Literal["test", "home", "lan"]
@@ -81,7 +82,8 @@ class RunOptions:
     """Bytes of state a second that leave for joining peers at most; 0: as fast as they take them. While a
     round is exchanged it is a quarter of the measured uplink in any case."""
     audit_parts: int = 1
-    """Parts of other reducers that are fetched and computed again after each round; 0: none."""
+    """Parts of other reducers that are fetched and computed again after each round; 0: none. Large ones only
+    after some rounds: on average each takes no more bytes than one contribution has."""
     checkpoint_every: int | None = None
     """Rounds between two checkpoints, 0: none; None: as the manifest says. Likewise the next two."""
     checkpoint_keep: int | None = None
@@ -99,6 +101,8 @@ class RunOptions:
     """Shown to everybody instead of the peer id (`talkoot.peer.public_name`); empty: none."""
     log_format: LogFormat = "auto"
     """`text` for people, `json` for programs; `auto`: text on a terminal, JSON elsewhere."""
+    guest: GuestSettings = field(default_factory=GuestSettings)
+    """What the node may use, and when it gives way; may change while it runs."""
     verbose: bool = False
     """Log what is of use to developers only."""
 

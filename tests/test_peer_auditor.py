@@ -446,3 +446,23 @@ def test_what_was_proven_outlives_a_restart(tmp_path: Path) -> None:
     third = proofs_in(tmp_path)
     third.load()
     assert (third.convictions.convicted, set(third._earlier)) == (frozenset(), {noted.key, killed.key})
+
+
+def test_what_is_large_is_checked_less_often() -> None:
+    """Ten contributions and two reducers: each part's inputs are as much as five contributions."""
+    rules = Swarm(1, numel=1000, chunk_size=100).rules
+    auditor = Auditor(
+        cast(Any, peers(1)[0]), cast(Any, None), rules, cast(Any, None), cast(Any, None),
+        parts=1, busy=lambda: False, connected=frozenset, count=lambda _: None,
+    )  # fmt: skip
+
+    def share(num_chunks: int, contributions: int) -> float:
+        claim = cast(Any, SimpleNamespace(part=SimpleNamespace(num_chunks=num_chunks), reducer=KEY))
+        values = (
+            SimpleNamespace(digest=bytes([n // 256, n % 256] * 16), cut=(None,) * contributions)
+            for n in range(1000)
+        )
+        return sum(auditor._affords(claim, cast(Any, value)) for value in values) / 1000
+
+    assert 0.15 < share(5, 10) < 0.25
+    assert share(1, 10) == share(2, 5) == share(1, 3) == 1.0

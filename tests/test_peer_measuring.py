@@ -18,11 +18,12 @@ from talkoot.dht.multiaddr import is_relayed, parse_address
 from talkoot.dht.records import PeerRecord
 from talkoot.peer.announcement import VERSION
 from talkoot.peer.duty import WINDOW_S, DutyCycle
+from talkoot.peer.guest.words import STATES
 from talkoot.peer.measuring import agent_of, observed_state
 from talkoot.peer.metrics import FAMILIES, Metrics, is_known
 from talkoot.peer.metrics.known import MAX_SERIES
 from talkoot.peer.metrics.labels import Follow
-from talkoot.peer.metrics.words import AGENTS, PHASES, STATES
+from talkoot.peer.metrics.words import AGENTS, PHASES
 from talkoot.peer.round_counts import norm_ratio, phases_of
 from talkoot.peer.simulation.disks import simulated_disks
 from talkoot.peer.simulation.signatures import stand_in_signatures

@@ -168,11 +168,23 @@ class Auditor:
         wrong = [claim for claim in self._claims.about(value) if claim.reducer in suspected]
         open_to = [claim for claim in self._claims.certified(value) if claim.reducer != self._key]
         open_to.sort(key=lambda claim: blake3(self._secret + value.digest + claim.reducer).digest())
+        drawn = [claim for claim in open_to if self._may_audit(claim, hashes)][: self._parts]
         return tuple(
             (claim, hashes[claim.signature])
-            for claims, most in ((wrong, len(wrong)), (open_to, self._parts))
-            for claim in [each for each in claims if self._may_audit(each, hashes)][:most]
+            for claim in (
+                *(claim for claim in wrong if self._may_audit(claim, hashes)),
+                *(claim for claim in drawn if self._affords(claim, value)),
+            )
         )
+
+    def _affords(self, claim: Claim, value: Value) -> bool:
+        """Whether this one is checked this time: on average that takes no more bytes than a contribution has.
+
+        Of few reducers each has a large part, which all peers could check at once: one of them will do.
+        """
+        share = self._rules.num_chunks / (claim.part.num_chunks * len(value.cut))
+        lot = blake3(self._secret + value.digest + claim.reducer + b"afford").digest(8)
+        return int.from_bytes(lot, "big") < share * 2**64
 
     def _may_audit(self, claim: Claim, hashes: dict[bytes, tuple[bytes, ...]]) -> bool:
         return claim.reducer not in self.convictions and claim.signature in hashes

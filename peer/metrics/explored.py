@@ -1,7 +1,7 @@
 """What an explorer (`talkoot explore --serve`) exports of a whole swarm; a node exports none of it."""
 
+from talkoot.peer.guest.words import STATES
 from talkoot.peer.metrics.family import OTHER, Family, Label, counter, gauge
-from talkoot.peer.metrics.words import STATES
 
 ROLE_WORDS = ("full", "client", "observer", "relay")
 PATH_WORDS = ("direct", "relayed", "unreachable", "unknown")

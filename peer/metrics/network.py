@@ -1,6 +1,7 @@
 """The other peers and what goes to and fro."""
 
 from talkoot.dht.paths import PATHS
+from talkoot.peer.guest.words import STATES
 from talkoot.peer.metrics.family import OBSERVER, Label, counter, gauge, histogram
 from talkoot.peer.metrics.words import (
     AGENTS,
@@ -13,7 +14,6 @@ from talkoot.peer.metrics.words import (
     PROTOCOLS,
     REJECTIONS,
     RELAY_FAULTS,
-    STATES,
     WAYS,
 )
 from talkoot.peer.penalties import OPERATOR

@@ -1,14 +1,15 @@
 """The node itself: what it is, what it does, how it fares, what it takes of its machine."""
 
 from talkoot.peer.disk import WORDS as DISK_FAULTS
+from talkoot.peer.guest.words import REASONS, STATES
 from talkoot.peer.metrics.family import TRAINERS, Family, Label, counter, gauge, histogram
-from talkoot.peer.metrics.words import LEVELS, PARTS, PAUSES, STATES
+from talkoot.peer.metrics.words import LEVELS, PARTS
 
 MAX_GPUS = 2
 """GPUs of one trainer that are shown; it uses one."""
 
-LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-CPU_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
+LAG_BUCKETS_S = (0.005, 0.02, 0.05, 0.2, 1.0)
+CPU_BUCKETS_S = (0.005, 0.02, 0.05, 0.5)
 
 _VERSION = r"[0-9A-Za-z.+_-]{1,32}"
 
@@ -31,7 +32,7 @@ NODE = (
         absent=True,
     ),
     gauge("node_state", "1 for the state that the node is in, 0 for the others.", Label("state", STATES)),
-    gauge("node_paused", "1 for the reason for which the node is paused now.", Label("reason", PAUSES)),
+    gauge("node_paused", "1 for the reason for which the node is paused now.", Label("reason", REASONS)),
     gauge(
         "node_clock_offset_seconds",
         "How far the clocks of the other peers are ahead of ours (their median).",

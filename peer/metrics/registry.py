@@ -25,6 +25,7 @@ from prometheus_client import (
 from talkoot.dht.network import Events, Traffic
 from talkoot.peer.checks import Checks
 from talkoot.peer.choice import Choice
+from talkoot.peer.guest.words import STATES
 from talkoot.peer.metrics.family import OTHER, PREFIX, Family
 from talkoot.peer.metrics.known import FAMILIES
 from talkoot.peer.metrics.labels import Follow, LabelledCounter, LabelledGauge
@@ -36,7 +37,6 @@ from talkoot.peer.metrics.words import (
     REJECTION_OF,
     RELAY_FAULT_OF,
     ROUND_FAILURE_OF,
-    STATES,
     protocol_of,
 )
 from talkoot.peer.options import Role
@@ -221,7 +221,7 @@ class Metrics:
         self._node.labels(swarm_name, self.role).set(1)
 
     def state(self, name: str, reason: str = "") -> None:
-        """Enter a state of `STATES`; one that is paused has a reason of `PAUSES`."""
+        """Enter a state of `STATES`; one that is paused has a reason of `REASONS`."""
         assert name in STATES, name
         self._states.show_one(name)
         self._pauses.show_one(reason if name == "paused" else "")

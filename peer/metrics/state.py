@@ -4,7 +4,7 @@ from talkoot.peer.choice import REASONS as CATCH_UP_REASONS
 from talkoot.peer.metrics.family import Label, counter, gauge, histogram
 from talkoot.peer.metrics.words import STATE_REFUSALS, VERIFICATION_FAILURES
 
-FETCH_BUCKETS_S = (1.0, 5.0, 30.0, 120.0, 600.0, 1800.0)
+FETCH_BUCKETS_S = (1.0, 30.0, 120.0, 600.0, 1800.0)
 
 CHECKPOINTS = (
     gauge(

@@ -6,7 +6,7 @@ from talkoot.peer.judging.results import RESULTS as AUDIT_RESULTS
 from talkoot.peer.metrics.family import TRAINERS, Label, counter, gauge, histogram
 from talkoot.peer.metrics.words import CONTRIBUTION_REJECTIONS, PHASES, ROUND_FAILURES
 
-ROUND_BUCKETS_S = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+ROUND_BUCKETS_S = (2.5, 10.0, 30.0, 60.0, 120.0, 300.0, 1800.0)
 
 TRAINING = (
     counter("inner_steps", "Inner steps made.", unit="steps", roles=TRAINERS),

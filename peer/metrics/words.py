@@ -9,9 +9,6 @@ from collections.abc import Mapping
 from talkoot.dht.paths import Path
 from talkoot.dht.relays import Fault
 
-STATES = ("starting", "syncing", "training", "exchanging", "observing", "paused", "draining", "failed")
-PAUSES = ("disk", "nothing_to_do")
-"""Why a node is paused: its disk refuses; the swarm has not enough peers to begin."""
 LEVELS = ("debug", "info", "warning", "error", "critical")
 PARTS = ("daemon", "p2pd", "trainer")
 PHASES = ("compute", "match", "exchange", "validate", "apply")
