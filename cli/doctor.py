@@ -76,10 +76,10 @@ def _question(
     relays: tuple[str, ...],
 ) -> "Question":
     """Raises ConfigError for what is wrong with an argument."""
-    from talkoot.dht.config import NetworkConfig
     from talkoot.peer import invite
     from talkoot.peer.doctor.consult import Question
     from talkoot.peer.doctor.machine import Device
+    from talkoot.peer.network_options import network_config
     from talkoot.peer.options import RunOptions
     from talkoot.peer.statedir import StateDir
 
@@ -99,15 +99,9 @@ def _question(
         raise ConfigError(str(error)) from error
     if options.device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
         raise ConfigError(f"--device {options.device}: write auto, cpu, cuda, cuda:N or mps")
-    presets = {"home": NetworkConfig.home, "lan": NetworkConfig.lan, "test": NetworkConfig.test}
-    changes: dict[str, object] = {"port": options.port}
-    if options.listen:
-        changes["listen"] = options.listen
-    if options.relays:
-        changes |= {"relays": options.relays, "relay": True}
     return Question(
         paths=StateDir(path),
-        config=presets[options.profile](**changes),
+        config=network_config(options, ()),
         device=Device(**device),
         invite=given,
         other_protocol=other,

@@ -90,6 +90,24 @@ class LocalApi:
         with _as_command_errors():
             return _object(self._client().post("/api/v1/ping", {"peer": peer}, timeout_s=self._timeout_s))
 
+    def apply_settings(self) -> Json:
+        """Have the daemon take its configuration file as it is now.
+
+        Raises NoDaemonError, CommandError; ConfigError for what is wrong with it.
+        """
+        with _as_command_errors():
+            try:
+                return _object(self._client().post("/api/v1/config", timeout_s=self._timeout_s))
+            except ApiError as error:
+                if error.status == HTTPStatus.CONFLICT:
+                    raise ConfigError(str(error)) from error
+                raise
+
+    def health(self) -> Json:
+        """State and reason of a daemon that is well. Raises NoDaemonError, CommandError."""
+        with _as_command_errors():
+            return _object(self._client().get("/healthz", timeout_s=self._timeout_s))
+
     def unban(self, peer: str) -> bool:
         """Lift a ban; False if there was none. Raises NoDaemonError, CommandError."""
         with _as_command_errors():

@@ -1,7 +1,6 @@
 """The command `talkoot`. Importing it is cheap: a command imports what needs torch or the network itself."""
 
 import sys
-from importlib.metadata import version as package_version
 from typing import Annotated
 
 import typer
@@ -9,12 +8,14 @@ import typer
 from talkoot.cli import (
     bench,
     conduct,
+    config,
     demo_command,
     diag,
     doctor,
     explore,
     exporting,
     founding,
+    health,
     inviting,
     model,
     ping,
@@ -50,14 +51,19 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"talkoot {package_version('talkoot')}")
+        from talkoot.peer.build import build_words
+
+        typer.echo(build_words())
         raise typer.Exit
 
 
 @app.callback()
 def _global_options(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Show release, protocol and build.", callback=_print_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
     pass
@@ -78,6 +84,7 @@ app.command(
 )(explore.explore)
 app.command("peers", short_help="Show the other peers, their scores and bans.")(conduct.peers)
 app.command("ping", short_help="Time round trips to a peer, and show the path.")(ping.ping)
+app.command("healthcheck", short_help="Exit code 0 while the node is well.")(health.healthcheck)
 app.command("ban", short_help="Refuse a peer from now on.")(conduct.ban)
 app.command("unban", short_help="Let a banned peer connect again.")(conduct.unban)
 app.command("export", short_help="Write the model for transformers; upload it.")(exporting.export)
@@ -91,6 +98,7 @@ app.command("diag", short_help="Write a bundle for whoever helps, without secret
 app.command("rounds", short_help="Show the last rounds: who was counted and who was not.")(reading.rounds)
 app.command("receipts", short_help="Show what certificates prove of this peer's work.")(receipts.receipts)
 app.command("leaderboard", short_help="Sum up who contributed what, from certificates.")(receipts.leaderboard)
+app.add_typer(config.app, name="config")
 app.add_typer(bench.app, name="bench")
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from talkoot.cli.limits_text import limits_text
 from talkoot.cli.options import JsonOption, StateDirOption, state_path
 from talkoot.cli.table import table
 from talkoot.cli.words import as_json, count, duration, loss, size
@@ -182,6 +183,8 @@ def status_text(status: dict[str, Any]) -> str:
     peers = value("peers") or []
     lines.append(f"{'peers':9} {len(peers)} known")
     lines += [_peer_table(peers)] if peers else []
+    limits = limits_text(value("settings") or {})
+    lines += ["", limits] if limits else []
     return "\n".join(lines)
 
 

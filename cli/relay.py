@@ -204,7 +204,7 @@ def _size(option: str, text: str | None) -> int | None:
 def _agent() -> Agent:
     from importlib.metadata import version
 
-    from talkoot.peer.manifest import PROTOCOL_VERSION
+    from talkoot.peer.protocol import PROTOCOL_VERSION
 
     return Agent(PROTOCOL_VERSION, version("talkoot"))
 

@@ -1,14 +1,17 @@
 """`talkoot run`: the daemon. What can be known to be wrong before torch is imported is said at once."""
 
+import os
 import socket
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from talkoot.cli.options import StateDirOption, parse_bytes, state_path
+from talkoot.cli.options import StateDirOption, state_path
 from talkoot.dht.errors import ConfigError
-from talkoot.peer.options import BYTES_PER_MBIT, RunOptions
+from talkoot.peer.options import RunOptions
+
+Texts = list[str] | None
 
 
 def run(
@@ -17,34 +20,47 @@ def run(
     ] = None,
     join: Annotated[str | None, typer.Option(metavar="INVITE", help="Join by a talkoot:// invite.")] = None,
     state_dir: StateDirOption = None,
-    http_port: Annotated[int, typer.Option(help="Port of the local API; 0: any free one.")] = 0,
-    port: Annotated[int, typer.Option(help="TCP port for other peers; 0: any free one.")] = 0,
-    listen: Annotated[list[str] | None, typer.Option(metavar="IP", help="IP address to listen on.")] = None,
+    settings: Annotated[
+        Texts,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as limits.upload=2MB/s."),
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="home, server, lowpower, lan or test: a set of defaults.")
+    ] = None,
+    power: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="light, medium, full or such as 50%: time at work.")
+    ] = None,
+    upload: Annotated[
+        str | None, typer.Option(metavar="RATE", help="Most that leaves, such as 2MB/s; 0: no limit.")
+    ] = None,
+    download: Annotated[str | None, typer.Option(metavar="RATE", help="Most that comes in.")] = None,
+    http_port: Annotated[int | None, typer.Option(help="Port of the local API; 0: any free one.")] = None,
+    port: Annotated[int | None, typer.Option(help="TCP port for other peers; 0: any free one.")] = None,
+    listen: Annotated[Texts, typer.Option(metavar="IP", help="IP address to listen on.")] = None,
     announce: Annotated[
-        list[str] | None, typer.Option(metavar="ADDR", help="Multiaddr to tell others (port forwarding).")
+        Texts, typer.Option(metavar="ADDR", help="Multiaddr to tell others (port forwarding).")
     ] = None,
     bootstrap: Annotated[
-        list[str] | None, typer.Option(metavar="ADDR", help="Multiaddr with /p2p/ of a peer to ask first.")
+        Texts, typer.Option(metavar="ADDR", help="Multiaddr with /p2p/ of a peer to ask first.")
     ] = None,
     relay: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ADDR", help="Multiaddr with /p2p/ of a relay to be reached through."),
+        Texts, typer.Option(metavar="ADDR", help="Multiaddr with /p2p/ of a relay to be reached through.")
     ] = None,
     relayed: Annotated[
-        str, typer.Option(help="allow, or refuse: nothing to or from this peer goes through relays.")
-    ] = "allow",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads for training; 0: all cores.")] = 0,
-    memory_limit: Annotated[
-        str, typer.Option(metavar="SIZE", help="Device memory for training, such as 6GB; 0: no limit.")
-    ] = "0",
-    data: Annotated[
-        list[str] | None, typer.Option(metavar="PATH", help="Files or globs instead of the manifest's.")
+        str | None, typer.Option(help="allow, or refuse: nothing to or from this peer goes through relays.")
     ] = None,
-    profile: Annotated[str, typer.Option(help="home, lan or test: which addresses are used.")] = "home",
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads for training; 0: all cores.")] = None,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Device memory for training, such as 6GB; 0: no limit."),
+    ] = None,
+    data: Annotated[
+        Texts, typer.Option(metavar="PATH", help="Files or globs instead of the manifest's.")
+    ] = None,
     role: Annotated[
-        str, typer.Option(help="full, or client: never reduces (slow uplink, nobody can dial it).")
-    ] = "full",
+        str | None, typer.Option(help="full, or client: never reduces (slow uplink, nobody can dial it).")
+    ] = None,
     observe: Annotated[
         bool,
         typer.Option(
@@ -52,42 +68,38 @@ def run(
         ),
     ] = False,
     uplink: Annotated[
-        float,
-        typer.Option(metavar="MBIT", help="What your connection sends, in Mbit/s; 0: measured."),
-    ] = 0.0,
+        str | None, typer.Option(metavar="MBIT", help="What your connection sends, in Mbit/s; 0: measured.")
+    ] = None,
     serve_rate: Annotated[
-        str,
+        str | None,
         typer.Option(metavar="SIZE", help="State sent to joining peers a second, such as 2MB; 0: no limit."),
-    ] = "0",
+    ] = None,
     audit_parts: Annotated[
-        int,
-        typer.Option(metavar="N", help="Parts of other reducers to check after each round; 0: none."),
-    ] = 1,
-    checkpoint_every: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Rounds between checkpoints; 0: none."),
+        typer.Option(metavar="N", help="Parts of other reducers to check after each round; 0: none."),
+    ] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(metavar="N", help="Rounds between checkpoints; 0: none.")
     ] = None,
     checkpoint_keep: Annotated[int | None, typer.Option(metavar="N", help="Checkpoints that stay.")] = None,
     checkpoint_max: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="All checkpoints together at most."),
+        str | None, typer.Option(metavar="SIZE", help="All checkpoints together at most.")
     ] = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Begin with this checkpoint, where there is no state yet."),
     ] = None,
     share_metrics: Annotated[
-        str,
+        str | None,
         typer.Option(help="Metrics that other peers may ask for: none, training, or all (this machine's)."),
-    ] = "training",
+    ] = None,
     public_name: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="Show this name to everybody (default: none)."),
-    ] = "",
+        str | None, typer.Option(metavar="NAME", help="Show this name to everybody (default: none).")
+    ] = None,
     log_format: Annotated[
-        str, typer.Option(metavar="FORMAT", help="auto, text or json; auto: text on a terminal.")
-    ] = "auto",
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log more.")] = False,
+        str | None, typer.Option(metavar="FORMAT", help="auto, text or json; auto: text on a terminal.")
+    ] = None,
+    verbose: Annotated[bool | None, typer.Option("-v", "--verbose", help="Log more.")] = None,
 ) -> None:
     """Train in a swarm until stopped: found it (MANIFEST), join it (--join), or go on where this peer was.
 
@@ -97,47 +109,64 @@ def run(
     With --checkpoint, go on from a file where the state is lost; or, with the manifest of a new swarm, found
     that one with the parameters of the file.
 
+    Options that are not given are taken from the environment (TALKOOT_SECTION_NAME), from the state
+    directory's config.toml (talkoot config), and from the profile.
+
     Ctrl-C finishes the step, saves and leaves politely; a second one stops at once.
     """
-    try:
-        options = RunOptions(
-            state_dir=state_path(state_dir),
-            manifest=manifest,
-            join=join,
-            http_port=http_port,
-            port=port,
-            listen=tuple(listen or ()),
-            announce=tuple(announce or ()),
-            bootstrap=tuple(bootstrap or ()),
-            relays=tuple(relay or ()),
-            relayed=relayed,  # type: ignore[arg-type]  # checked by RunOptions
-            device=device,
-            threads=threads,
-            memory_limit_bytes=parse_bytes(memory_limit),
-            data_paths=tuple(data or ()),
-            profile=profile,  # type: ignore[arg-type]  # checked by RunOptions
-            role="observer" if observe else role,  # type: ignore[arg-type]  # checked by RunOptions
-            uplink=uplink * BYTES_PER_MBIT,
-            serve_rate=float(parse_bytes(serve_rate)),
-            audit_parts=audit_parts,
-            checkpoint_every=checkpoint_every,
-            checkpoint_keep=checkpoint_keep,
-            checkpoint_bytes=parse_bytes(checkpoint_max) if checkpoint_max is not None else None,
-            checkpoint=checkpoint,
-            share_metrics=share_metrics,  # type: ignore[arg-type]  # checked by RunOptions
-            public_name=public_name,
-            log_format=log_format,  # type: ignore[arg-type]  # checked by RunOptions
-            verbose=verbose,
-        )
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    from talkoot.peer.config.configuration import Configuration
+
+    given: dict[str, tuple[str, object]] = {
+        "node.profile": ("--profile", profile),
+        "node.role": ("--observe", "observer") if observe else ("--role", role),
+        "node.device": ("--device", device),
+        "node.data": ("--data", data),
+        "node.public_name": ("--public-name", public_name),
+        "node.share_metrics": ("--share-metrics", share_metrics),
+        "node.audit_parts": ("--audit-parts", audit_parts),
+        "node.log_format": ("--log-format", log_format),
+        "node.verbose": ("--verbose", verbose),
+        "network.port": ("--port", port),
+        "network.api_port": ("--http-port", http_port),
+        "network.listen": ("--listen", listen),
+        "network.announce": ("--announce", announce),
+        "network.bootstrap": ("--bootstrap", bootstrap),
+        "network.relays": ("--relay", relay),
+        "network.relayed": ("--relayed", relayed),
+        "network.uplink": ("--uplink", uplink),
+        "limits.power": ("--power", power),
+        "limits.threads": ("--threads", threads),
+        "limits.gpu_memory": ("--memory-limit", memory_limit),
+        "limits.upload": ("--upload", upload),
+        "limits.download": ("--download", download),
+        "limits.serve_rate": ("--serve-rate", serve_rate),
+        "checkpoints.every": ("--checkpoint-every", checkpoint_every),
+        "checkpoints.keep": ("--checkpoint-keep", checkpoint_keep),
+        "checkpoints.max": ("--checkpoint-max", checkpoint_max),
+    }
+    flags = {key: (flag, value) for key, (flag, value) in given.items() if value is not None}
+    configuration = Configuration.load(
+        state_path(state_dir).expanduser().absolute(), os.environ, flags | _set(settings or [])
+    )
+    options = configuration.options(manifest=manifest, join=join, checkpoint=checkpoint)
     _check_early(options)
 
     from talkoot.peer.daemon import run as run_daemon
 
     raise typer.Exit(run_daemon(options))
+
+
+def _set(settings: list[str]) -> dict[str, tuple[str, object]]:
+    """`--set KEY=VALUE`, as flags. Raises ConfigError."""
+    from talkoot.peer.config.layers import setting_of
+
+    found: dict[str, tuple[str, object]] = {}
+    for text in settings:
+        key, sign, value = text.partition("=")
+        if not sign:
+            raise ConfigError(f"--set {text}: write KEY=VALUE, such as limits.upload=2MB/s")
+        found[setting_of(key.strip(), "--set: ").key] = ("--set", value.strip())
+    return found
 
 
 def _check_early(options: RunOptions) -> None:

@@ -84,6 +84,11 @@ class NetworkConfig:
         return cls(**changes)  # type: ignore[arg-type]
 
     @classmethod
+    def server(cls, **changes: object) -> Self:
+        """With a public address: there is no router to ask for a port."""
+        return cls(**({"nat_port_map": False} | changes))  # type: ignore[arg-type]
+
+    @classmethod
     def lan(cls, **changes: object) -> Self:
         """A local network, where all have one prefix: nothing goes out to find relays or open ports."""
         values: dict[str, object] = {"nat_port_map": False, "relay": False}

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from talkoot.dht.records import PeerRecord
-from talkoot.peer.manifest import PROTOCOL_VERSION
+from talkoot.peer.protocol import PROTOCOL_VERSION
 from talkoot.peer.public_name import version_text
 
 if TYPE_CHECKING:

@@ -123,6 +123,9 @@ class NodeView(Watched, Probing, Protocol):
     async def sample(self, order: SampleOrder) -> Sample:
         """A text from the latest round. Raises BusyError, or ValueError if there can be none."""
 
+    async def apply_settings(self) -> dict[str, list[str]]:
+        """Take what the configuration file says now. Raises ValueError, then nothing has changed."""
+
     async def leave(self) -> None:
         """Begin an orderly stop; returns before it is over."""
 
@@ -188,6 +191,7 @@ class ApiServer:
         app.router.add_get("/api/v1/invites", self._invites)
         app.router.add_post("/api/v1/revoke", self._revoke)
         app.router.add_post("/api/v1/leave", self._leave)
+        app.router.add_post("/api/v1/config", self._config)
         app.router.add_get("/api/v1/peers", self._peers)
         app.router.add_get("/api/v1/leaderboard", self._leaderboard)
         app.router.add_post("/api/v1/ban", self._ban)
@@ -273,6 +277,10 @@ class ApiServer:
         with _conflicts():
             order = _order(await request.read(), RevokeOrder)
             return json_response({"revoked": await self._node.revoke(order.invite)})
+
+    async def _config(self, _request: web.Request) -> web.StreamResponse:
+        with _conflicts():
+            return json_response(await self._node.apply_settings())
 
     async def _peers(self, _request: web.Request) -> web.StreamResponse:
         return json_response({"peers": self._node.peers()})

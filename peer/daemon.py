@@ -20,14 +20,15 @@ import torch
 import uvloop
 
 from talkoot.averaging.ledger import voters_hash
-from talkoot.dht.config import NetworkConfig
 from talkoot.dht.errors import ConfigError
 from talkoot.dht.host import P2PNetwork
 from talkoot.dht.identity import Identity, key_of_peer_id
 from talkoot.peer import admission, invite, logs, peers, status
 from talkoot.peer.api import ApiServer, BanOrder
 from talkoot.peer.belonging import Membership
+from talkoot.peer.config.live import Live
 from talkoot.peer.disk import KINDS, WORDS, Disk, causes, fault_of
+from talkoot.peer.guest.in_use import InUse
 from talkoot.peer.history import KEPT
 from talkoot.peer.holdings import number_of
 from talkoot.peer.issuing import issuing_of
@@ -36,6 +37,7 @@ from talkoot.peer.leaderboard import Leaderboard
 from talkoot.peer.lives import LOOK_S, Lives
 from talkoot.peer.membership import membership_of
 from talkoot.peer.metrics import Metrics
+from talkoot.peer.network_options import network_config
 from talkoot.peer.node import Node
 from talkoot.peer.observing.services import targets_of
 from talkoot.peer.options import RunOptions
@@ -153,23 +155,13 @@ def _stop_signals() -> list[signal.Signals]:
 # -- the services ------------------------------------------------------------------------------------
 
 
-def _network_config(options: RunOptions, bootstrap: tuple[str, ...]) -> NetworkConfig:
-    presets = {"home": NetworkConfig.home, "lan": NetworkConfig.lan, "test": NetworkConfig.test}
-    changes: dict[str, object] = {"port": options.port, "bootstrap": bootstrap, "announce": options.announce}
-    if options.listen:
-        changes["listen"] = options.listen
-    if options.relays:
-        changes |= {"relays": options.relays, "relay": True}
-    if options.relayed == "refuse":
-        changes["relay"] = False
-    return presets[options.profile](**changes)
-
-
 class _View:
     """The node as the local API sees it."""
 
-    def __init__(self, lives: Lives) -> None:
+    def __init__(self, lives: Lives, live: Live, in_use: InUse) -> None:
         self._lives = lives
+        self._live = live
+        self._in_use = in_use
         self._sampler = Sampler(lives.node.paths.path)
         self._leaderboard = Leaderboard(lives.node.paths)
         self.http_port = 0
@@ -183,7 +175,8 @@ class _View:
         return self.node.metrics
 
     def status(self) -> dict[str, Any]:
-        return status.status(self.node, self.http_port)
+        settings = self._in_use.of(self.node)
+        return status.status(self.node, self.http_port) | {"settings": settings}
 
     def rounds(self, last: int = KEPT) -> list[dict[str, Any]]:
         return self.node.swarming.history.as_json(last) if self.node.swarming else []
@@ -198,6 +191,9 @@ class _View:
     async def revoke(self, name: str) -> list[dict[str, Any]]:
         issuing, ledger = issuing_of(self.node)
         return await issuing.revoke(name, ledger)
+
+    async def apply_settings(self) -> dict[str, list[str]]:
+        return await self._live.apply()
 
     def peers(self) -> list[dict[str, Any]]:
         return peers.listed(self.node)
@@ -272,16 +268,19 @@ async def make_invite(node: Node) -> str:
 async def _serve(
     options: RunOptions, paths: StateDir, identity: Identity, membership: Membership, metrics: Metrics
 ) -> None:
-    config = _network_config(options, membership.bootstrap)
+    config = network_config(options, membership.bootstrap)
+    live = Live(options, lambda: lives.node.settings)
 
     def make_node() -> Node:
         network = P2PNetwork(identity, config, swarm=membership.swarm, state_dir=paths.path)
-        node = Node(options, paths, identity, network, membership, metrics)
+        node = Node(live.options, paths, identity, network, membership, metrics)
         serve_probes(node)
         return node
 
     lives = Lives(make_node)
-    view = _View(lives)
+    memory = MemoryWatch(metrics, children=lambda: _children(lives.node))
+    disk = DiskWatch(metrics, paths.path)
+    view = _View(lives, live, InUse(live, memory, disk))
     api = ApiServer(view, port=options.http_port, token=secrets.token_urlsafe(32))
 
     api_started = asyncio.get_running_loop().create_future()
@@ -291,10 +290,6 @@ async def _serve(
         log.info("talkoot %s, peer %s, http://127.0.0.1:%d/", version("talkoot"), identity.peer_id, port)
         api.set_token(await Disk(paths.path).run(paths.announce_api, port))
 
-    memory = MemoryWatch(
-        metrics,
-        children=lambda: _children(lives.node),
-    )
     _handle_signals(lives)
     async with asyncio.TaskGroup() as group:
         helpers = [
@@ -302,7 +297,7 @@ async def _serve(
             group.create_task(announce_api()),
             group.create_task(LoopWatch(metrics).run()),
             group.create_task(memory.run()),
-            group.create_task(DiskWatch(metrics, paths.path).run()),
+            group.create_task(disk.run()),
         ]
         await lives.run()
         for helper in helpers:

@@ -23,7 +23,7 @@ import msgspec
 from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import Identity
 from talkoot.peer.kept_log import last_lines
-from talkoot.peer.manifest import PROTOCOL_VERSION
+from talkoot.peer.protocol import PROTOCOL_VERSION
 from talkoot.peer.redact import Redactor
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.verify_state import DamagedError, manifest_in

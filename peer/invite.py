@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from talkoot.dht.identity import key_of_peer_id
 from talkoot.peer.admission import Token
-from talkoot.peer.manifest import PROTOCOL_VERSION
+from talkoot.peer.protocol import PROTOCOL_VERSION
 
 SCHEME = "talkoot://"
 MAX_INVITE_CHARS = 4096

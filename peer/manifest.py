@@ -16,9 +16,7 @@ from blake3 import blake3
 from talkoot.averaging.audits import Audits
 from talkoot.averaging.robustness import Robustness, sparse_problem
 from talkoot.dht.multiaddr import parse_address
-
-PROTOCOL_VERSION = 1
-"""Version of everything on the wire; a manifest belongs to one."""
+from talkoot.peer.protocol import PROTOCOL_VERSION
 
 
 def _require(condition: bool, field_name: str, bound: str) -> None:

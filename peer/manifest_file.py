@@ -10,8 +10,10 @@ from typing import Any
 import msgspec
 
 from talkoot.dht.errors import ConfigError
-from talkoot.peer.manifest import MAX_MANIFEST_BYTES, PROTOCOL_VERSION, Manifest
+from talkoot.peer.manifest import MAX_MANIFEST_BYTES, Manifest
 from talkoot.peer.manifest_text import sections, toml_text, type_words
+from talkoot.peer.protocol import PROTOCOL_VERSION
+from talkoot.peer.toml_lines import line_of, syntax_line
 
 FILE_NAME = "talkoot.toml"
 """Name of the manifest in the folder that `talkoot init` makes."""
@@ -48,7 +50,7 @@ def parse(text: str, *, name: str) -> Manifest:
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(_syntax_line(name, text, error)) from error
+        raise ConfigError(syntax_line(name, text, error)) from error
     except RecursionError as error:
         raise ConfigError(f"{name}: nested too deeply") from error
     return _Reader(text, name).manifest(values)
@@ -146,32 +148,3 @@ class _Reader:
 
 def _required(item: Any) -> bool:
     return item.default is MISSING and item.default_factory is MISSING
-
-
-def line_of(text: str, path: tuple[str, ...]) -> int | None:
-    """Line (from 1) where the key at `path` begins in valid TOML; of its nearest parent if it is not there.
-
-    The key begins on the line after the longest prefix of whole lines that parses without it. Quadratic in
-    the number of lines: for error messages only.
-    """
-    lines = text.splitlines(keepends=True)
-    good = 0
-    for end in range(1, len(lines) + 1):
-        try:
-            values: Any = tomllib.loads("".join(lines[:end]))
-        except tomllib.TOMLDecodeError:
-            continue
-        for key in path:
-            values = values.get(key) if isinstance(values, dict) else None
-        if values is not None:
-            return good + 1
-        good = end
-    return line_of(text, path[:-1]) if len(path) > 1 else None
-
-
-def _syntax_line(name: str, text: str, error: tomllib.TOMLDecodeError) -> str:
-    """tomllib says "... (at line 3, column 7)" or "... (at end of document)"."""
-    words, _, place = str(error).rpartition(" (at ")
-    place = place.rstrip(")")
-    line = place.split(" ")[1].rstrip(",") if place.startswith("line ") else str(text.count("\n") + 1)
-    return f"{name}:{line}: {words or error}"

@@ -17,7 +17,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from talkoot.averaging import audits as audits_module
 from talkoot.averaging import robustness as robustness_module
 from talkoot.peer import manifest as manifest_module
-from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest
+from talkoot.peer.manifest import Manifest
+from talkoot.peer.protocol import PROTOCOL_VERSION
 
 FILLED_IN = frozenset(
     {("swarm", "founders"), ("model", "layout"), ("model", "numel"), ("data", "tokenizer_hash")}

@@ -35,7 +35,7 @@ from talkoot.peer.joining import Joiner
 from talkoot.peer.judging.services import begin_judging, tell_news
 from talkoot.peer.leaving import leave
 from talkoot.peer.links import Links
-from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest
+from talkoot.peer.manifest import Manifest
 from talkoot.peer.measuring import Measuring
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.observing.services import observer_of
@@ -48,6 +48,7 @@ from talkoot.peer.obtaining import (
     require_place,
 )
 from talkoot.peer.options import RunOptions
+from talkoot.peer.protocol import PROTOCOL_VERSION
 from talkoot.peer.reach import Reach
 from talkoot.peer.recollection import Recollection, recollect
 from talkoot.peer.requirements import require_admission, require_own_data

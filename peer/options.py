@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from talkoot.peer.guest.settings import GuestSettings
 from talkoot.peer.public_name import check_name
 
-Profile = Literal["test", "home", "lan"]
+if TYPE_CHECKING:
+    from talkoot.peer.config.configuration import Configuration
 
-PROFILES: tuple[Profile, ...] = ("test", "home", "lan")
+Profile = Literal["home", "server", "lowpower", "lan", "test"]
+
+PROFILES: tuple[Profile, ...] = ("home", "server", "lowpower", "lan", "test")
 
 Role = Literal["full", "client", "observer"]
 
@@ -72,7 +75,8 @@ class RunOptions:
     data_paths: tuple[str, ...] = ()
     """Files or globs read instead of the manifest's `data.paths`."""
     profile: Profile = "home"
-    """`home`: NAT traversal, all addresses. `lan`: private addresses only. `test`: loopback only."""
+    """`home`, `lowpower`: NAT traversal, all addresses. `server`: a public address, asks no router.
+    `lan`: private addresses only. `test`: loopback only."""
     role: Role = "full"
     """`full`: sends, receives and reduces. `client`: does not reduce (a slow uplink, nobody can dial it).
     `observer`: follows, stores and serves the state; no trainer. One whose key has the vote votes."""
@@ -103,6 +107,8 @@ class RunOptions:
     """`text` for people, `json` for programs; `auto`: text on a terminal, JSON elsewhere."""
     guest: GuestSettings = field(default_factory=GuestSettings)
     """What the node may use, and when it gives way; may change while it runs."""
+    configuration: "Configuration | None" = field(default=None, repr=False)
+    """What these options were made of, to look again when it changes. None: they were given as they are."""
     verbose: bool = False
     """Log what is of use to developers only."""
 

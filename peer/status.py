@@ -12,8 +12,8 @@ from talkoot.peer import clock
 from talkoot.peer.audits import proofs
 from talkoot.peer.disk import WORDS
 from talkoot.peer.judging.services import judging_of
-from talkoot.peer.manifest import PROTOCOL_VERSION
 from talkoot.peer.node import Node
+from talkoot.peer.protocol import PROTOCOL_VERSION
 from talkoot.peer.public_name import split_version
 from talkoot.peer.sync_progress import SyncProgress
 from talkoot.peer.watch import resident_bytes

@@ -11,9 +11,9 @@ from typing import Literal
 from talkoot.peer.contributor import Contributor
 from talkoot.peer.disk import KINDS, Disk
 from talkoot.peer.duty import DutyCycle
-from talkoot.peer.manifest import PROTOCOL_VERSION
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.metrics.labels import Follow
+from talkoot.peer.protocol import PROTOCOL_VERSION
 from talkoot.peer.swarming import NodeFailed
 from talkoot.peer.trainer.handle import MakeTrainer, Trainer
 from talkoot.peer.trainer.protocol import Crashed, Failed, Progress, Ready, TrainerEvent, TrainerSpec

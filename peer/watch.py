@@ -118,6 +118,8 @@ class DiskWatch:
         self._metrics = metrics
         self._folder = folder
         self._interval_s = interval_s
+        self.used: int | None = None
+        """Bytes, as of the last sample."""
 
     async def run(self) -> None:
         """Sample until cancelled."""
@@ -127,7 +129,7 @@ class DiskWatch:
 
     def sample(self) -> None:
         """Look once, at each file. In a thread."""
-        used = used_bytes(self._folder)
+        self.used = used = used_bytes(self._folder)
         with suppress(OSError):
             self._metrics.disk_limit.set(used + shutil.disk_usage(self._folder).free)
             self._metrics.disk_used.set(used)

@@ -16,17 +16,20 @@ from talkoot.peer import (
     api,
     client,
     invite,
-    manifest,
     manifest_file,
     manifest_text,
 )
 from talkoot.peer.attacks import bench
+from talkoot.peer.config import text as config_text
+from talkoot.peer.config.file import of_text
+from talkoot.peer.config.layers import resolve
 from talkoot.peer.probing import routes
+from talkoot.peer.protocol import PROTOCOL_VERSION
 from talkoot.peer.trainer import documents
 
 
 def pasted(data: bytes) -> None:
-    front = bytes([manifest.PROTOCOL_VERSION]) + (len(data) % 2**16).to_bytes(2, "big") + data
+    front = bytes([PROTOCOL_VERSION]) + (len(data) % 2**16).to_bytes(2, "big") + data
     right = base64.urlsafe_b64encode(front + invite._checksum(front)).decode()
     for text in (right, data.decode("latin-1")):
         try:
@@ -68,14 +71,24 @@ def announced(path: Path) -> None:
     client.ApiClient.from_state_dir(path.parent)
 
 
+SETTINGS = {"limits.upload": 2e6, "yield.programs": ("a", "b"), "energy.price": 0.3}
+
 PEOPLE = [
     Target("invite", ("peer/invite.py decode",), "msgpack", valid_invites, pasted),
     Target(
         "manifest-text",
-        ("peer/manifest_file.py parse", "peer/manifest_file.py line_of"),
+        ("peer/manifest_file.py parse", "peer/toml_lines.py line_of"),
         "raw",
         lambda: [manifest_text.toml_text(MANIFEST).encode()],
         lambda data: manifest_file.parse(data.decode("utf-8", "replace"), name="m"),
+        (ConfigError,),
+    ),
+    Target(
+        "config-text",
+        ("peer/config/file.py of_text",),
+        "raw",
+        lambda: [config_text.toml_text({}).encode(), config_text.toml_text(SETTINGS).encode()],
+        lambda data: resolve(of_text(data.decode("utf-8", "replace"), name="c")),
         (ConfigError,),
     ),
     Target(

@@ -188,6 +188,9 @@ class PageNode:
     async def unban(self, peer: str) -> bool:
         return False
 
+    async def apply_settings(self) -> dict[str, list[str]]:
+        raise ValueError("config.toml:3: not like this")
+
     async def leave(self) -> None:
         pass
 

@@ -139,7 +139,7 @@ def test_wrong_use_of_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
     assert "not both" in bad_use(capsys, "run", manifest, "--join", "talkoot://AAAA", *state)
     assert "cut short" in bad_use(capsys, "run", "--join", "talkoot://AQ", *state)
     assert "must begin with talkoot://" in bad_use(capsys, "run", "--join", "hello", *state)
-    assert "no size" in bad_use(capsys, "run", manifest, "--memory-limit", "much", *state)
+    assert "must be a size" in bad_use(capsys, "run", manifest, "--memory-limit", "much", *state)
     assert "profile must be one of" in bad_use(capsys, "run", manifest, "--profile", "wan", *state)
     assert "port must be 0 to 65535" in bad_use(capsys, "run", manifest, "--port", "70000", *state)
     assert not (tmp_path / "state").exists()

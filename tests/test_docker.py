@@ -70,7 +70,8 @@ def test_the_parts_find_each_other() -> None:
     config = yaml.safe_load((DOCKER / "prometheus/prometheus.yml").read_text())
     asked = [sd["url"] for job in config["scrape_configs"] for sd in job["http_sd_configs"]]
     assert asked == [f"http://127.0.0.1:{port}/sd"]
-    assert f"http://127.0.0.1:{port}/healthz" in (DOCKER / "Dockerfile").read_text()
+    assert 'CMD ["talkoot", "healthcheck"]' in (DOCKER / "Dockerfile").read_text()
+    assert port
     assert [job["job_name"] for job in config["scrape_configs"]] == ["talkoot"]
 
 

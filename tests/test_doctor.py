@@ -16,8 +16,9 @@ from talkoot.peer import presets
 from talkoot.peer.doctor import connection, place, rounds
 from talkoot.peer.doctor.machine import Device, Speed, try_model
 from talkoot.peer.doctor.report import Check, conclude, problems
-from talkoot.peer.manifest import PROTOCOL_VERSION, Manifest, Model
+from talkoot.peer.manifest import Manifest, Model
 from talkoot.peer.probing.examine import Sighting
+from talkoot.peer.protocol import PROTOCOL_VERSION
 from talkoot.peer.statedir import StateDir
 
 PEERS = [Identity.from_seed(bytes([number]) * 32).peer_id for number in range(3)]

@@ -15,7 +15,7 @@ from talkoot.cli.ping import resolved
 from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import Identity
 from talkoot.peer import invite
-from talkoot.peer.manifest import PROTOCOL_VERSION
+from talkoot.peer.protocol import PROTOCOL_VERSION
 
 pytestmark = pytest.mark.processes
 

@@ -90,6 +90,9 @@ class Node:
     async def unban(self, peer: str) -> bool:
         return peer == "banned"
 
+    async def apply_settings(self) -> dict[str, list[str]]:
+        raise ValueError("config.toml:3: not like this")
+
     async def leave(self) -> None:
         self.left += 1
 

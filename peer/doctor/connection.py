@@ -9,8 +9,8 @@ from talkoot.dht.dialback import Outcome
 from talkoot.dht.multiaddr import Address, parse_address
 from talkoot.dht.records import MAX_SKEW_S
 from talkoot.peer.doctor.report import Check
-from talkoot.peer.manifest import PROTOCOL_VERSION
 from talkoot.peer.probing.examine import Sighting
+from talkoot.peer.protocol import PROTOCOL_VERSION
 
 FINE_S = 1.0
 """A clock that is off by less needs no word."""

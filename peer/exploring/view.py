@@ -16,9 +16,9 @@ from talkoot.peer.exploring.exporter import Exporter
 from talkoot.peer.exploring.rounds import KEPT, RoundsSeen
 from talkoot.peer.exploring.summary import Summary, path_of, rows, summary
 from talkoot.peer.exploring.title import ask_manifest
-from talkoot.peer.manifest import PROTOCOL_VERSION
 from talkoot.peer.observing.observer import Listed, Observer, targets
 from talkoot.peer.observing.protocol import Dialler
+from talkoot.peer.protocol import PROTOCOL_VERSION
 
 log = logging.getLogger("talkoot.exploring")
 

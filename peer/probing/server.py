@@ -20,7 +20,6 @@ from talkoot.dht.meter import Bucket, Flow, Meters, Rate
 from talkoot.dht.multiaddr import parse_address, prefix_of
 from talkoot.dht.network import Channel, Frame, Network
 from talkoot.peer import clock
-from talkoot.peer.manifest import PROTOCOL_VERSION
 from talkoot.peer.probing.protocol import (
     BLOCK_BYTES,
     IDLE_S,
@@ -32,6 +31,7 @@ from talkoot.peer.probing.protocol import (
     Status,
     read_ask,
 )
+from talkoot.peer.protocol import PROTOCOL_VERSION
 
 log = logging.getLogger("talkoot.probing")
 

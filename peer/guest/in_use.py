@@ -1,0 +1,37 @@
+"""What of each limit a node uses at present, for its status."""
+
+from typing import TYPE_CHECKING, Any
+
+from talkoot.peer.config.live import Live
+from talkoot.peer.watch import DiskWatch, MemoryWatch
+
+if TYPE_CHECKING:
+    from talkoot.peer.node import Node
+
+
+class InUse:
+    """The settings of a running daemon, and what is used of them."""
+
+    def __init__(self, live: Live, memory: MemoryWatch, disk: DiskWatch) -> None:
+        self._live = live
+        self._memory = memory
+        self._disk = disk
+
+    def of(self, node: "Node") -> dict[str, dict[str, Any]]:
+        """{key: value, words, source, live; `used`, in its unit, where it is known}. On the event loop."""
+        found = self._live.as_json()
+        for key, used in self._used(node).items():
+            if key in found and used is not None:
+                found[key]["used"] = used
+        return found
+
+    def _used(self, node: "Node") -> dict[str, float | None]:
+        contributor = node.contributor
+        progress = contributor.progress if contributor else None
+        celsius = [gpu.celsius for gpu in contributor.gpus if gpu.celsius is not None] if contributor else []
+        return {
+            "limits.gpu_memory": progress.memory_bytes if progress else None,
+            "limits.ram": sum(self._memory.resident.values()),
+            "limits.disk": self._disk.used,
+            "limits.max_celsius": max(celsius, default=None),
+        }

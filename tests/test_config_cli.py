@@ -1,0 +1,125 @@
+"""`talkoot config`: what it writes, what it refuses, and what `talkoot run` makes of it."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+from test_cli_main import bad_use, fake_daemon, talkoot
+
+from talkoot.cli.limits_text import limits_text
+from talkoot.peer.config.configuration import Configuration
+
+Capsys = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    for name in ("TALKOOT_LIMITS_UPLOAD", "TALKOOT_LIMITS_NICE"):
+        monkeypatch.delenv(name, raising=False)
+    return "--state-dir", str(tmp_path / "state")
+
+
+def content(state: tuple[str, str]) -> str:
+    return Path(state[1], "config.toml").read_text()
+
+
+def test_from_nothing_to_a_changed_file(capsys: Capsys, state: tuple[str, str]) -> None:
+    code, out, _ = talkoot(capsys, "config", "init", *state, "--profile", "lowpower")
+    assert (code, out.strip()) == (0, f"{state[1]}/config.toml")
+    assert tomllib.loads(content(state))["node"] == {"profile": "lowpower"}
+    assert "exists already" in bad_use(capsys, "config", "init", *state)
+    code, out, _ = talkoot(capsys, "config", "set", "limits.upload", "16 Mbit/s", *state)
+    assert (code, out) == (0, "limits.upload = 2 MB/s; no node runs: holds from its next start\n")
+    assert talkoot(capsys, "config", "get", "upload", *state)[0] == 2
+    assert talkoot(capsys, "config", "get", "limits.upload", *state)[1] == "2 MB/s\n"
+    _, out, _ = talkoot(capsys, "config", "get", "limits.power", "--json", *state)
+    assert json.loads(out) | {"about": ""} == {
+        "value": 0.33,
+        "words": "light",
+        "source": "profile",
+        "live": True,
+        "about": "",
+    }
+    code, out, _ = talkoot(capsys, "config", "list", *state)
+    assert "limits.upload        2 MB/s" in out
+    assert talkoot(capsys, "config", "unset", "limits.upload", *state)[0] == 0
+    assert "limits" not in {k for k, v in tomllib.loads(content(state)).items() if v}
+    code, out, _ = talkoot(capsys, "config", "check", *state)
+    assert (code, "nothing wrong" in out) == (0, True)
+    code, _, err = talkoot(capsys, "config", "apply", *state)
+    assert (code, err.count("\n")) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("limits.uplaod", "1"), "limits.uplaod is no setting; did you mean limits.upload?"),
+        (("quota", "1GB"), "quota is no setting; did you mean limits.quota?"),
+        (("limits.upload", "fast"), "limits.upload must be a rate such as 2 MB/s"),
+        (("limits.power", "0"), "limits.power must be light, medium, full"),
+        (("node.profile", "hoem"), "node.profile must be one of home, server, lowpower, lan, test"),
+        (
+            ("yield.programs", "no-such-program-here"),
+            "no program no-such-program-here is installed",
+        ),
+        (("limits.disk", "1MB"), "at least 64 MiB"),
+    ],
+)
+def test_a_bad_set_changes_nothing(
+    capsys: Capsys, state: tuple[str, str], arguments: tuple[str, str], words: str
+) -> None:
+    talkoot(capsys, "config", "init", *state)
+    before = content(state)
+    assert words in bad_use(capsys, "config", "set", *arguments, *state)
+    assert content(state) == before
+
+
+def test_a_program_that_is_not_here_is_taken_anyway(capsys: Capsys, state: tuple[str, str]) -> None:
+    code, *_ = talkoot(capsys, "config", "set", "yield.programs", "no-such-program", "--anyway", *state)
+    assert code == 0
+    assert tomllib.loads(content(state))["yield"]["programs"] == ["no-such-program"]
+
+
+def test_a_broken_file_is_said_by_check_and_run(capsys: Capsys, state: tuple[str, str]) -> None:
+    talkoot(capsys, "config", "init", *state)
+    path = Path(state[1], "config.toml")
+    path.write_text(content(state).replace("# quota = 0", "quota = true"))
+    line = path.read_text().split("quota = true")[0].count("\n") + 1
+    for command in (("config", "check"), ("config", "set", "limits.nice", "3"), ("run",)):
+        assert f"{path}:{line}: limits.quota must be a size" in bad_use(capsys, *command, *state)
+
+
+def test_run_takes_file_environment_and_flags_in_order(
+    capsys: Capsys, state: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talkoot(capsys, "init", tmp_path / "swarm")
+    for key, value in (("limits.upload", "1MB/s"), ("limits.nice", "1"), ("limits.threads", "1")):
+        talkoot(capsys, "config", "set", key, value, *state)
+    monkeypatch.setenv("TALKOOT_LIMITS_UPLOAD", "2MB/s")
+    monkeypatch.setenv("TALKOOT_LIMITS_NICE", "2")
+    seen = fake_daemon(monkeypatch)
+    code, *_ = talkoot(
+        capsys, "run", tmp_path / "swarm", *state, "--set", "limits.nice=3", "--profile", "test"
+    )
+    assert code == 7
+    guest = seen[0].guest
+    assert (guest.upload, guest.nice, guest.threads, seen[0].threads) == (2e6, 3, 1, 1)
+    assert (seen[0].profile, guest.games) == ("test", False)
+    assert "write KEY=VALUE" in bad_use(capsys, "run", *state, "--set", "limits.nice")
+    assert "--set: limits.nic is no setting" in bad_use(capsys, "run", *state, "--set", "limits.nic=3")
+    monkeypatch.setenv("TALKOOT_LIMITS_NICE", "x")
+    assert "TALKOOT_LIMITS_NICE: limits.nice must be" in bad_use(capsys, "run", *state)
+
+
+def test_the_limits_in_words(tmp_path: Path) -> None:
+    settings = Configuration.load(tmp_path, {}, {"limits.upload": ("--upload", "2MB/s")}).as_json()
+    settings["limits.disk"]["used"] = 3_200_000_000
+    settings["limits.power"]["used"] = 0.498
+    settings["node.role"] |= {"source": "file", "pending": "client"}
+    text = [line.split() for line in limits_text(settings).splitlines()]
+    assert ["limits.upload", "2", "MB/s", "flag"] in text
+    assert ["limits.disk", "no", "limit", "3.2", "GB", "default"] in text
+    assert ["limits.power", "full", "49.8", "%", "default"] in text
+    assert ["node.role", "full", "file;", "client", "after", "a", "restart"] in text
+    assert limits_text({}) == ""
