@@ -49,7 +49,9 @@ def manifest_of(numel: int, peers: int) -> Manifest:
     if numel <= SMALL:
         return replace(manifest, swarm=swarm)
     config = {"vocab_size": VOCABULARY, "hidden": round(numel / (2 * VOCABULARY))}
-    rounds = replace(manifest.round, form_s=20.0, exchange_s=180.0, certify_s=60.0, max_interval_s=300.0)
+    rounds = replace(
+        manifest.round, announce_s=5.0, form_s=20.0, exchange_s=180.0, certify_s=60.0, max_interval_s=300.0
+    )
     return replace(
         manifest,
         swarm=swarm,

@@ -1,4 +1,4 @@
-"""Settings of a node that runs: taken at once where that can be, said where not, and never harmed by bad ones."""
+"""Settings of a node that runs: taken at once where that can be, and never harmed by bad ones."""
 
 import json
 from pathlib import Path
