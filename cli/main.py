@@ -23,6 +23,7 @@ from talkoot.cli import (
     receipts,
     relay,
     running,
+    service,
     simulate,
     top,
     verifying,
@@ -99,6 +100,7 @@ app.command("rounds", short_help="Show the last rounds: who was counted and who 
 app.command("receipts", short_help="Show what certificates prove of this peer's work.")(receipts.receipts)
 app.command("leaderboard", short_help="Sum up who contributed what, from certificates.")(receipts.leaderboard)
 app.add_typer(config.app, name="config")
+app.add_typer(service.app, name="service")
 app.add_typer(bench.app, name="bench")
 
 

@@ -172,6 +172,11 @@ def status_text(status: dict[str, Any]) -> str:
         rows.insert(3, ("revoked", words))
     if value("proven"):
         rows.insert(3, ("proven", f"{value('proven')}: test this machine, then see docs/state.md, Proofs"))
+    if value("newer_release"):
+        words = (
+            f"others run talkoot {value('newer_release')}, this is {value('version')}: update when it suits"
+        )
+        rows.insert(3, ("update", words))
     if value("disk"):
         rows.insert(3, ("disk", f"{value('disk')}; goes on by itself when that is over"))
     sync = value("sync")

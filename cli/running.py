@@ -18,7 +18,14 @@ def run(
     manifest: Annotated[
         Path | None, typer.Argument(metavar="MANIFEST", help="Manifest of a swarm to found or to join.")
     ] = None,
-    join: Annotated[str | None, typer.Option(metavar="INVITE", help="Join by a talkoot:// invite.")] = None,
+    join: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INVITE",
+            envvar="TALKOOT_JOIN",  # a service's: command lines are for everybody to read
+            help="Join by a talkoot:// invite.",
+        ),
+    ] = None,
     state_dir: StateDirOption = None,
     settings: Annotated[
         Texts,

@@ -16,6 +16,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from talkoot.dht import addresses
+from talkoot.dht.alive import end_if_stuck
 from talkoot.dht.channel_limits import ChannelLimits, Visitor
 from talkoot.dht.company import Company
 from talkoot.dht.config import NetworkConfig
@@ -213,6 +214,7 @@ class P2PNetwork(Network):
                 tasks.create_task(self._reserving.run(control), name="relays"),
                 tasks.create_task(self._follow_relays(), name="circuits"),
                 tasks.create_task(self._reconnecting.run(control), name="punching"),
+                tasks.create_task(end_if_stuck(control, p2pd.pid), name="p2pd alive"),
             ]
             await lost.wait()
             self.events.restarts["directory"] += 1

@@ -5,7 +5,6 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from talkoot.dht.records import PeerRecord
-from talkoot.peer.protocol import PROTOCOL_VERSION
 from talkoot.peer.public_name import version_text
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def record_of(node: "Node") -> PeerRecord | None:
     return PeerRecord(
         swarm=node.membership.swarm,
         key=node.identity.key,
-        protocol=PROTOCOL_VERSION,
+        protocol=swarming.manifest.protocol,
         version=version_text(VERSION, node.options.public_name),
         addresses=node.network.addresses[:8],
         role=swarming.role,

@@ -1,7 +1,7 @@
 """The daemon: one start of one peer. Everything that can be wrong with a start is said in one line.
 
-Exit codes: 0 after an orderly stop, 1 when it could not go on, 2 for what the operator must change, 130 when
-it was told to stop at once.
+Exit codes: 0 after an orderly stop, 1 when it could not go on, 2 for what the operator must change, 70 when
+it stood still and a supervisor is to start it again, 130 when it was told to stop at once.
 """
 
 import asyncio
@@ -28,7 +28,10 @@ from talkoot.peer.api import ApiServer, BanOrder
 from talkoot.peer.belonging import Membership
 from talkoot.peer.config.live import Live
 from talkoot.peer.disk import KINDS, WORDS, Disk, causes, fault_of
+from talkoot.peer.guest import restarting
 from talkoot.peer.guest.in_use import InUse
+from talkoot.peer.guest.notify import Notifier
+from talkoot.peer.guest.watchdog import Watchdog
 from talkoot.peer.history import KEPT
 from talkoot.peer.holdings import number_of
 from talkoot.peer.issuing import issuing_of
@@ -73,6 +76,9 @@ def run(options: RunOptions) -> int:
         try:
             identity, membership = _when_the_disk_lets_us(options, paths, held)
             held.enter_context(kept(paths.logs))
+            if (reason := restarting.why_again(paths.logs)) is not None:
+                metrics.restarts.inc("daemon")
+                log.warning("began again by itself: %s (%s)", reason, paths.logs / restarting.KEPT_NAME)
             uvloop.run(_serve(options, paths, identity, membership, metrics))
         except (KeyboardInterrupt, asyncio.CancelledError):
             return STOPPED_AT_ONCE
@@ -262,7 +268,7 @@ async def make_invite(node: Node) -> str:
         key=key,
         relays=node.network.relays.told()[: invite.MAX_RELAYS],
     )
-    return invite.encode(made)
+    return invite.encode(made, protocol=node.manifest.protocol)
 
 
 async def _serve(
@@ -281,6 +287,14 @@ async def _serve(
     memory = MemoryWatch(metrics, children=lambda: _children(lives.node))
     disk = DiskWatch(metrics, paths.path)
     view = _View(lives, live, InUse(live, memory, disk))
+    notifier = Notifier()
+    watchdog = Watchdog(
+        paths.logs,
+        notifier=notifier,
+        state=lambda: ": ".join(filter(None, (lives.node.state_now, lives.node.reason))),
+        leaving=lambda: lives.node.stopping.is_set(),
+    )
+    watchdog.begin()
     api = ApiServer(view, port=options.http_port, token=secrets.token_urlsafe(32))
 
     api_started = asyncio.get_running_loop().create_future()
@@ -289,10 +303,12 @@ async def _serve(
         view.http_port = port = await api_started
         log.info("talkoot %s, peer %s, http://127.0.0.1:%d/", version("talkoot"), identity.peer_id, port)
         api.set_token(await Disk(paths.path).run(paths.announce_api, port))
+        notifier.ready()
 
     _handle_signals(lives)
     async with asyncio.TaskGroup() as group:
         helpers = [
+            group.create_task(watchdog.run()),
             group.create_task(api.run(started=api_started.set_result)),
             group.create_task(announce_api()),
             group.create_task(LoopWatch(metrics).run()),

@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from talkoot.dht.identity import key_of_peer_id
 from talkoot.peer.admission import Token
-from talkoot.peer.protocol import PROTOCOL_VERSION
+from talkoot.peer.protocol import PROTOCOL_VERSION, speaks, spoken
 
 SCHEME = "talkoot://"
 MAX_INVITE_CHARS = 4096
@@ -70,21 +70,21 @@ class OtherProtocolError(ValueError):
 
     def __init__(self, theirs: int) -> None:
         super().__init__(
-            f"the invite is for protocol version {theirs}, this talkoot speaks {PROTOCOL_VERSION}; "
+            f"the invite is for protocol version {theirs}, this talkoot speaks {spoken()}; "
             f"{'update talkoot' if theirs > PROTOCOL_VERSION else 'ask for a new invite'}"
         )
         self.theirs = theirs
 
 
-def encode(invite: Invite) -> str:
-    """The invite as text. Raises ValueError when a field is out of bounds."""
+def encode(invite: Invite, *, protocol: int = PROTOCOL_VERSION) -> str:
+    """The invite as text, to a swarm of that protocol. Raises ValueError when a field is out of bounds."""
     values = [getattr(invite, name) for name in invite.__struct_fields__]
     body = msgspec.msgpack.encode(values if invite.relays else values[:-1])
     try:
         _check(msgspec.msgpack.decode(body, type=Invite))
     except msgspec.ValidationError as error:
         raise ValueError(f"invite out of bounds: {error}") from error
-    data = bytes([PROTOCOL_VERSION]) + len(body).to_bytes(2, "big") + body
+    data = bytes([protocol]) + len(body).to_bytes(2, "big") + body
     text = SCHEME + base64.urlsafe_b64encode(data + _checksum(data)).decode().rstrip("=")
     if len(text) > MAX_INVITE_CHARS:
         raise ValueError(f"invite of {len(text)} characters; at most {MAX_INVITE_CHARS} are read")
@@ -107,7 +107,7 @@ def decode(text: str) -> Invite:
     data = _from_base64(text[len(SCHEME) :])
     if len(data) < _HEADER_BYTES:
         raise ValueError("the invite was cut short; copy it again, whole")
-    if data[0] != PROTOCOL_VERSION:
+    if not speaks(data[0]):
         raise OtherProtocolError(data[0])
     body_end = _HEADER_BYTES + int.from_bytes(data[1:_HEADER_BYTES], "big")
     if len(data) < body_end + _CHECKSUM_BYTES:

@@ -12,7 +12,7 @@ import msgspec
 from talkoot.dht.errors import ConfigError
 from talkoot.peer.manifest import MAX_MANIFEST_BYTES, Manifest
 from talkoot.peer.manifest_text import sections, toml_text, type_words
-from talkoot.peer.protocol import PROTOCOL_VERSION
+from talkoot.peer.protocol import PROTOCOL_VERSION, speaks, spoken
 from talkoot.peer.toml_lines import line_of, syntax_line
 
 FILE_NAME = "talkoot.toml"
@@ -92,8 +92,8 @@ class _Reader:
         known = dict(sections())
         self._refuse_unknown(values, [*known, "protocol"], ())
         protocol = self._convert(values.get("protocol", PROTOCOL_VERSION), int, ("protocol",))
-        if protocol != PROTOCOL_VERSION:
-            words = f"made for protocol {protocol}; this version of talkoot speaks {PROTOCOL_VERSION}"
+        if not speaks(protocol):
+            words = f"made for protocol {protocol}; this version of talkoot speaks {spoken()}"
             raise self._error(("protocol",), words)
         parts = {}
         for section, kind in known.items():
@@ -103,7 +103,7 @@ class _Reader:
                 raise ConfigError(f"{self._name}: section [{section}] is missing")
             parts[section] = self._section(section, kind, values.get(section, {}))
         try:
-            return Manifest(**parts)
+            return Manifest(**parts, protocol=protocol)
         except ValueError as error:  # of what does not go together: "section.field must be <what>"
             raise self._error(tuple(str(error).split(" ", 1)[0].split(".")), str(error)) from error
 

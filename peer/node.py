@@ -51,7 +51,7 @@ from talkoot.peer.options import RunOptions
 from talkoot.peer.protocol import PROTOCOL_VERSION
 from talkoot.peer.reach import Reach
 from talkoot.peer.recollection import Recollection, recollect
-from talkoot.peer.requirements import require_admission, require_own_data
+from talkoot.peer.requirements import require_admission, require_own_data, require_protocol
 from talkoot.peer.rules_of import rules_of
 from talkoot.peer.runner import Runner
 from talkoot.peer.serving import Gate, serve_rate
@@ -367,6 +367,7 @@ class Node:
             self.manifest = manifest
             self.paths.save_manifest(manifest.canonical())
             self.reach.follow(manifest)
+        require_protocol(self.manifest)
         self.metrics.node(swarm_name=self.manifest.swarm.name)
         if not OuterStore.exists(self.paths.outer):
             if not self.options.observes:

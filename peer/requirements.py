@@ -9,8 +9,19 @@ from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import Identity
 from talkoot.peer import admission
 from talkoot.peer.manifest import Manifest
+from talkoot.peer.protocol import PROTOCOL_VERSION, speaks, spoken
 from talkoot.peer.rules_of import founder_keys, listed_keys
 from talkoot.peer.trainer.documents import expand
+
+
+def require_protocol(manifest: Manifest) -> None:
+    """A swarm speaks the protocol of its manifest."""
+    if not speaks(manifest.protocol):
+        advice = "update talkoot" if manifest.protocol > PROTOCOL_VERSION else "install an older release"
+        raise ConfigError(
+            f"swarm {manifest.swarm.name!r} speaks protocol {manifest.protocol}, this talkoot {spoken()}: "
+            f"{advice}"
+        )
 
 
 def require_admission(manifest: Manifest, identity: Identity, proof: bytes) -> None:

@@ -11,6 +11,7 @@ from talkoot.dht.identity import peer_id_of
 from talkoot.peer import clock
 from talkoot.peer.audits import proofs
 from talkoot.peer.disk import WORDS
+from talkoot.peer.guest.releases import announced_to, newer_release
 from talkoot.peer.judging.services import judging_of
 from talkoot.peer.node import Node
 from talkoot.peer.protocol import PROTOCOL_VERSION
@@ -41,6 +42,7 @@ def _who(node: Node, http_port: int) -> dict[str, Any]:
     manifest, progress = node.manifest, node.joiner.progress
     return {
         "version": _VERSION,
+        "newer_release": newer_release(_VERSION, announced_to(node)),
         "protocol": PROTOCOL_VERSION,
         "peer_id": node.identity.peer_id,
         "public_name": node.options.public_name or None,

@@ -10,7 +10,7 @@ from talkoot.dht.multiaddr import Address, parse_address
 from talkoot.dht.records import MAX_SKEW_S
 from talkoot.peer.doctor.report import Check
 from talkoot.peer.probing.examine import Sighting
-from talkoot.peer.protocol import PROTOCOL_VERSION
+from talkoot.peer.protocol import PROTOCOL_VERSION, speaks
 
 FINE_S = 1.0
 """A clock that is off by less needs no word."""
@@ -94,8 +94,8 @@ def protocol(sightings: Sequence[Sighting]) -> Check:
     if not spoken:
         return Check(name="protocol", answer="unknown", words="no peer said which version it speaks")
     common = spoken.most_common(1)[0][0]
-    if common == PROTOCOL_VERSION:
-        return Check(name="protocol", answer="yes", words=f"version {PROTOCOL_VERSION}, as the others")
+    if speaks(common):
+        return Check(name="protocol", answer="yes", words=f"version {common}, as the others")
     return other_protocol(f"the swarm speaks version {common}, this talkoot {PROTOCOL_VERSION}", common)
 
 

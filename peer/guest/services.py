@@ -3,9 +3,13 @@
 import asyncio
 from typing import TYPE_CHECKING
 
+from talkoot.peer.announcement import VERSION
+from talkoot.peer.guest.releases import tell_of_releases
+
 if TYPE_CHECKING:
     from talkoot.peer.node import Node
 
 
 def begin_guest(node: "Node", group: asyncio.TaskGroup) -> None:
     """Begin all of it, as tasks of the node's group, before it loads or fetches anything."""
+    group.create_task(tell_of_releases(node, VERSION))

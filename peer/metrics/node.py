@@ -54,8 +54,8 @@ NODE = (
     counter("log_messages", "Log lines written.", Label("level", LEVELS), unit="lines"),
     counter(
         "restarts",
-        "Parts of the node that died and were started again.",
-        Label("part", (*PARTS[1:], "directory")),
+        "Parts of the node that died or hung, and were started again.",
+        Label("part", (*PARTS, "directory")),
         unit="restarts",
     ),
     counter(

@@ -53,13 +53,15 @@ class ProbeServer:
         exchanging: Callable[[], bool] = lambda: False,
         rate: Callable[[], float] = lambda: math.inf,
         dial: DialBack = dial_back,
+        protocol: Callable[[], int] = lambda: PROTOCOL_VERSION,
     ) -> None:
         """Registers the protocol. `exchanging`: whether a round needs the connection. `rate`: bytes a second
-        that may leave for others."""
+        that may leave for others. `protocol`: the version that the swarm speaks."""
         self._company = network.company
         self._exchanging = exchanging
         self._rate = rate
         self._dial = dial
+        self._protocol = protocol
         self._asks = Flow(
             Rate(limits.PROBES_PER_S, limits.PROBES_BURST),
             Rate(limits.STRANGERS_PROBES_PER_S, limits.STRANGERS_PROBES_BURST),
@@ -98,7 +100,7 @@ class ProbeServer:
                     clock=time.time(),
                     address=channel.address or "",
                     version=version("talkoot")[:32],
-                    protocol=PROTOCOL_VERSION,
+                    protocol=self._protocol(),
                 )
             case "echo":
                 return Answer("ok")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from talkoot.peer.disk import KINDS
 from talkoot.peer.trainer import protocol
+from talkoot.peer.trainer.process_meter import ProcessMeter
 from talkoot.peer.trainer.protocol import (
     Adopted,
     Audited,
@@ -23,6 +24,7 @@ from talkoot.peer.trainer.protocol import (
     TrainerEvent,
     TrainerSpec,
 )
+from talkoot.peer.trainer.silence import Silence
 
 log = logging.getLogger("talkoot.trainer")
 
@@ -46,10 +48,10 @@ class Limits:
 
     start_s: float = 1800.0
     """From start to `Ready`: a large corpus is tokenized then."""
-    silence_s: float = 60.0
-    """Without a sign of life while it trains or owes an answer."""
-    first_silence_s: float = 600.0
-    """Same, until the first progress report: compilation may be under way."""
+    silence_s: float = 45.0
+    """Without a sign of life, nor CPU time used, while it trains or owes an answer."""
+    busy_silence_s: float = 600.0
+    """Same while it computes; and until the first progress report: compilation may be under way."""
     backoff_s: float = 1.0
     """Pause before the first restart; doubles with each crash."""
     max_backoff_s: float = 60.0
@@ -66,6 +68,9 @@ MAX_LINE = 500
 KEPT_LINES = 20
 """Lines kept to explain a crash."""
 
+LOOK_S = 1.0
+"""Between two looks at whether it still reacts."""
+
 
 class _Life:
     """One run of the subprocess."""
@@ -78,7 +83,8 @@ class _Life:
         self.writer = writer
         self.pending: dict[int, asyncio.Future[protocol.Reply]] = {}
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
-        self.began = self.heard = time.monotonic()
+        self.heard = time.monotonic()
+        self.meter = ProcessMeter(process.pid)
         self.ready = False
         self.training = False
         self.held = False
@@ -90,9 +96,7 @@ class _Life:
         """How long it may say nothing now; None: it waits for us."""
         if not self.ready:
             return limits.start_s
-        if (self.training and not self.held) or self.pending:
-            return limits.silence_s if self.progressed else limits.first_silence_s
-        return None
+        return limits.busy_silence_s if (self.training and not self.held) or self.pending else None
 
     def end(self, reason: str) -> None:
         """Fail all requests that it owes an answer to."""
@@ -394,16 +398,15 @@ class TrainerProcess:
                     future.set_result(answer)
 
     async def _watch(self, life: _Life) -> None:
-        """Raises _Wedged when it has been silent for longer than it may, seen twice a second apart: when it
-        was the daemon that stood still, what the trainer said meanwhile is read in between."""
-        overdue = False
+        """Raises _Wedged when it does not react any more."""
+        silence = Silence(idle_s=self._limits.silence_s)
         while True:
+            await asyncio.sleep(LOOK_S)
+            look = life.meter.look(life.heard)
             allowed_s = life.silence_allowed_s(self._limits)
-            left_s = 1.0 if allowed_s is None else life.heard + allowed_s - time.monotonic()
-            if left_s <= 0 and overdue:
-                raise _Wedged(f"no sign of life for {allowed_s:.0f} s")
-            overdue = left_s <= 0
-            await asyncio.sleep(1.0 if overdue else min(left_s, 1.0))
+            why = silence.look(look, allowed_s=allowed_s, idles=not life.progressed)
+            if why is not None:
+                raise _Wedged(why)
 
     async def _log_stderr(self, life: _Life) -> None:
         """Log what it writes, line by line, each cut to `MAX_LINE` characters."""
