@@ -15,6 +15,7 @@ from rich.text import Text
 from talkoot.cli.demo_node import DemoNode
 from talkoot.cli.demo_watch import PeerRecord, Watch
 from talkoot.cli.words import count, loss, size
+from talkoot.cli.words import state_words as words_of
 
 PLAIN_EVERY_S = 10.0
 HEADINGS = ("peer", "state", "round", "steps/s", "tokens", "loss", "held out", "up", "down")
@@ -76,8 +77,7 @@ def state_words(node: DemoNode) -> str:
     """What the peer does, and why if it says so."""
     if node.status is None:
         return "starting" if node.running else "down"
-    reason = node.status.get("reason")
-    return f"{node.status.get('state', '?')} ({reason})" if reason else str(node.status.get("state", "?"))
+    return words_of(node.status)
 
 
 def _table(nodes: Sequence[DemoNode], watch: Watch) -> Table:

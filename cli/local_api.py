@@ -80,6 +80,12 @@ class LocalApi:
         with _as_command_errors():
             return _object(self._client().post("/api/v1/ban", order, timeout_s=self._timeout_s))
 
+    def order(self, name: str, body: Json | None = None) -> Json:
+        """`pause`, `resume`, `finish` or `leave`; the state that follows. Raises NoDaemonError,
+        CommandError."""
+        with _as_command_errors():
+            return _object(self._client().post(f"/api/v1/{name}", body, timeout_s=self._timeout_s))
+
     def examine(self) -> list[Json]:
         """What other peers see of the daemon's connection. Raises NoDaemonError, CommandError."""
         with _as_command_errors():

@@ -18,6 +18,7 @@ from talkoot.cli import (
     health,
     inviting,
     model,
+    ordering,
     ping,
     reading,
     receipts,
@@ -78,6 +79,10 @@ app.command("doctor", short_help="Say whether this machine will be counted, and 
 )
 app.command("invite", short_help="Make an invite for one more peer; list and revoke them.")(inviting.invite)
 app.command("status")(reading.status)
+app.command("pause", short_help="Rest: free memory and device, lose nothing.")(ordering.pause)
+app.command("resume", short_help="Go on after a pause.")(ordering.resume)
+app.command("finish", short_help="Hand in the running round, then pause.")(ordering.finish)
+app.command("leave", short_help="Hand in what is under way, say goodbye, end the daemon.")(ordering.leave)
 app.command("top", short_help="Show the node and the swarm, live.")(top.top)
 app.command("id")(reading.show_id)
 app.command(

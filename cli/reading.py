@@ -7,7 +7,7 @@ import typer
 from talkoot.cli.limits_text import limits_text
 from talkoot.cli.options import JsonOption, StateDirOption, state_path
 from talkoot.cli.table import table
-from talkoot.cli.words import as_json, count, duration, loss, size
+from talkoot.cli.words import as_json, count, duration, loss, size, state_words
 from talkoot.dht.errors import ConfigError
 
 BAR_WIDTH = 24
@@ -140,11 +140,10 @@ def show_id(state_dir: StateDirOption = None, json: JsonOption = False) -> None:
 def status_text(status: dict[str, Any]) -> str:
     """The status in a few aligned lines."""
     value = status.get
-    reason = f" ({str(value('reason')).replace('_', ' ')})" if value("reason") else ""
     rows = [
         ("peer", str(value("peer_id", "?"))),
         ("swarm", f"{value('swarm_name') or '?'} ({str(value('swarm_id', ''))[:12]})"),
-        ("state", f"{value('state', '?')}{reason}, up {duration(value('uptime_s') or 0)}"),
+        ("state", f"{state_words(status)}, up {duration(value('uptime_s') or 0)}"),
         ("round", _round_words(status)),
         ("rounds", f"{value('rounds_committed', 0)} committed, {value('rounds_aborted', 0)} given up here"),
         (
@@ -177,6 +176,11 @@ def status_text(status: dict[str, Any]) -> str:
             f"others run talkoot {value('newer_release')}, this is {value('version')}: update when it suits"
         )
         rows.insert(3, ("update", words))
+    held = value("holds") or []
+    if len(held) > 1:
+        rows.insert(3, ("also", "; ".join(_hold_words(hold) for hold in held[1:])))
+    if (after := value("finishing")) is not None:
+        rows.insert(3, ("finishing", f"pauses once round {after - 1} is over"))
     if value("disk"):
         rows.insert(3, ("disk", f"{value('disk')}; goes on by itself when that is over"))
     sync = value("sync")
@@ -191,6 +195,11 @@ def status_text(status: dict[str, Any]) -> str:
     limits = limits_text(value("settings") or {})
     lines += ["", limits] if limits else []
     return "\n".join(lines)
+
+
+def _hold_words(hold: dict[str, Any]) -> str:
+    """A reason that is not the one which is shown."""
+    return state_words({"state": str(hold.get("reason")).replace("_", " "), "detail": hold.get("detail")})
 
 
 def reach_words(status: dict[str, Any]) -> str:

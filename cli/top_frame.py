@@ -9,7 +9,7 @@ from rich.text import Text
 
 from talkoot.cli.table import table
 from talkoot.cli.text_plot import text_plot
-from talkoot.cli.words import count, duration, loss, printable, size
+from talkoot.cli.words import count, duration, loss, printable, size, state_words
 
 MIN_WIDTH = 40
 SNAPSHOT_HEIGHT = 60
@@ -79,11 +79,10 @@ def _section(lines: list[Text], room: int, name: str) -> list[Text]:
 def _head(view: View) -> list[Text]:
     status, value = view.status, view.status.get
     state = str(value("state") or "?")
-    reason = str(value("reason") or "").replace("_", " ")
     title = Text.assemble(
         (f"talkoot {printable(str(value('swarm_name') or '?'))}", "bold"),
         f" {str(value('swarm_id') or '')[:12]}  ",
-        (state + (f" ({reason})" if reason else ""), STATE_STYLES.get(state, "")),
+        (state_words(status), STATE_STYLES.get(state, "")),
         f"  {_round(status)}  up {duration(value('uptime_s') or 0)}",
     )
     lines = [title]

@@ -34,6 +34,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
 
 
+def state_words(status: dict[str, Any]) -> str:
+    """`paused (user, until 18:00)`; the state alone where there is no more to say."""
+    reason = str(status.get("reason") or "").replace("_", " ")
+    about = ", ".join(word for word in (reason, printable(str(status.get("detail") or ""))) if word)
+    return f"{status.get('state', '?')}" + (f" ({about})" if about else "")
+
+
 def printable(text: str) -> str:
     """A text from elsewhere, without anything that acts on a terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -36,5 +36,5 @@ def record_of(node: "Node") -> PeerRecord | None:
         download=0.0,
         corpus=ready.corpus_hash if ready is not None else b"",
         loss=loss if math.isfinite(loss) else 0.0,
-        state=node.state_now,
+        state=node.announced_state,
     )

@@ -69,8 +69,8 @@ def number_of(request: web.Request, name: str) -> int:
 
 
 def state_response(status: dict[str, Any], *, good: bool) -> web.Response:
-    """A state and its reason, with a status that says whether that is good."""
-    body = {"state": status["state"], "reason": status.get("reason", "")}
+    """A state, its reason and what there is to say of it, with a status that says whether that is good."""
+    body = {"state": status["state"], "reason": status.get("reason", ""), "detail": status.get("detail", "")}
     return json_response(body, HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE)
 
 

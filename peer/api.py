@@ -34,6 +34,8 @@ from talkoot.peer.answering import (
     state_response,
 )
 from talkoot.peer.events import Events, Frames, TooManyListenersError
+from talkoot.peer.guest.routes import Ordered
+from talkoot.peer.guest.routes import add_routes as add_order_routes
 from talkoot.peer.metrics import CONTENT_TYPE
 from talkoot.peer.observing.routes import Watched, add_routes
 from talkoot.peer.page import assets
@@ -86,7 +88,7 @@ class Exposition(Protocol):
         """All metrics as text. In a thread."""
 
 
-class NodeView(Watched, Probing, Protocol):
+class NodeView(Watched, Probing, Ordered, Protocol):
     """What the API shows of a node."""
 
     @property
@@ -125,9 +127,6 @@ class NodeView(Watched, Probing, Protocol):
 
     async def apply_settings(self) -> dict[str, list[str]]:
         """Take what the configuration file says now. Raises ValueError, then nothing has changed."""
-
-    async def leave(self) -> None:
-        """Begin an orderly stop; returns before it is over."""
 
 
 class ApiServer:
@@ -190,8 +189,8 @@ class ApiServer:
         app.router.add_post("/api/v1/invite", self._invite)
         app.router.add_get("/api/v1/invites", self._invites)
         app.router.add_post("/api/v1/revoke", self._revoke)
-        app.router.add_post("/api/v1/leave", self._leave)
         app.router.add_post("/api/v1/config", self._config)
+        add_order_routes(app.router, self._node)
         app.router.add_get("/api/v1/peers", self._peers)
         app.router.add_get("/api/v1/leaderboard", self._leaderboard)
         app.router.add_post("/api/v1/ban", self._ban)
@@ -300,10 +299,6 @@ class ApiServer:
         with _conflicts():
             order = _order(await request.read(), UnbanOrder)
             return json_response({"lifted": await self._node.unban(order.peer)})
-
-    async def _leave(self, _request: web.Request) -> web.StreamResponse:
-        await self._node.leave()
-        return json_response({})
 
 
 def _order(body: bytes, kind: type[OrderT]) -> OrderT:

@@ -97,6 +97,11 @@ class Contributor:
         return self.residual.made_for(self._holdings.digest) is not None
 
     @property
+    def encoding(self) -> bool:
+        """Whether one is being made."""
+        return self._books.locked()
+
+    @property
     def training(self) -> bool:
         """Whether a trainer is at work on the current outer state."""
         return self.trainer is not None and self.trainer.pid is not None and self.ready is not None

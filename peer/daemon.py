@@ -31,6 +31,7 @@ from talkoot.peer.disk import KINDS, WORDS, Disk, causes, fault_of
 from talkoot.peer.guest import restarting
 from talkoot.peer.guest.in_use import InUse
 from talkoot.peer.guest.notify import Notifier
+from talkoot.peer.guest.orders import PauseOrder
 from talkoot.peer.guest.watchdog import Watchdog
 from talkoot.peer.history import KEPT
 from talkoot.peer.holdings import number_of
@@ -231,8 +232,21 @@ class _View:
             raise ValueError("there is no model yet: try again in a moment")
         return await self._sampler.sample(order, numel=self.node.manifest.model.numel)
 
-    async def leave(self) -> None:
+    async def pause(self, order: PauseOrder) -> dict[str, Any]:
+        await self.node.orders.pause(order)
+        return status.state_of(self.node)
+
+    async def resume(self) -> dict[str, Any]:
+        await self.node.orders.resume()
+        return status.state_of(self.node)
+
+    async def finish(self) -> dict[str, Any]:
+        await self.node.orders.finish()
+        return status.state_of(self.node)
+
+    async def leave(self) -> dict[str, Any]:
         self.node.stopping.set()
+        return status.state_of(self.node) | {"state": "draining", "reason": "user", "detail": ""}
 
 
 async def make_invite(node: Node) -> str:

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from functools import cache, partial
+from typing import Literal
 
 from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.ledger import Ledger
@@ -27,8 +28,11 @@ from talkoot.peer.contributor import Contributor
 from talkoot.peer.disk import WORDS, Disk
 from talkoot.peer.founding import TOKENIZER_FILE
 from talkoot.peer.guest.holds import Holds
+from talkoot.peer.guest.orders import Orders
+from talkoot.peer.guest.resting import Resting
 from talkoot.peer.guest.services import begin_guest
 from talkoot.peer.guest.settings import Current
+from talkoot.peer.guest.words import Reason, State
 from talkoot.peer.holdings import Holdings
 from talkoot.peer.issuing import begin_issuing
 from talkoot.peer.joining import Joiner
@@ -96,14 +100,21 @@ class Node:
         self.network = network
         self.membership = membership
         self.metrics = metrics
-        self.holds = Holds()
+        self.resting = Resting(self)
+        self.holds = Holds(self.resting.changed)
+        self.orders = Orders(self)
         self.settings = Current(options.guest)
         self.manifest = membership.manifest
         self._make_rules = make_rules
         self._on_head = on_head
-        self.state, self.reason = "starting", ""
-        self._meant = self.state, self.reason
-        """What the state is but for a disk that refuses."""
+        self.state: State = "starting"
+        self.reason: Reason | Literal[""] = ""
+        self.detail = ""
+        """What there is to say of the reason, or of a state without one, for people."""
+        self.until: float | None = None
+        """When it goes on by itself, if that is known; Unix time."""
+        self._meant: tuple[State, str] = "starting", ""
+        """State and detail but for what holds it."""
         self._warned: dict[str, float] = {}
         """When it was last warned of a disk, by what was wrong with it."""
         self._told: Ledger | None = None
@@ -172,9 +183,10 @@ class Node:
         self.conduct.begin(await self.disk.run(self.conduct.load))
         group.create_task(self.conduct.run())
         group.create_task(self.reach.run())
+        await self.orders.load()
         begin_guest(self, group)
         await self._meet(self.membership.bootstrap)
-        self._enter("syncing", "")
+        self._enter("syncing")
         manifest = await self._obtain_manifest()
         rules = self._make_rules(manifest)
         try:
@@ -204,6 +216,7 @@ class Node:
             on_head=self._head,
         )
         self.swarming.recollection = recollection
+        self.swarming.hold(self.holds.rests)
         self.checkpoints = Checkpoints(
             self.paths.checkpoints,
             manifest,
@@ -217,7 +230,7 @@ class Node:
         self.runner.judge = begin_judging(self, rules, holdings, group)
         self.runner.work_for(self.swarming)
         if self.options.observes:
-            self._enter("observing", "")
+            self._enter("observing")
             self.metrics.build(backend="none", protocol=PROTOCOL_VERSION)
         self.training.take_part()
         group.create_task(self.links.run())
@@ -271,22 +284,35 @@ class Node:
 
     async def _until_stopped(self) -> None:
         await self.stopping.wait()
-        self._enter("draining", "user")
+        self._enter("draining")
         await leave(self)
         raise _Finished
 
-    def _enter(self, state: str, reason: str) -> None:
-        if self._meant[0] == "draining":
-            return  # until the end
-        self._meant = state, reason
-        if self.disk.fault is not None and state != "draining":
-            state, reason = "paused", "disk"
-        if (state, reason) != (self.state, self.reason):
-            self.state, self.reason = state, reason
-            self.metrics.state(state, reason)
-            log.info("%s%s", state, f": {reason}" if reason else "")
-            if state == "training":
-                self.announcing.soon()  # a round waits for the steps of those who say that they train
+    def _enter(self, state: State, detail: str = "") -> None:
+        if not self.leaves:
+            self._meant = state, detail
+            self.show()
+
+    @property
+    def leaves(self) -> bool:
+        """Whether it is about to end, whatever happens."""
+        return self._meant[0] == "draining"
+
+    def show(self) -> None:
+        """The state is as it is meant, but for what holds it."""
+        before = (self.state, self.reason)
+        (self.state, self.detail), self.until = self._meant, None
+        self.reason = "user" if self.leaves else ""
+        hold = self.holds.shown
+        if hold is not None and not self.leaves:
+            self.state, self.reason, self.detail, self.until = "paused", hold.reason, hold.words, hold.until
+        if (self.state, self.reason) == before:
+            return
+        self.metrics.state(self.state, self.reason)
+        reason, detail = f": {self.reason}" if self.reason else "", f" ({self.detail})" if self.detail else ""
+        log.info("%s%s%s", self.state, reason, detail)
+        if self.state == "training":
+            self.announcing.soon()  # a round waits for the steps of those who say that they train
 
     def _disk_changed(self, kind: str | None) -> None:
         """The disk refuses what cannot wait (see `talkoot.peer.disk`), or takes it again."""
@@ -300,12 +326,12 @@ class Node:
                 self.paths.path,
             )
             self._warned[kind] = clock.now()
-        self._enter(*self._meant)
-        if self._group is None:
-            return
-        self.training.hold(kind is not None)
-        if self.swarming is not None:
-            self.swarming.hold(kind is not None)
+        if self._group is not None:
+            self.training.hold(kind is not None)
+        if kind is not None:
+            self.holds.put("disk", WORDS[kind])
+        else:
+            self.holds.lift("disk")
         self.announcing.soon()
 
     def pause(self, kind: str, why: Exception) -> None:
@@ -319,10 +345,16 @@ class Node:
         self.training.go_on_from(before.training)
 
     @property
-    def state_now(self) -> str:
+    def state_now(self) -> State:
         """The state as it is shown: while training, whether a round is being exchanged."""
         exchanging = self.state == "training" and self.swarming is not None and self.swarming.exchanging
         return "exchanging" if exchanging else self.state
+
+    @property
+    def announced_state(self) -> State:
+        """What the others are told: who finishes a round with them before it rests or leaves is there."""
+        exchanging = self.swarming is not None and self.swarming.exchanging
+        return "exchanging" if exchanging and self.state in ("paused", "draining") else self.state_now
 
     def _serve_rate(self) -> float:
         exchanging = self.swarming is not None and self.swarming.exchanging
@@ -330,6 +362,7 @@ class Node:
 
     def _head(self, certificate: Certificate) -> None:
         self.news.set()
+        self.orders.round_over()
         if self.holdings is not None:
             self._told = tell_news(self, certificate.value, self._told, self.holdings.ledger)
         if self.checkpoints is not None and self.holdings is not None:
@@ -395,14 +428,17 @@ class Node:
         assert self.manifest is not None
         assert self.holdings is not None
         needed = self.manifest.swarm.start_peers
-        while self.holdings.ledger.round == 0:
-            self.news.clear()
-            if self.swarming is not None:
-                present = 1 + self.swarming.view.ready(self.swarming.holdings.digest)
-                if present >= needed:
-                    break
-                self._enter("paused", "nothing_to_do")
-            await self.news.wait()
+        try:
+            while self.holdings.ledger.round == 0:
+                self.news.clear()
+                if self.swarming is not None:
+                    present = 1 + self.swarming.view.ready(self.swarming.holdings.digest)
+                    if present >= needed:
+                        break
+                    self.holds.put("nothing_to_do", f"{present} of {needed} peers are here")
+                await self.news.wait()
+        finally:
+            self.holds.lift("nothing_to_do")
 
 
 class _Finished(Exception):  # noqa: N818 - ends the node's TaskGroup

@@ -2,7 +2,8 @@
 
 A process that is frozen or a cable that is cut keeps its connection for a long time. Whoever leaves a ping
 unanswered and says nothing else for `SILENT_S` is not waited for until it is heard again, and its channels
-are opened anew, in case that they lead nowhere. Whoever says that it leaves is not waited for at once.
+are opened anew, in case that they lead nowhere. Whoever says that it leaves is not waited for at once, until
+it pings again: meanwhile it only answers.
 """
 
 import asyncio
@@ -53,6 +54,8 @@ class Pulse:
         self._silent: set[bytes] = set()
         """Also while they are not connected: that a silent peer's host takes a connection says nothing."""
         self._partners: dict[bytes, _Partner] = {}
+        self._left = False
+        """Whether we said that we leave."""
         self.on_round_trip: Callable[[float], object] = lambda _seconds: None
         """Told how long each answered ping took, in seconds."""
 
@@ -94,6 +97,9 @@ class Pulse:
         partner = self._partners.get(peer)
         if isinstance(message, Ping):
             self._send(peer, Pong(round=0, attempt=0, nonce=message.nonce))
+            if partner is not None and partner.left:
+                partner.left = False
+                self._on_change()
         elif partner is None:
             return
         elif isinstance(message, Leave):
@@ -106,6 +112,17 @@ class Pulse:
             partner.asked_s = None
             partner.round_trip_s = seconds if before is None else before + WEIGHT * (seconds - before)
 
+    def left(self) -> None:
+        """We have said that we leave: who hears a ping of ours would wait for us again."""
+        self._left = True
+
+    def back(self) -> None:
+        """We are there again: everybody hears it at once."""
+        self._left = False
+        for partner in self._partners.values():
+            partner.asked_s = None
+        self._ask(clock.now())
+
     async def run(self) -> None:
         """Ping until cancelled."""
         planned = clock.now()
@@ -114,7 +131,8 @@ class Pulse:
             if now - planned > PING_S:  # it was we who slept: nobody had a chance to answer
                 for partner in self._partners.values():
                     partner.asked_s = None
-            self._ask(now)
+            if not self._left:
+                self._ask(now)
             planned = now + PING_S
             await asyncio.sleep(PING_S)
 

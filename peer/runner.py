@@ -211,8 +211,9 @@ class Runner:
         return self.issuing.pending(ledger) if self.issuing is not None else ()
 
     async def say_goodbye(self) -> None:
-        """Tell everybody that we leave; who does not take it in time will notice by itself."""
+        """Tell everybody not to wait for us; who does not take it in time will notice by itself."""
         assert self._links is not None
+        self.pulse.left()
         for peer in sorted(self._links.connected):
             self.say(peer, Leave(round=0, attempt=0))
         with suppress(TimeoutError):

@@ -70,6 +70,8 @@ class StateDir:
         """What was seen of the other peers' contributions."""
         self.uplink = self.path / "uplink"
         """Bytes/s that were measured when bulk was sent."""
+        self.orders = self.path / "orders.json"
+        """What the user asked of a running node that holds after a restart: a pause."""
         self.base_file = self.path / "data_base"
         """Remembers the folder of the manifest that this user founded or joined with."""
         self.admission_file = self.path / "admission"

@@ -38,6 +38,18 @@ def status(node: Node, http_port: int) -> dict[str, Any]:
     )
 
 
+def state_of(node: Node) -> dict[str, Any]:
+    """What it does, and all that keeps it from training; `finishing`: it pauses after so many rounds."""
+    return {
+        "state": node.state_now,
+        "reason": node.reason,
+        "detail": node.detail,
+        "until": node.until,
+        "holds": [{"reason": one.reason, "detail": one.words, "until": one.until} for one in node.holds.all],
+        "finishing": node.orders.after,
+    }
+
+
 def _who(node: Node, http_port: int) -> dict[str, Any]:
     manifest, progress = node.manifest, node.joiner.progress
     return {
@@ -50,8 +62,7 @@ def _who(node: Node, http_port: int) -> dict[str, Any]:
         "swarm_name": manifest.swarm.name if manifest else None,
         "numel": manifest.model.numel if manifest else None,
         "role": node.swarming.role if node.swarming else None,
-        "state": node.state_now,
-        "reason": node.reason,
+        **state_of(node),
         "proven": _proven(node),
         "revoked": _revoked(node),
         "disk": WORDS[node.disk.fault] if node.disk.fault is not None else None,

@@ -107,6 +107,8 @@ class Swarming:
         self._disk = disk
         self._held = False
         self._released = asyncio.Event()
+        self._free = asyncio.Event()
+        self._free.set()
         self.role: Role = role
         self.view = SwarmView(identity.key, manifest.round)
         self.history = History()
@@ -138,7 +140,6 @@ class Swarming:
         """Follow rounds until cancelled."""
         async with asyncio.TaskGroup() as group:
             self._group = group
-            self._held = self._disk.fault is not None
             group.create_task(self.runner.run())
             group.create_task(self._close_rounds())
             group.create_task(self._follow_frontier())
@@ -172,15 +173,22 @@ class Swarming:
         self.metrics.round.set(self.ledger.round)
         self.runner.set_round(self._new_round() if self.joins_rounds and not self._held else None)
 
-    # -- a disk that refuses -------------------------------------------------------------------------
+    # -- a pause -------------------------------------------------------------------------------------
 
     def hold(self, on: bool) -> None:
-        """Take no part in rounds for now, or again. What is under way on the disk ends when it can."""
+        """Take no part in rounds for now, and fetch nothing, or again; also before `run`. What is under way
+        on the disk ends when it can."""
+        if not on and self._hold_off_until == math.inf:
+            self._hold_off_until = 0.0
+        if on == self._held:
+            return
         self._held = on
         if on:
+            self._free.clear()
             self.runner.set_round(None)
             self._committed.set()
         else:
+            self._free.set()
             self._released.set()
 
     async def _come_back(self) -> None:
@@ -265,7 +273,8 @@ class Swarming:
         """Wait until a contribution that is under way has been settled, or a round that wants our vote is
         over; close no further round."""
         self._hold_off_until = math.inf
-        while self.exchanging and (self.contributor.pending or self.role == "observer"):
+        ours = self.contributor
+        while self.exchanging and (ours.pending or ours.encoding or self.role == "observer"):
             self._committed.clear()
             await self._committed.wait()
 
@@ -437,6 +446,7 @@ class Swarming:
                 pass
             self._want_update.clear()
             await self._disk.well()
+            await self._free.wait()
             wanted, self._wanted = self._wanted, set()
             ahead = self.view.ahead_of(self.ledger.round)
             quiet = not self.exchanging or (

@@ -11,6 +11,7 @@ from typing import Literal
 from talkoot.peer.contributor import Contributor
 from talkoot.peer.disk import KINDS, Disk
 from talkoot.peer.duty import DutyCycle
+from talkoot.peer.guest.words import State
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.metrics.labels import Follow
 from talkoot.peer.protocol import PROTOCOL_VERSION
@@ -24,6 +25,13 @@ Phase = Literal["loading", "ready", "training"]
 """Of a trainer: `ready` means loaded, and waiting for a state, or for the swarm to begin."""
 
 
+LOADING = "loading the model and data"
+"""What a trainer does at first."""
+
+REST_S = 30.0
+"""How long a trainer may take to save what it has worked, when it is to rest."""
+
+
 class Training:
     """The trainer of one node, if it has one. `begin`, then `attach`, then `take_part`."""
 
@@ -32,10 +40,10 @@ class Training:
         make: MakeTrainer,
         metrics: Metrics,
         disk: Disk,
-        enter: Callable[[str, str], None],
+        enter: Callable[[State, str], None],
         may_begin: Callable[[], Awaitable[None]],
     ) -> None:
-        """`enter` shows a state with its reason; `may_begin` returns once training can begin at all."""
+        """`enter` shows a state with its detail; `may_begin` returns once training can begin at all."""
         self._make = make
         self._metrics = metrics
         self._disk = disk
@@ -48,8 +56,12 @@ class Training:
         self._contributor: Contributor | None = None
         self._eval_windows = 0
         self._takes_part = False
-        self._why = "loading the model and data"
+        self._why = LOADING
         self._failed = ""
+        self._spec: TrainerSpec | None = None
+        self._resting = False
+        self._lives = 0
+        self._task: asyncio.Task[None] | None = None
         self._group: asyncio.TaskGroup | None = None
         self._starting: asyncio.Task[None] | None = None
         self._energy = Follow()
@@ -72,11 +84,52 @@ class Training:
     # -- its life ------------------------------------------------------------------------------------
 
     def begin(self, spec: TrainerSpec, group: asyncio.TaskGroup) -> None:
-        """Let it load what `spec` names, in a task of `group`, which ends with NodeFailed if it cannot."""
-        self._group = group
-        self.trainer = self._make(spec, self._heard)
+        """Let it load what `spec` names, in a task of `group`, which ends with NodeFailed if it cannot.
+
+        While it rests: not before it goes on.
+        """
+        self._group, self._spec = group, spec
+        if not self._resting:
+            self._launch(spec, group)
+
+    def _launch(self, spec: TrainerSpec, group: asyncio.TaskGroup) -> None:
+        """A process of its own, whose reports count until the next one."""
+        self._lives = life = self._lives + 1
+
+        def heard(event: TrainerEvent) -> None:
+            if life == self._lives:
+                self._heard(event)
+
+        self.trainer = self._make(spec, heard)
         self.trainer.hold(self._disk.fault is not None)
-        group.create_task(self._run(self.trainer))
+        if self._contributor is not None:
+            self._contributor.trainer = self.trainer
+        self._task = group.create_task(self._run(self.trainer))
+
+    async def rest(self) -> None:
+        """End the process, and begin none until `go_on`; on return its memory is free. What it has worked is
+        saved for the next one."""
+        self._resting = True
+        trainer, task = self.trainer, self._task
+        if trainer is None or task is None:
+            return
+        self._begin_no_more()
+        await trainer.stop(save=True, timeout_s=REST_S)
+        task.cancel()  # where it waited to start the process again
+        await asyncio.wait([task])
+        self.ended()
+        self._lives += 1
+        self.trainer = self._task = None
+        if self._contributor is not None:
+            self._contributor.trainer = None
+
+    def go_on(self) -> None:
+        """A process loads again, if one is wanted and none is there."""
+        self._resting = False
+        if self._spec is not None and self._group is not None and self.trainer is None:
+            self._why = LOADING
+            self._launch(self._spec, self._group)
+            self._show()
 
     async def _run(self, trainer: Trainer) -> None:
         await trainer.run()
@@ -85,7 +138,7 @@ class Training:
 
     def attach(self, contributor: Contributor, eval_windows: int) -> None:
         """There is an outer state: work from it, now or once all is loaded. Again: nothing changes."""
-        if self.trainer is None or self._contributor is not None:
+        if self._spec is None or self._contributor is not None:
             return
         self._contributor, self._eval_windows = contributor, eval_windows
         contributor.trainer, contributor.ready = self.trainer, self.ready
@@ -95,7 +148,7 @@ class Training:
     def take_part(self) -> None:
         """The node follows rounds from here on: its state shows how far the trainer is."""
         self._takes_part = True
-        if self.trainer is not None:
+        if self._spec is not None:
             self._show()
 
     def hold(self, on: bool) -> None:
@@ -118,8 +171,7 @@ class Training:
         self.ready = None
         self._energy = Follow()
         self._rests()
-        if self._starting is not None:
-            self._starting.cancel()
+        self._begin_no_more()
         if self._contributor is None:
             return
         last = self._contributor.progress
@@ -128,6 +180,10 @@ class Training:
             self.tokens_before += last.tokens_total
         self._contributor.trainer_ended()
 
+    def _begin_no_more(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+
     def _rests(self) -> None:
         """It makes no steps until it says otherwise."""
         self._duty = DutyCycle()
@@ -135,8 +191,10 @@ class Training:
 
     def _show(self) -> None:
         if self._takes_part:
-            training = self.phase == "training"
-            self._enter(*(("training", "") if training else ("starting", self._why)))
+            if self.phase == "training":
+                self._enter("training", "")
+            else:
+                self._enter("starting", self._why)
 
     # -- what it reports -----------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ import pytest
 from talkoot.peer.answering import MAX_LAST
 from talkoot.peer.api import ApiServer, BanOrder
 from talkoot.peer.credit import Board
+from talkoot.peer.guest.orders import PauseOrder
 from talkoot.peer.leaderboard import board_as_json
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.observing.observer import UnknownPeer
@@ -191,8 +192,17 @@ class PageNode:
     async def apply_settings(self) -> dict[str, list[str]]:
         raise ValueError("config.toml:3: not like this")
 
-    async def leave(self) -> None:
-        pass
+    async def pause(self, order: PauseOrder) -> dict[str, Any]:
+        return {"state": "paused"}
+
+    async def resume(self) -> dict[str, Any]:
+        return {"state": "training"}
+
+    async def finish(self) -> dict[str, Any]:
+        raise ValueError("not here")
+
+    async def leave(self) -> dict[str, Any]:
+        return {"state": "draining"}
 
 
 @contextmanager

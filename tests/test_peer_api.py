@@ -17,6 +17,7 @@ from talkoot.peer.admission import UnknownInviteError
 from talkoot.peer.answering import MAX_LAST
 from talkoot.peer.api import MAX_BODY_BYTES, ApiServer, BanOrder
 from talkoot.peer.client import ApiClient, ApiError, NoDaemon
+from talkoot.peer.guest.orders import PauseOrder
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.observing.observer import NoAnswer, UnknownPeer
 from talkoot.peer.sampling import Sample, SampleOrder
@@ -34,6 +35,8 @@ class Node:
         self.may_invite = True
         self.left = 0
         self.orders: list[BanOrder] = []
+        self.asked: list[object] = []
+        """What its user told it."""
 
     def status(self) -> dict[str, Any]:
         return self.now
@@ -93,8 +96,23 @@ class Node:
     async def apply_settings(self) -> dict[str, list[str]]:
         raise ValueError("config.toml:3: not like this")
 
-    async def leave(self) -> None:
+    async def pause(self, order: PauseOrder) -> dict[str, Any]:
+        if order.seconds == 0:
+            raise ValueError("too short")
+        self.asked.append(order)
+        return {"state": "paused", "reason": "user"}
+
+    async def resume(self) -> dict[str, Any]:
+        self.asked.append("resume")
+        return {"state": "training", "reason": ""}
+
+    async def finish(self) -> dict[str, Any]:
+        self.asked.append("finish")
+        return {"state": "training", "reason": "", "finishing": 8}
+
+    async def leave(self) -> dict[str, Any]:
         self.left += 1
+        return {"state": "draining", "reason": "user"}
 
 
 Client = aiohttp.ClientSession
@@ -173,10 +191,10 @@ def test_health_and_readiness() -> None:
 
     async def use(client: Client, port: int) -> None:
         for state, statuses in expected.items():
-            node.now = {"state": state, "reason": "user", "sync": None}
+            node.now = {"state": state, "reason": "user", "detail": "until 18:00", "sync": None}
             answers = [await ask(client, "GET", path) for path in ("/healthz", "/readyz")]
             assert tuple(status for status, _ in answers) == statuses, state
-            assert answers[0][1] == {"state": state, "reason": "user"}
+            assert answers[0][1] == {"state": state, "reason": "user", "detail": "until 18:00"}
         node.now = {"state": "training", "reason": "", "sync": {"done_bytes": 1}}
         assert (await ask(client, "GET", "/readyz"))[0] == 503
 
@@ -187,16 +205,21 @@ def test_changes_need_the_token() -> None:
     node = Node()
 
     async def use(client: Client, port: int) -> None:
-        for path in ("/api/v1/leave", "/api/v1/invite"):
+        for path in (
+            *(f"/api/v1/{word}" for word in ("leave", "pause", "resume", "finish")),
+            "/api/v1/invite",
+        ):
             for headers in ({}, {"X-Talkoot-Token": ""}, {"X-Talkoot-Token": TOKEN[:-1]}, {"X-Token": TOKEN}):
                 status, body = await ask(client, "POST", path, headers=headers)
                 assert (status, body["error"]) == (401, "unauthorized")
             assert (await ask(client, "GET", path))[0] == 405
         assert node.left == 0
+        assert node.asked == []
         token = {"X-Talkoot-Token": TOKEN}
         answer = await ask(client, "POST", "/api/v1/invite", headers=token)
         assert answer == (200, {"invite": "talkoot://invite"})
-        assert await ask(client, "POST", "/api/v1/leave", headers=token) == (200, {})
+        leaving = {"state": "draining", "reason": "user"}
+        assert await ask(client, "POST", "/api/v1/leave", headers=token) == (200, leaving)
         assert node.left == 1
         node.may_invite = False
         status, body = await ask(client, "POST", "/api/v1/invite", headers=token)

@@ -196,7 +196,7 @@ def test_a_trainer_that_dies_meanwhile_loads_again_and_begins_once(tmp_path: Pat
         await archive.until(lambda: new.node.state == "training")
         assert [mode for mode, _, _ in spy_of(new).adopted].count("start") == 1
         spy_of(new).say(Crashed(reason="out of luck", will_retry=True))
-        assert (new.node.state, new.node.reason) == ("starting", "trainer restarts")
+        assert (new.node.state, new.node.detail) == ("starting", "trainer restarts")
         spy_of(new).say(READY)
         await archive.until(lambda: new.node.state == "training")
 

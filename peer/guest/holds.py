@@ -1,9 +1,10 @@
 """What keeps a node from training at present. Several reasons may hold at a time; one is shown. Pure."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from talkoot.peer.guest.words import REASONS, SILENT, Reason
+from talkoot.peer.guest.words import BETWEEN, LOADED, REASONS, SILENT, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,18 @@ class Hold:
     """What exactly it is, for people: "Blender runs", "83 of 80 °C"."""
     until: float | None = None
     """Unix time at which it ends by itself; None: not known."""
+
+    @property
+    def words(self) -> str:
+        """The detail; without one, until when it holds."""
+        return self.detail or (f"until {local_time(self.until)}" if self.until is not None else "")
+
+
+def local_time(at: float) -> str:
+    """A Unix time on this computer's clock: `18:00`, with weekday or date where it is not within a day."""
+    left_s = at - time.time()
+    form = "%H:%M" if left_s < 20 * 3600 else "%a %H:%M" if left_s < 6 * 86400 else "%Y-%m-%d %H:%M"
+    return time.strftime(form, time.localtime(at))
 
 
 class Holds:
@@ -54,3 +67,13 @@ class Holds:
     def silent(self) -> bool:
         """Whether one of them leaves no traffic of rounds either."""
         return not SILENT.isdisjoint(self._holds)
+
+    @property
+    def unloads(self) -> bool:
+        """Whether one of them ends the trainer's process."""
+        return not self._holds.keys() <= LOADED
+
+    @property
+    def rests(self) -> bool:
+        """Whether one of them keeps the node from rounds."""
+        return not self._holds.keys() <= BETWEEN

@@ -13,3 +13,5 @@ if TYPE_CHECKING:
 def begin_guest(node: "Node", group: asyncio.TaskGroup) -> None:
     """Begin all of it, as tasks of the node's group, before it loads or fetches anything."""
     group.create_task(tell_of_releases(node, VERSION))
+    group.create_task(node.resting.run())
+    group.create_task(node.orders.run())

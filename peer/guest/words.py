@@ -37,3 +37,9 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 
 SILENT: frozenset[Reason] = frozenset({"disk", "quota", "metered"})
 """Reasons for which rounds in progress are left at once: for the others their exchange is finished first."""
+
+LOADED: frozenset[Reason] = frozenset({"disk", "nothing_to_do"})
+"""Reasons for which the trainer's process stays: nobody waits for its memory, and it goes on sooner."""
+
+BETWEEN: frozenset[Reason] = frozenset({"nothing_to_do"})
+"""Reasons for which a node stays in its rounds: it is the swarm that has to go on."""
