@@ -1,10 +1,12 @@
 """The commented file: complete, and changed without losing what somebody wrote into it."""
 
 import tomllib
+from pathlib import Path
 
 import pytest
 
 from talkoot.peer.config.file import of_text
+from talkoot.peer.config.reference import page
 from talkoot.peer.config.table import BY_KEY, TABLE, Setting
 from talkoot.peer.config.text import toml_text, with_value, without_value
 
@@ -54,3 +56,9 @@ def test_what_somebody_wrote_stays() -> None:
 def test_a_comment_in_another_section_is_left_alone() -> None:
     text = "[node]\n# upload = 1\n[limits]\n# upload = 2\n"
     assert with_value(text, UPLOAD, 3e6) == '[node]\n# upload = 1\n[limits]\nupload = "3 MB/s"\n'
+
+
+def test_the_page_is_the_tables() -> None:
+    path = Path(__file__).parent.parent / "docs" / "configuration.md"
+    hint = "run: python -m talkoot.peer.config.reference > docs/configuration.md"
+    assert path.read_text() == page(), hint

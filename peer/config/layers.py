@@ -65,6 +65,8 @@ def read(setting: Setting, given: Given) -> Value:
     """The value that was meant. Raises ConfigError."""
     try:
         return Value(setting.kind.read(given.value), given.source, given.place)
+    except ConfigError as error:
+        raise ConfigError(f"{given.place()}: {setting.key}: {error}") from error
     except ValueError as error:
         wanted = str(error) or setting.kind.wanted
         words = f"{setting.key} must be {wanted}, not {_shown(given.value)}"
