@@ -17,6 +17,7 @@ from talkoot.cli import (
     founding,
     health,
     inviting,
+    me,
     model,
     ordering,
     ping,
@@ -83,6 +84,7 @@ app.command("pause", short_help="Rest: free memory and device, lose nothing.")(o
 app.command("resume", short_help="Go on after a pause.")(ordering.resume)
 app.command("finish", short_help="Hand in the running round, then pause.")(ordering.finish)
 app.command("leave", short_help="Hand in what is under way, say goodbye, end the daemon.")(ordering.leave)
+app.command("me", short_help="Show what this node did so far, and what it cost.")(me.me)
 app.command("top", short_help="Show the node and the swarm, live.")(top.top)
 app.command("id")(reading.show_id)
 app.command(

@@ -155,6 +155,7 @@ def status_text(status: dict[str, Any]) -> str:
                 else "-"
             ),
         ),
+        ("power", power_words(value("power"), value("power_measured"))),
         ("loss", f"{loss(value('loss'))} training, {loss(value('eval_loss'))} held out"),
         (
             "network",
@@ -200,6 +201,12 @@ def status_text(status: dict[str, Any]) -> str:
 def _hold_words(hold: dict[str, Any]) -> str:
     """A reason that is not the one which is shown."""
     return state_words({"state": str(hold.get("reason")).replace("_", " "), "detail": hold.get("detail")})
+
+
+def power_words(power: float | None, measured: float | None) -> str:
+    """The level that is set, and what was measured."""
+    set_to = "?" if power is None else f"{100 * power:.0f} %"
+    return f"{set_to} of the time" + ("" if measured is None else f", measured {100 * measured:.1f} %")
 
 
 def reach_words(status: dict[str, Any]) -> str:

@@ -113,13 +113,16 @@ class Checkpoints:
         metrics: Metrics,
         *,
         names: Callable[[], Awaitable[Names]],
+        make_room: Callable[[int], None] = lambda _num_bytes: None,
     ) -> None:
-        """`names` is asked once, when the first one is due."""
+        """`names` is asked once, when the first one is due. `make_room` is told of each before it is written,
+        in a thread, and raises OSError where there is to be none."""
         self.folder = folder
         self.policy = policy
         self._manifest = manifest
         self._metrics = metrics
         self._make_names = names
+        self._make_room = make_room
         self._names: Names | None = None
         self._offer: Source | None = None
         self._wake = asyncio.Event()
@@ -187,6 +190,7 @@ class Checkpoints:
 
     def _write(self, source: Source) -> None:
         self.folder.mkdir(exist_ok=True, mode=0o700)
+        self._make_room(source.num_bytes)
         if shutil.disk_usage(self.folder).free < source.num_bytes + ROOM_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
         path = checkpoint_path(self.folder, source.contents.ledger.round)

@@ -299,7 +299,7 @@ async def _serve(
 
     lives = Lives(make_node)
     memory = MemoryWatch(metrics, children=lambda: _children(lives.node))
-    disk = DiskWatch(metrics, paths.path)
+    disk = DiskWatch(metrics, paths.path, limit=lambda: lives.node.settings.now.disk_bytes)
     view = _View(lives, live, InUse(live, memory, disk))
     notifier = Notifier()
     watchdog = Watchdog(

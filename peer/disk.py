@@ -35,6 +35,7 @@ WORDS = {
     "read_only": "the disk is read-only",
     "files": "too many files are open",
     "io": "the disk gives input/output errors",
+    "limit": "the disk limit is used up",
 }
 """For each kind, what the operator is told."""
 
@@ -161,6 +162,10 @@ class Disk:
             self._waiting[who] = kind
             log.debug("refused: %s", why)
         self._show()
+
+    def refuses(self, who: object) -> bool:
+        """Whether this one waits."""
+        return who in self._waiting
 
     def accepted(self, who: object) -> None:
         """It is done, or not wanted any more."""

@@ -30,6 +30,7 @@ from talkoot.peer.founding import TOKENIZER_FILE
 from talkoot.peer.guest.holds import Holds
 from talkoot.peer.guest.orders import Orders
 from talkoot.peer.guest.resting import Resting
+from talkoot.peer.guest.room import Room, require_limit
 from talkoot.peer.guest.services import begin_guest
 from talkoot.peer.guest.settings import Current
 from talkoot.peer.guest.words import Reason, State
@@ -125,6 +126,7 @@ class Node:
         self.holdings: Holdings | None = None
         self.checkpoints: Checkpoints | None = None
         self.disk = Disk(paths.path, self._disk_changed)
+        self.room = Room(self)
         self.training = Training(make_trainer, metrics, self.disk, self._enter, self._may_train)
         self.joiner = Joiner(network, membership.swarm, paths, membership.anchor, disk=self.disk)
         self.joiner.tell(metrics.follow_download, metrics.checkpoint_fetch_duration.observe)
@@ -194,6 +196,7 @@ class Node:
         except ArithmeticError as error:
             raise NodeFailed(f"this machine computes differently, it cannot take part: {error}") from error
         require_place(self.paths, rules)
+        require_limit(manifest, self.settings.now.disk_bytes)
         if not self.options.observes:
             make_spec = partial(trainer_spec, data_base=self.membership.data_base)
             spec = await self.disk.run(make_spec, manifest, self.options, self.paths, self.identity.key)
@@ -223,6 +226,7 @@ class Node:
             policy_of(manifest, self.options),
             self.metrics,
             names=lambda: tensor_names(manifest, self.paths.path),
+            make_room=self.room.make,
         )
         self._head(holdings.head)
         self.runner.auditor = await begin_audits(self, rules, holdings, group)

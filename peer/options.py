@@ -68,6 +68,8 @@ class RunOptions:
     """`refuse`: nothing goes through relays, neither to this peer nor from it."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
+    share_gpu: bool = False
+    """Do not mind other nodes of this user on the same GPU."""
     threads: int = 0
     """CPU threads of the trainer; 0: as many as there are cores."""
     memory_limit_bytes: int = 0

@@ -68,6 +68,8 @@ class StateDir:
         """Whom proofs convicted, kept or not."""
         self.watch = self.path / "watch"
         """What was seen of the other peers' contributions."""
+        self.deeds = self.path / "me.json"
+        """What this node did so far (`talkoot.peer.guest.deeds`)."""
         self.uplink = self.path / "uplink"
         """Bytes/s that were measured when bulk was sent."""
         self.orders = self.path / "orders.json"

@@ -147,6 +147,8 @@ def _training(node: Node) -> dict[str, Any]:
         "eval_loss": _number(contributor.eval_loss if contributor else None),
         "residual_norm": _number(contributor.residual_norm if contributor else None),
         "inner_share": share,
+        "power": node.settings.now.power,
+        "power_measured": _number(node.training.duty_cycle),
         "device": ready.device if ready else None,
         "micro_batch": progress.micro_batch if progress else ready.micro_batch if ready else None,
         "trainer_memory_bytes": progress.memory_bytes if progress else None,

@@ -7,9 +7,6 @@ from talkoot.peer.options import RunOptions
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.trainer.protocol import TrainerSpec
 
-TRAINER_NICENESS = 10
-"""The volunteer's programs, and our own network, come first."""
-
 
 def trainer_spec(
     manifest: Manifest, options: RunOptions, paths: StateDir, peer: bytes, data_base: Path | None
@@ -26,7 +23,8 @@ def trainer_spec(
         device=options.device,
         threads=options.threads,
         memory_limit_bytes=options.memory_limit_bytes,
-        nice=TRAINER_NICENESS,
+        nice=options.guest.nice,
+        share_gpu=options.share_gpu,
         data_paths=tuple(str(Path(path).expanduser().absolute()) for path in options.data_paths) or own,
         base_dir=paths.path,
     )

@@ -4,10 +4,12 @@ What it reports comes in here and goes to those who show it and count with it.
 """
 
 import asyncio
+import errno
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
+from talkoot.dht.errors import ConfigError
 from talkoot.peer.contributor import Contributor
 from talkoot.peer.disk import KINDS, Disk
 from talkoot.peer.duty import DutyCycle
@@ -17,7 +19,15 @@ from talkoot.peer.metrics.labels import Follow
 from talkoot.peer.protocol import PROTOCOL_VERSION
 from talkoot.peer.swarming import NodeFailed
 from talkoot.peer.trainer.handle import MakeTrainer, Trainer
-from talkoot.peer.trainer.protocol import Crashed, Failed, Progress, Ready, TrainerEvent, TrainerSpec
+from talkoot.peer.trainer.protocol import (
+    Crashed,
+    Failed,
+    Progress,
+    Ready,
+    TrainerEvent,
+    TrainerSpec,
+    Tuning,
+)
 
 log = logging.getLogger("talkoot.node")
 
@@ -30,6 +40,9 @@ LOADING = "loading the model and data"
 
 REST_S = 30.0
 """How long a trainer may take to save what it has worked, when it is to rest."""
+
+BUSY_S = 30.0
+"""Pause before the next try to have a GPU that another node has."""
 
 
 class Training:
@@ -57,7 +70,9 @@ class Training:
         self._eval_windows = 0
         self._takes_part = False
         self._why = LOADING
-        self._failed = ""
+        self._failed: Failed | None = None
+        self._was_ready = False
+        self._ends = False
         self._spec: TrainerSpec | None = None
         self._resting = False
         self._lives = 0
@@ -66,6 +81,7 @@ class Training:
         self._starting: asyncio.Task[None] | None = None
         self._energy = Follow()
         self._duty = DutyCycle()
+        self._tuning = Tuning()
 
     @property
     def pid(self) -> int | None:
@@ -101,6 +117,7 @@ class Training:
                 self._heard(event)
 
         self.trainer = self._make(spec, heard)
+        self.trainer.tune(self._tuning)
         self.trainer.hold(self._disk.fault is not None)
         if self._contributor is not None:
             self._contributor.trainer = self.trainer
@@ -132,9 +149,25 @@ class Training:
             self._show()
 
     async def _run(self, trainer: Trainer) -> None:
-        await trainer.run()
-        if self._failed:
-            raise NodeFailed(self._failed)
+        while True:
+            self._failed = None
+            await trainer.run()
+            if self._failed is None:
+                return
+            self._give_up_or_wait(self._failed)
+            await asyncio.sleep(BUSY_S)
+            if self._ends:
+                return
+
+    def _give_up_or_wait(self, failed: Failed) -> None:
+        """A GPU that another node took while ours rested is waited for. Raises NodeFailed, ConfigError."""
+        if failed.errno != errno.EBUSY:
+            raise NodeFailed(failed.reason)
+        if not self._was_ready:
+            raise ConfigError(failed.reason)
+        log.warning("%s; next try in %.0f s", failed.reason, BUSY_S)
+        self._why = "the GPU is in use by another node"
+        self._show()
 
     def attach(self, contributor: Contributor, eval_windows: int) -> None:
         """There is an outer state: work from it, now or once all is loaded. Again: nothing changes."""
@@ -157,8 +190,23 @@ class Training:
         if self.trainer is not None:
             self.trainer.hold(on)
 
+    def tune(self, tuning: Tuning) -> None:
+        """Go on, or begin, with these."""
+        if tuning.power != self._tuning.power:
+            self._duty.begin_again()
+        self._tuning = tuning
+        self._metrics.duty_cycle_limit.set(tuning.power)
+        if self.trainer is not None:
+            self.trainer.tune(tuning)
+
+    @property
+    def duty_cycle(self) -> float | None:
+        """Share of the last minutes in which the trainer worked; None until there is one."""
+        return self._duty.share
+
     async def stop(self, *, timeout_s: float) -> None:
         """End it in order; what it has worked is saved."""
+        self._ends = True
         if self.trainer is not None:
             await self.trainer.stop(save=True, timeout_s=timeout_s)
 
@@ -206,8 +254,8 @@ class Training:
                 self._count(event)
             case Crashed():
                 self._crashed(event)
-            case Failed(reason=reason):
-                self._failed = reason
+            case Failed():
+                self._failed = event
 
     def _loaded(self, event: Ready) -> None:
         log.info(
@@ -219,7 +267,7 @@ class Training:
         )
         if event.notice:
             log.info("%s", event.notice)
-        self.ready = event
+        self.ready, self._was_ready = event, True
         self._disk.accepted("trainer")
         self._metrics.build(backend=event.device, protocol=PROTOCOL_VERSION)
         if self._contributor is not None:
@@ -248,7 +296,7 @@ class Training:
         if event.grad_norm is not None:
             self._metrics.gradient_norm.set(event.grad_norm)
         self._metrics.learning_rate.set(event.lr)
-        self._metrics.duty_cycle.set(self._duty.after(event.inner_seconds, event.total_seconds))
+        self._metrics.duty_cycle.set(self._duty.after(event.busy_seconds, event.total_seconds))
         for reading in event.gpus:
             self._metrics.follow_gpu(reading, self._energy)
         self._contributor.gpus = event.gpus or self._contributor.gpus

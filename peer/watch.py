@@ -114,8 +114,17 @@ class MemoryWatch:
 class DiskWatch:
     """Samples how much room the state directory takes and has."""
 
-    def __init__(self, metrics: Metrics, folder: Path, *, interval_s: float = DISK_INTERVAL_S) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        folder: Path,
+        *,
+        limit: Callable[[], int] = lambda: 0,
+        interval_s: float = DISK_INTERVAL_S,
+    ) -> None:
+        """`limit` gives the bytes that it may take up; 0: what there is."""
         self._metrics = metrics
+        self._limit = limit
         self._folder = folder
         self._interval_s = interval_s
         self.used: int | None = None
@@ -131,7 +140,8 @@ class DiskWatch:
         """Look once, at each file. In a thread."""
         self.used = used = used_bytes(self._folder)
         with suppress(OSError):
-            self._metrics.disk_limit.set(used + shutil.disk_usage(self._folder).free)
+            room = used + shutil.disk_usage(self._folder).free
+            self._metrics.disk_limit.set(min(room, self._limit() or room))
             self._metrics.disk_used.set(used)
 
 

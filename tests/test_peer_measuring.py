@@ -165,6 +165,7 @@ def test_the_phases_of_a_round_add_up() -> None:
 
 def test_the_duty_cycle_is_that_of_the_last_seconds() -> None:
     duty = DutyCycle()
+    assert duty.share is None
     assert duty.after(0.0, 0.0) == 0
     assert duty.after(1.0, 2.0) == pytest.approx(0.5)
     for second in range(3, 60):
@@ -173,6 +174,9 @@ def test_the_duty_cycle_is_that_of_the_last_seconds() -> None:
     for second in range(60, 60 + int(WINDOW_S)):
         share = duty.after(58.0, second)
     assert share == pytest.approx(0.0, abs=0.11)
+    duty.begin_again()
+    assert duty.share is None
+    assert duty.after(58.5, 61 + WINDOW_S) == pytest.approx(0.25)
     assert duty.after(0.5, 1.0) == pytest.approx(0.5)  # another process
 
 

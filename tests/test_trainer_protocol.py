@@ -25,13 +25,30 @@ def test_messages_come_back_equal() -> None:
 
 def test_spec_travels_as_setup() -> None:
     spec = TrainerSpec(
-        manifest_path=Path("/m"), state_dir=Path("/s"), peer=b"k" * 32, base_dir=Path("/b"), nice=3
+        manifest_path=Path("/m"),
+        state_dir=Path("/s"),
+        peer=b"k" * 32,
+        base_dir=Path("/b"),
+        nice=3,
+        power=0.5,
+        headroom_bytes=7,
+        share_gpu=True,
     )
     assert Setup.of(spec).spec() == spec
 
 
 @pytest.mark.parametrize(
-    "change", [{"peer": b"short"}, {"nice": 20}, {"threads": -1}, {"memory_limit_bytes": -1}]
+    "change",
+    [
+        {"peer": b"short"},
+        {"nice": 20},
+        {"threads": -1},
+        {"memory_limit_bytes": -1},
+        {"power": 0.0},
+        {"power": 1.1},
+        {"power": float("nan")},
+        {"headroom_bytes": -1},
+    ],
 )
 def test_spec_names_its_bounds(change: dict[str, object]) -> None:
     fields: dict[str, object] = {"manifest_path": Path("/m"), "state_dir": Path("/s"), "peer": b"k" * 32}

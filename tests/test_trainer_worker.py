@@ -18,23 +18,31 @@ from talkoot.peer.trainer.worker import Worker
 class Daemon:
     """The other end of a worker's socket. What is asked for arrives between two micro-batches of a step."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, power: float = 1.0) -> None:
         self._sock, self._theirs = socket.socketpair()
         self._sock.settimeout(10)
         self.session = session
-        self.worker = Worker(Link(self._theirs), session)
+        self.worker = Worker(Link(self._theirs), session, power=power)
         self.answers: list[tuple[int, protocol.Answer]] = []  # with the micro-batches that were done by then
         self._pulse = session.engine.pulse
         self._done = 0
         self._asked: list[protocol.Command] = []
+        self._last_step: int | None = None
         session.engine.pulse = self._on_pulse
 
     def ask(self, *commands: protocol.Command) -> None:
         """They arrive with the next pulse."""
         self._asked.extend(commands)
 
+    def stop_after(self, steps: int) -> None:
+        """It stops at its end of the last of them."""
+        self._last_step = steps - 1
+
     def _on_pulse(self) -> None:
         self._done += 1
+        if self.session.totals.steps == self._last_step:
+            self._last_step = None
+            self.ask(protocol.StopRequest(save=False))
         while self._asked:
             self._sock.sendall(protocol.encode(self._asked.pop(0)))
         self._pulse()
@@ -60,9 +68,9 @@ class Daemon:
             self._collect()
 
 
-def _make(kind: str, folder: Path) -> Session:
+def _make(kind: str, folder: Path, *, step_ms: int = 0) -> Session:
     folder.mkdir()
-    session = make_session(make_manifest(kind), folder)
+    session = make_session(make_manifest(kind, step_ms=step_ms), folder)
     write_vector(folder / "outer", session.engine.layout.numel, 0)
     session.adopt(folder / "outer", round_=0, digest="aa", global_step=0, mode="start")
     session.engine.micro.size = 1  # four micro-batches, so four pulses a step
@@ -155,3 +163,35 @@ def test_a_snapshot_that_lacks_memory_is_taken_when_the_step_is_made_again(
     daemon.run()
     _, reply = _only(daemon.answers)
     assert (reply.number, reply.steps, daemon.session.engine.micro.size) == (7, 1, 1)
+
+
+@pytest.mark.parametrize(("step_ms", "steps"), [(5, 60), (300, 2)])
+def test_a_paced_trainer_rests_between_short_steps_and_inside_of_long_ones(
+    step_ms: int, steps: int, tmp_path: Path
+) -> None:
+    daemon = Daemon(_make("numpy", tmp_path / "inside", step_ms=step_ms), power=0.25)
+    daemon.stop_after(steps)
+    daemon.run()
+    busy_s, rested_s = daemon.worker.pace.busy_s, daemon.session.totals.rested_seconds
+    assert busy_s >= daemon.session.totals.inner_seconds >= steps * step_ms / 1000
+    assert rested_s + daemon.worker.pace.due_s == pytest.approx(3 * busy_s, rel=0.05)
+    assert rested_s > 3 * busy_s * (steps - 1) / steps - 0.2  # the last one ends with the stop
+    assert daemon.session.work is not None
+    assert daemon.session.work.seconds == pytest.approx(daemon.session.totals.inner_seconds + rested_s)
+
+
+def test_a_rest_ends_for_what_is_asked_and_another_pace_holds_at_once(tmp_path: Path) -> None:
+    daemon = Daemon(_make("numpy", tmp_path / "inside", step_ms=200), power=0.01)
+    tuning = protocol.Tuning(power=1.0, threads=1)
+    daemon.ask(protocol.TuneRequest.of(tuning), protocol.SnapshotRequest(number=7))
+    daemon.stop_after(2)
+    daemon.run()  # would take minutes
+    assert _only(daemon.answers)[1].steps == 1
+    assert daemon.worker.pace.power == 1.0
+
+
+def test_a_stop_does_not_wait_for_the_rest(tmp_path: Path) -> None:
+    daemon = Daemon(_make("numpy", tmp_path / "inside", step_ms=200), power=0.01)
+    daemon.ask(protocol.StopRequest(save=True))
+    daemon.run()
+    assert daemon.session.totals.steps == 1

@@ -34,10 +34,11 @@ def write_text(folder: Path, *, documents: int = 60) -> None:
         (folder / f"doc-{number}.txt").write_text(words + "\n", encoding="utf-8")
 
 
-def make_manifest(kind: str = "numpy", *, seal: bool = True, **inner: Any) -> Manifest:
-    """A sealed manifest over text files beside it: a tiny Llama, or the numpy model."""
+def make_manifest(kind: str = "numpy", *, seal: bool = True, step_ms: int = 0, **inner: Any) -> Manifest:
+    """A sealed manifest over text files beside it: a tiny Llama, or the numpy model, whose steps take
+    `step_ms` at least."""
     settings: dict[str, Any] = {"batch_size": 4, "learning_rate": 1e-2, "warmup_steps": 2, **inner}
-    config = LLAMA if kind == "transformers" else {"vocab_size": 256, "hidden": 8}
+    config = LLAMA if kind == "transformers" else {"vocab_size": 256, "hidden": 8, "step_ms": step_ms}
     manifest = Manifest(
         swarm=Swarm(name="test", founders=("founder",)),
         model=Model(kind=kind, config=config),  # type: ignore[arg-type]

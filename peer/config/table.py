@@ -143,6 +143,7 @@ TABLE: tuple[Setting, ...] = (
         text("auto, cpu, cuda, cuda:N or mps", _check_device),
         "Where it trains: auto, cpu, cuda, cuda:N (one GPU of several) or mps.",
     ),
+    _run("node.share_gpu", "share_gpu", SWITCH, "Do not mind other nodes of yours on the same GPU."),
     _run("node.data", "data_paths", texts(_LIST), "Files or globs read instead of those of the manifest."),
     _run(
         "node.public_name",
@@ -186,7 +187,7 @@ TABLE: tuple[Setting, ...] = (
     _guest(
         "limits.threads",
         "threads",
-        whole(0, 4096),
+        whole(0, 1024),
         "CPU threads for training; 0: one for each core.",
         also="threads",
     ),

@@ -30,6 +30,7 @@ class InUse:
         progress = contributor.progress if contributor else None
         celsius = [gpu.celsius for gpu in contributor.gpus if gpu.celsius is not None] if contributor else []
         return {
+            "limits.power": node.training.duty_cycle,
             "limits.gpu_memory": progress.memory_bytes if progress else None,
             "limits.ram": sum(self._memory.resident.values()),
             "limits.disk": self._disk.used,

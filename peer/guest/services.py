@@ -4,7 +4,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from talkoot.peer.announcement import VERSION
+from talkoot.peer.guest.bookkeeping import Books
 from talkoot.peer.guest.releases import tell_of_releases
+from talkoot.peer.guest.tuning import begin_tuning
 
 if TYPE_CHECKING:
     from talkoot.peer.node import Node
@@ -15,3 +17,6 @@ def begin_guest(node: "Node", group: asyncio.TaskGroup) -> None:
     group.create_task(tell_of_releases(node, VERSION))
     group.create_task(node.resting.run())
     group.create_task(node.orders.run())
+    begin_tuning(node)
+    group.create_task(Books(node).run())
+    group.create_task(node.room.run())

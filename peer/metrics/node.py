@@ -68,7 +68,7 @@ NODE = (
     gauge("disk_used_bytes", "What the files in the state directory take up.", unit="bytes", unknown=True),
     gauge(
         "disk_limit_bytes",
-        "What they may take up: what they do and what is free on that disk.",
+        "What they may take up: the disk limit, or else what they do and what is free on that disk.",
         unit="bytes",
         unknown=True,
     ),
@@ -77,11 +77,12 @@ NODE = (
 RESOURCES = (
     gauge(
         "duty_cycle_ratio",
-        "Share of the last seconds that the trainer spent in inner steps.",
+        "Share of the last ten minutes, or since it went on, in which the trainer worked.",
         unit="ratio",
         unknown=True,
         roles=TRAINERS,
     ),
+    gauge("duty_cycle_limit_ratio", "What that may be: the power level.", unit="ratio", roles=TRAINERS),
     gauge(
         "gpu_memory_used_bytes",
         "Memory of the GPU that is in use, by the trainer and others.",

@@ -92,6 +92,7 @@ class Metrics:
         self.disk_used = self._gauge("disk_used_bytes")
         self.disk_limit = self._gauge("disk_limit_bytes")
         self.duty_cycle = self._gauge("duty_cycle_ratio")
+        self.duty_cycle_limit = self._gauge("duty_cycle_limit_ratio")
         self.gpu_memory_used = self._gauge("gpu_memory_used_bytes")
         self.gpu_memory_limit = self._gauge("gpu_memory_limit_bytes")
         self.gpu_utilization = self._gauge("gpu_utilization_ratio")

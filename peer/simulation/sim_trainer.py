@@ -24,6 +24,7 @@ from talkoot.peer.trainer.protocol import (
     Snapshot,
     TrainerEvent,
     TrainerSpec,
+    Tuning,
 )
 
 TOKENS_A_STEP = 100
@@ -107,6 +108,7 @@ class SimTrainer:
             steps_per_second=self._speed,
             inner_seconds=1.0,
             total_seconds=1.0,
+            busy_seconds=1.0,
             steps_total=self._total + steps,
             tokens_total=(self._total + steps) * self.tokens_a_step,
             grad_norm=None,
@@ -173,6 +175,9 @@ class SimTrainer:
             self._move()
         self._restart_steps(self._steps())
         self._held, self._moved_at = on, clock.now()
+
+    def tune(self, tuning: Tuning) -> None:
+        """There is no device."""
 
     async def stop(self, *, save: bool, timeout_s: float) -> None:
         """End; nothing is saved."""

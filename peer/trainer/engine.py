@@ -64,6 +64,14 @@ class Engine(Protocol):
         """One optimiser step; may return before the device is done. Raises NoMemory."""
         ...
 
+    def settle(self) -> None:
+        """Wait for the device."""
+        ...
+
+    def tune(self, *, threads: int, memory_limit_bytes: int, headroom_bytes: int) -> None:
+        """Compute with other limits from now on, between two micro-batches; 0 as at the start."""
+        ...
+
     def read(self) -> Metrics:
         """Wait for the device and read what was measured since the last reading."""
         ...

@@ -12,6 +12,7 @@ from talkoot.peer.trainer.protocol import (
     Snapshot,
     TrainerEvent,
     TrainerSpec,
+    Tuning,
 )
 
 
@@ -50,6 +51,10 @@ class Trainer(Protocol):
 
     def hold(self, on: bool) -> None:
         """Make no steps for now, or go on with them."""
+        ...
+
+    def tune(self, tuning: Tuning) -> None:
+        """Go on with these."""
         ...
 
     async def stop(self, *, save: bool, timeout_s: float) -> None:

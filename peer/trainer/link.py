@@ -32,9 +32,9 @@ class Link:
             self._inbox.popleft()
         return waiting
 
-    def peek(self) -> protocol.Command | None:
-        """The command that `receive` gives next, if it is here already. Raises as `receive` does."""
-        return self._look(0)
+    def peek(self, *, timeout_s: float = 0) -> protocol.Command | None:
+        """The command that `receive` gives next, if it is here by then. Raises as `receive` does."""
+        return self._look(timeout_s)
 
     def _look(self, timeout_s: float) -> protocol.Command | None:
         if not self._inbox and self._poll.poll(timeout_s * 1000):

@@ -66,10 +66,12 @@ class NumpyEngine:
 
     def step(self, windows: Windows, lr: float) -> None:
         """One step of at least `step_ms`; the parameters change at its end only."""
-        end = time.monotonic() + self._shape.step_ms / 1000
         loss = self.micro.run(lambda size: self._gradients(windows, size))
-        while (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, PULSE_S))
+        left_s = self._shape.step_ms / 1000
+        while left_s > 0:  # not by the clock: in a pulse the trainer may rest
+            slept_s = min(left_s, PULSE_S)
+            time.sleep(slept_s)
+            left_s -= slept_s
             self.pulse()
         norm = float(np.sqrt(np.square(self._grads, dtype=np.float64).sum()))
         if np.isfinite(norm) and np.isfinite(loss):
@@ -105,6 +107,12 @@ class NumpyEngine:
         second = self._moment2 / np.float32(1 - self._inner.beta2**self._age)
         self._flat -= rate * self._decay * self._flat
         self._flat -= rate * first / (np.sqrt(second) + EPSILON)
+
+    def settle(self) -> None:
+        """All of it is done."""
+
+    def tune(self, *, threads: int, memory_limit_bytes: int, headroom_bytes: int) -> None:
+        """It has one thread and little memory."""
 
     def read(self) -> Metrics:
         """Mean loss since the last reading."""

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from talkoot.peer.disk import KINDS
@@ -23,6 +23,7 @@ from talkoot.peer.trainer.protocol import (
     Snapshot,
     TrainerEvent,
     TrainerSpec,
+    Tuning,
 )
 from talkoot.peer.trainer.silence import Silence
 
@@ -247,6 +248,14 @@ class TrainerProcess:
         self._held = on
         if self._life is not None and not self._life.writer.is_closing():
             self._send_hold(self._life)
+
+    def tune(self, tuning: Tuning) -> None:
+        """Go on with these at its next micro-batch; also after a restart."""
+        if (changed := replace(self._spec, **asdict(tuning))) == self._spec:
+            return
+        self._spec = changed
+        if self._life is not None and not self._life.writer.is_closing():
+            self._life.writer.write(protocol.encode(protocol.TuneRequest.of(tuning)))
 
     def _send_hold(self, life: _Life) -> None:
         life.held, life.heard = self._held, time.monotonic()

@@ -38,6 +38,12 @@ class TrainerSpec:
     """Most memory of the device (on a CPU: of the process) for training; 0: what is free."""
     nice: int = 0
     """Niceness added to the daemon's, 0 to 19."""
+    power: float = 1.0
+    """Share of the time in which it works, over 0 to 1."""
+    headroom_bytes: int = 0
+    """Memory of a GPU that stays free for others."""
+    share_gpu: bool = False
+    """Do not mind other trainers on the same GPU."""
     data_paths: tuple[str, ...] = ()
     """Files or globs of the operator that replace `data.paths` of the manifest."""
     base_dir: Path | None = None
@@ -52,6 +58,21 @@ class TrainerSpec:
             raise ValueError("threads must be 0 to 1024")
         if self.memory_limit_bytes < 0:
             raise ValueError("memory_limit_bytes must be 0 or more")
+        if not 0 < self.power <= 1:
+            raise ValueError("power must be over 0, and 1 at most")
+        if self.headroom_bytes < 0:
+            raise ValueError("headroom_bytes must be 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tuning:
+    """What may be changed in a running trainer; fields as in `TrainerSpec`."""
+
+    power: float = 1.0
+    threads: int = 0
+    nice: int = 0
+    memory_limit_bytes: int = 0
+    headroom_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,6 +200,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress", forbid
     """Time inside inner steps since this process's first one."""
     total_seconds: float
     """Wall-clock time since this process's first inner step."""
+    busy_seconds: float = 0.0
+    """Of that, when it did not rest for the sake of `TrainerSpec.power`, nor wait for us."""
     steps_total: int
     """In this process."""
     tokens_total: int
@@ -227,6 +250,9 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, tag="setup", forbid_unkno
     threads: int
     memory_limit_bytes: int
     nice: int
+    power: float
+    headroom_bytes: int
+    share_gpu: bool
     data_paths: tuple[str, ...]
     base_dir: str | None
 
@@ -241,6 +267,9 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, tag="setup", forbid_unkno
             threads=spec.threads,
             memory_limit_bytes=spec.memory_limit_bytes,
             nice=spec.nice,
+            power=spec.power,
+            headroom_bytes=spec.headroom_bytes,
+            share_gpu=spec.share_gpu,
             data_paths=spec.data_paths,
             base_dir=None if spec.base_dir is None else str(spec.base_dir),
         )
@@ -255,6 +284,9 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, tag="setup", forbid_unkno
             threads=self.threads,
             memory_limit_bytes=self.memory_limit_bytes,
             nice=self.nice,
+            power=self.power,
+            headroom_bytes=self.headroom_bytes,
+            share_gpu=self.share_gpu,
             data_paths=self.data_paths,
             base_dir=None if self.base_dir is None else Path(self.base_dir),
         )
@@ -282,6 +314,27 @@ class HoldRequest(msgspec.Struct, frozen=True, kw_only=True, tag="hold", forbid_
     """Make no steps (`on`), or go on with them. Nothing is forgotten; there is no answer."""
 
     on: bool
+
+
+class TuneRequest(msgspec.Struct, frozen=True, kw_only=True, tag="tune", forbid_unknown_fields=True):
+    """Go on with these; see `Tuning`. There is no answer."""
+
+    power: float
+    threads: int
+    nice: int
+    memory_limit_bytes: int
+    headroom_bytes: int
+
+    @classmethod
+    def of(cls, tuning: Tuning) -> "TuneRequest":
+        """The message for `tuning`."""
+        return cls(
+            power=tuning.power,
+            threads=tuning.threads,
+            nice=tuning.nice,
+            memory_limit_bytes=tuning.memory_limit_bytes,
+            headroom_bytes=tuning.headroom_bytes,
+        )
 
 
 class AuditRequest(msgspec.Struct, frozen=True, kw_only=True, tag="audit", forbid_unknown_fields=True):
@@ -383,7 +436,7 @@ class RequestFailed(
     """Of the error of the operating system that was to blame; 0: none."""
 
 
-Command = Setup | AdoptRequest | SnapshotRequest | AuditRequest | HoldRequest | StopRequest
+Command = Setup | AdoptRequest | SnapshotRequest | AuditRequest | HoldRequest | TuneRequest | StopRequest
 Answer = Ready | Progress | Failed | Reply | RequestFailed
 
 

@@ -27,6 +27,8 @@ class Totals:
     steps: int = 0
     tokens: int = 0
     inner_seconds: float = 0.0
+    rested_seconds: float = 0.0
+    """Of a slower pace, inside of steps and between them."""
 
 
 class Session:
@@ -161,14 +163,22 @@ class Session:
         """One inner step. Raises NoMemory; ConfigError when the data turns out to be unusable."""
         work = self.work
         assert work is not None
-        began = time.monotonic()
+        began, rested_before = time.monotonic(), self.totals.rested_seconds
         count = self._manifest.inner.batch_size
         seed = sequence_seed(self._swarm_id, self._peer, work.round)
         windows = self._corpus.training(seed, work.position, count)
         self.lr = learning_rate(self._manifest, work.global_step + work.since_start, work.since_reset)
         self.engine.step(windows, self.lr)
         work.position += count
-        self._count(work, count * self._manifest.data.sequence_length, time.monotonic() - began)
+        rested = self.totals.rested_seconds - rested_before
+        tokens = count * self._manifest.data.sequence_length
+        self._count(work, tokens, time.monotonic() - began - rested)
+
+    def rested(self, seconds: float) -> None:
+        """It rested so long, in a step or after one. Steps take that much longer, for those who wait."""
+        self.totals.rested_seconds += seconds
+        if self.work is not None:
+            self.work.seconds += seconds
 
     def _count(self, work: LocalWork, tokens: int, seconds: float) -> None:
         work.steps += 1

@@ -17,7 +17,7 @@ from torch.optim.adamw import adamw
 
 from talkoot.dht.errors import ConfigError
 from talkoot.peer.manifest import Manifest
-from talkoot.peer.trainer import memory, model
+from talkoot.peer.trainer import device_memory, memory, model
 from talkoot.peer.trainer.engine import (
     CHUNK,
     Metrics,
@@ -62,7 +62,13 @@ class TorchEngine:
     """Implements `talkoot.peer.trainer.engine.Engine`."""
 
     def __init__(
-        self, manifest: Manifest, *, device: str = "auto", threads: int = 0, memory_limit_bytes: int = 0
+        self,
+        manifest: Manifest,
+        *,
+        device: str = "auto",
+        threads: int = 0,
+        memory_limit_bytes: int = 0,
+        headroom_bytes: int = 0,
     ) -> None:
         """Raises ConfigError when the model does not build or the device is not there, NoMemory."""
         torch.set_num_threads(threads or memory.physical_cores())
@@ -70,6 +76,7 @@ class TorchEngine:
         self.device = str(self._device)
         self._inner = manifest.inner
         self._limit_bytes = memory_limit_bytes
+        self._headroom_bytes = headroom_bytes
         self.pulse: Callable[[], None] = no_pulse
         self.micro = MicroBatch(manifest.inner.batch_size, self._release)
         self._bf16 = self._wants_bf16()
@@ -126,13 +133,42 @@ class TorchEngine:
         """Hold the device's allocator to the limit; a CPU is watched by `probe` instead."""
         if self._device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = True
-            if self._limit_bytes:
-                total = torch.cuda.get_device_properties(self._device).total_memory
-                fraction = min(1.0, self._limit_bytes / total)
-                torch.cuda.set_per_process_memory_fraction(fraction, self._device)
+            self._limit_cuda()
         elif self._device.type == "mps" and self._limit_bytes:
             recommended = torch.mps.recommended_max_memory()
             torch.mps.set_per_process_memory_fraction(min(2.0, self._limit_bytes / recommended))
+
+    def _limit_cuda(self) -> None:
+        """Anew, from what is free now; what others took since is theirs."""
+        torch.cuda.empty_cache()
+        free, total = torch.cuda.mem_get_info(self._device)
+        reserved = torch.cuda.memory_reserved(self._device)
+        allowed = device_memory.allowed_bytes(
+            total=total,
+            free=free,
+            reserved=reserved,
+            limit=self._limit_bytes,
+            headroom=self._headroom_bytes,
+        )
+        torch.cuda.set_per_process_memory_fraction(allowed / total, self._device)
+
+    def tune(self, *, threads: int, memory_limit_bytes: int, headroom_bytes: int) -> None:
+        """Threads at once. Memory of a GPU at once, and the micro-batch is as large again as it may be, until
+        memory is short; elsewhere memory is for the next start."""
+        torch.set_num_threads(threads or memory.physical_cores())
+        if self._device.type != "cuda":
+            return
+        if (memory_limit_bytes, headroom_bytes) != (self._limit_bytes, self._headroom_bytes):
+            self._limit_bytes, self._headroom_bytes = memory_limit_bytes, headroom_bytes
+            self._limit_cuda()
+            self.micro.size = self._inner.batch_size
+
+    def settle(self) -> None:
+        """Wait for the device."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        elif self._device.type == "mps":
+            torch.mps.synchronize()
 
     def _release(self) -> None:
         """Give back what a failed attempt held."""

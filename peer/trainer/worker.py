@@ -17,11 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from talkoot.dht.errors import ConfigError
-from talkoot.peer.trainer import protocol, workplace
+from talkoot.peer.trainer import claim, protocol, workplace
 from talkoot.peer.trainer.engine import NoMemory
 from talkoot.peer.trainer.gpu import GpuMeter, meter_of
 from talkoot.peer.trainer.layout import require_match
 from talkoot.peer.trainer.link import DaemonGone, Link
+from talkoot.peer.trainer.niceness import renice
+from talkoot.peer.trainer.pacing import Pace
 from talkoot.peer.trainer.session import Session
 
 PROGRESS_S = 0.5
@@ -36,23 +38,34 @@ PR_SET_PDEATHSIG = 1
 class Worker:
     """Serves one daemon."""
 
-    def __init__(self, link: Link, session: Session, gpu: GpuMeter | None = None) -> None:
+    def __init__(
+        self, link: Link, session: Session, gpu: GpuMeter | None = None, *, power: float = 1.0
+    ) -> None:
+        """`power` is the share of the time in which it works."""
         self._link = link
         self._session = session
         self._gpu = gpu
         self._began: float | None = None  # monotonic time of the first step
         self._reported_at = time.monotonic()
-        self._reported_steps = 0
+        self._rate_at = self._reported_at
+        self._rate_steps = 0
         self._rate = 0.0
         self._held = False
         self._stepping = False
+        self.pace = Pace(self._reported_at, power)
+        self._busy_before = 0.0
+        """When the first step began."""
         session.engine.pulse = self._pulse
 
     def run(self) -> None:
         """Until told to stop. Raises DaemonGone, NoMemory, ConfigError."""
         while True:
             training = self._session.work is not None and not self._held
+            if training:
+                self._rest()
             command = self._link.receive(timeout_s=0 if training else IDLE_S)
+            if not training:
+                self.pace.idle(time.monotonic())
             if isinstance(command, protocol.StopRequest):
                 if command.save:
                     self._save()
@@ -70,7 +83,9 @@ class Worker:
 
     def _train(self) -> None:
         if self._began is None:
-            self._began = self._reported_at = time.monotonic()
+            self._began = self._reported_at = self._rate_at = time.monotonic()
+            self.pace.worked(self._began)
+            self._busy_before = self.pace.busy_s
         self._stepping = True
         try:
             self._session.step()
@@ -90,10 +105,48 @@ class Worker:
                 self._answer(command.number, lambda: self._audit(command))
             case protocol.HoldRequest(on=on):
                 self._held = on
-                self._reported_at = time.monotonic()
-                self._reported_steps = self._session.totals.steps
+                self._reported_at = self._rate_at = time.monotonic()
+                self._rate_steps = self._session.totals.steps
+            case protocol.TuneRequest():
+                self._tune(command)
             case _:
                 raise ValueError(f"unexpected {type(command).__name__}")
+
+    def _tune(self, command: protocol.TuneRequest) -> None:
+        self.pace.change(command.power)
+        renice(command.nice)
+        self._session.engine.tune(
+            threads=command.threads,
+            memory_limit_bytes=command.memory_limit_bytes,
+            headroom_bytes=command.headroom_bytes,
+        )
+
+    def _rest(self) -> None:
+        """As long as the pace says, unless something else is wanted: then the rest of it comes later."""
+        if self.pace.power < 1:
+            self._session.engine.settle()
+        self.pace.worked(time.monotonic())
+        while (due_s := self.pace.due_s) > 0:
+            began = time.monotonic()
+            waiting = self._link.peek(timeout_s=min(due_s, PROGRESS_S))
+            now = time.monotonic()
+            self.pace.rested(now)
+            self._session.rested(now - began)
+            if waiting is not None and not (self._stepping and self._obey_inside(waiting)):
+                return
+            self._report_sometimes()
+
+    def _obey_inside(self, waiting: protocol.Command) -> bool:
+        """In a step only what changes no parameters can be done: whether this was."""
+        work = self._session.work
+        if isinstance(waiting, protocol.TuneRequest) or (
+            isinstance(waiting, protocol.SnapshotRequest) and work is not None and work.steps
+        ):
+            self._obey(waiting)
+            self._link.receive(timeout_s=0)  # not before: a step may be made again for want of memory
+            self.pace.worked(time.monotonic())
+            return True
+        return False
 
     def _answer(self, number: int, action: Callable[[], protocol.Answer]) -> None:
         """Send what `action` gives, or why it could not be done."""
@@ -151,26 +204,28 @@ class Worker:
         )
 
     def _pulse(self) -> None:
-        """Inside a long step or evaluation: a sign of life (the last figures). In a step also a snapshot."""
-        work = self._session.work
-        if self._stepping and work is not None and work.steps:
+        """Inside a long step or evaluation: a sign of life (the last figures). In a step also a snapshot,
+        other limits, and a rest."""
+        if self._stepping:
             waiting = self._link.peek()
-            if isinstance(waiting, protocol.SnapshotRequest):
-                self._obey(waiting)
-                self._link.receive(timeout_s=0)  # not before: a step may be made again for want of memory
+            if waiting is None or self._obey_inside(waiting):
+                self._rest()
+        self._report_sometimes()
+
+    def _report_sometimes(self) -> None:
         now = time.monotonic()
-        if work is not None and now - self._reported_at >= 10 * PROGRESS_S:
+        if self._session.work is not None and now - self._reported_at >= 10 * PROGRESS_S:
             self._report(now)
 
     def _report(self, now: float) -> None:
         work, totals, last = self._session.work, self._session.totals, self._session.last
         assert work is not None
-        elapsed = now - self._reported_at
-        if totals.steps > self._reported_steps and elapsed > 0:
-            rate = (totals.steps - self._reported_steps) / elapsed
+        elapsed = now - self._rate_at
+        if totals.steps > self._rate_steps and elapsed > 0:
+            rate = (totals.steps - self._rate_steps) / elapsed
             self._rate = rate if not self._rate else 0.7 * self._rate + 0.3 * rate
+            self._rate_at, self._rate_steps = now, totals.steps
         self._reported_at = now
-        self._reported_steps = totals.steps
         self._link.send(
             protocol.Progress(
                 steps=work.steps,
@@ -179,6 +234,7 @@ class Worker:
                 steps_per_second=self._rate,
                 inner_seconds=totals.inner_seconds,
                 total_seconds=0.0 if self._began is None else now - self._began,
+                busy_seconds=self.pace.busy_s - self._busy_before,
                 steps_total=totals.steps,
                 tokens_total=totals.tokens,
                 grad_norm=last.grad_norm,
@@ -197,7 +253,11 @@ def open_session(spec: protocol.TrainerSpec) -> tuple[Session, protocol.Ready]:
     manifest = workplace.load_manifest(spec.manifest_path)
     spec.state_dir.mkdir(parents=True, exist_ok=True)
     engine = workplace.make_engine(
-        manifest, device=spec.device, threads=spec.threads, memory_limit_bytes=spec.memory_limit_bytes
+        manifest,
+        device=spec.device,
+        threads=spec.threads,
+        memory_limit_bytes=spec.memory_limit_bytes,
+        headroom_bytes=spec.headroom_bytes,
     )
     require_match(engine.layout, manifest)
     corpus = workplace.make_corpus(manifest, spec, engine.vocab_size)
@@ -222,12 +282,21 @@ def _open(spec: protocol.TrainerSpec) -> tuple[Session, protocol.Ready]:
         ) from error
 
 
+def _gpu_of(spec: protocol.TrainerSpec) -> str | None:
+    """Which one others must keep off."""
+    if spec.share_gpu:
+        return None
+    return claim.uuid_of(workplace.load_manifest(spec.manifest_path).model.kind, spec.device)
+
+
 def serve(link: Link, spec: protocol.TrainerSpec) -> None:
     """Work for the daemon until the end. What cannot work is told; crashes go up. Raises DaemonGone."""
     try:
-        session, ready = _open(spec)
-        link.send(ready)
-        Worker(link, session, meter_of(session.engine.device, spec.memory_limit_bytes)).run()
+        with claim.claimed(_gpu_of(spec), spec.state_dir.parent):
+            session, ready = _open(spec)
+            link.send(ready)
+            meter = meter_of(session.engine.device, spec.memory_limit_bytes)
+            Worker(link, session, meter, power=spec.power).run()
     except NoMemory as error:
         words = f"{error}; free some, or raise --memory-limit, or take a machine or device with more"
         link.send(protocol.Failed(reason=" ".join(words.split())[:500]))

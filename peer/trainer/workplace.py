@@ -24,7 +24,12 @@ def load_manifest(path: Path) -> Manifest:
 
 
 def make_engine(
-    manifest: Manifest, *, device: str = "auto", threads: int = 0, memory_limit_bytes: int = 0
+    manifest: Manifest,
+    *,
+    device: str = "auto",
+    threads: int = 0,
+    memory_limit_bytes: int = 0,
+    headroom_bytes: int = 0,
 ) -> Engine:
     """The engine for `model.kind`; torch is imported only where it is needed.
 
@@ -36,7 +41,13 @@ def make_engine(
         return NumpyEngine(manifest)
     from talkoot.peer.trainer.torch_engine import TorchEngine
 
-    return TorchEngine(manifest, device=device, threads=threads, memory_limit_bytes=memory_limit_bytes)
+    return TorchEngine(
+        manifest,
+        device=device,
+        threads=threads,
+        memory_limit_bytes=memory_limit_bytes,
+        headroom_bytes=headroom_bytes,
+    )
 
 
 def base_of(spec: TrainerSpec) -> Path:
