@@ -3,7 +3,7 @@
 from typing import Any
 
 from talkoot.cli.table import table
-from talkoot.cli.words import size
+from talkoot.cli.words import printable, size
 
 _BYTES = ("limits.gpu_memory", "limits.ram", "limits.disk", "limits.quota")
 _RATES = ("limits.upload", "limits.download", "limits.serve_rate")
@@ -27,7 +27,10 @@ def _row(key: str, entry: dict[str, Any]) -> tuple[str, ...]:
         words = "no limit"
     pending = entry.get("pending")
     source = str(entry.get("source", "?")) + (f"; {pending} after a restart" if pending else "")
-    return key, words, used_words(key, entry.get("used")), source
+    used = used_words(key, entry.get("used"))
+    if entry.get("holds"):
+        used = f"{used}; paused: {entry['holds']}".removeprefix("; ")
+    return key, words, printable(used), source
 
 
 def used_words(key: str, used: object) -> str:

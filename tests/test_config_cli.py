@@ -116,10 +116,12 @@ def test_the_limits_in_words(tmp_path: Path) -> None:
     settings = Configuration.load(tmp_path, {}, {"limits.upload": ("--upload", "2MB/s")}).as_json()
     settings["limits.disk"]["used"] = 3_200_000_000
     settings["limits.power"]["used"] = 0.498
+    settings["yield.programs"]["holds"] = "blender runs"
     settings["node.role"] |= {"source": "file", "pending": "client"}
     text = [line.split() for line in limits_text(settings).splitlines()]
     assert ["limits.upload", "2", "MB/s", "flag"] in text
     assert ["limits.disk", "no", "limit", "3.2", "GB", "default"] in text
     assert ["limits.power", "full", "49.8", "%", "default"] in text
     assert ["node.role", "full", "file;", "client", "after", "a", "restart"] in text
+    assert ["yield.programs", "-", "paused:", "blender", "runs", "default"] in text
     assert limits_text({}) == ""

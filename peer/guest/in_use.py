@@ -3,10 +3,24 @@
 from typing import TYPE_CHECKING, Any
 
 from talkoot.peer.config.live import Live
+from talkoot.peer.guest.words import Reason
 from talkoot.peer.watch import DiskWatch, MemoryWatch
 
 if TYPE_CHECKING:
     from talkoot.peer.node import Node
+
+_HELD_BY: dict[Reason, str] = {
+    "schedule": "schedule.windows",
+    "quota": "limits.quota",
+    "metered": "yield.metered",
+    "battery": "yield.battery",
+    "exclusive_app": "yield.programs",
+    "other_gpu_use": "yield.gpu_users",
+    "user_active": "yield.user_active",
+    "temperature": "limits.max_celsius",
+    "memory": "limits.ram",
+}
+"""{reason: the setting behind it}"""
 
 
 class InUse:
@@ -18,11 +32,17 @@ class InUse:
         self._disk = disk
 
     def of(self, node: "Node") -> dict[str, dict[str, Any]]:
-        """{key: value, words, source, live; `used`, in its unit, where it is known}. On the event loop."""
+        """{key: value, words, source, live}, on the event loop.
+
+        `used`, in its unit, where it is known; `holds` where it keeps the node from training at present.
+        """
         found = self._live.as_json()
         for key, used in self._used(node).items():
             if key in found and used is not None:
                 found[key]["used"] = used
+        for hold in node.holds.all:
+            if (key := _HELD_BY.get(hold.reason)) in found:
+                found[key]["holds"] = hold.detail or hold.reason
         return found
 
     def _used(self, node: "Node") -> dict[str, float | None]:
