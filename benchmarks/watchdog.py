@@ -34,6 +34,7 @@ from typing import TypeVar
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import psutil
+import swarm_help
 from swarm_help import Daemons, daemons, small_manifest
 
 from talkoot.cli.demo_node import DemoNode
@@ -44,6 +45,9 @@ FOUND_S = 60.0
 BACK_ROUNDS = 2
 LIMIT_S = 300.0
 """After so long a trial has failed."""
+
+START_S = 900.0
+"""How long the three may take to begin, on a machine that has more to do."""
 
 POLL_S = 0.2
 
@@ -174,6 +178,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=240.0)
     options = parser.parse_args()
     end = time.monotonic() + 60 * options.minutes
+    vars(swarm_help)["PATIENCE_S"] = START_S
     trials: list[Trial] = []
     with tempfile.TemporaryDirectory(prefix="watchdog-") as folder, daemons(Path(folder)) as swarm:
         swarm.found(small_manifest(peers=3, step_ms=100.0))

@@ -106,8 +106,6 @@ def test_the_next_release_and_this_one_train_together(swarm: Daemons) -> None:
     assert (status["protocol"], other["protocol"]) == (PROTOCOL_VERSION, PROTOCOL_VERSION + 1)
     assert (status["newer_release"], other["newer_release"]) == (NEXT_RELEASE, None)
     assert f"others run talkoot {NEXT_RELEASE}" in status_text(status)
-    third = swarm.join()  # by an invite of ours; and one of theirs is read by us
-    swarm.counted(ours, theirs, third, since=0)
 
 
 @pytest.mark.processes
