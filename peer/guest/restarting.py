@@ -63,16 +63,18 @@ def _write_down(reason: str, logs: Path, what: str) -> None:
 
 
 def _end_children() -> None:
-    """Kill and reap: the process that goes on does not know them."""
-    with suppress(psutil.Error):
-        for child in psutil.Process().children(recursive=True):
-            with suppress(psutil.Error):
-                child.kill()
+    """Kill and reap, those as well that a loop which still turns starts meanwhile: the process that goes on
+    does not know them."""
     until = time.monotonic() + CHILDREN_S
-    with suppress(ChildProcessError):
+    with suppress(ChildProcessError):  # none is left
         while time.monotonic() < until:
-            if os.waitpid(-1, os.WNOHANG) == (0, 0):
-                time.sleep(0.05)
+            with suppress(psutil.Error):
+                for child in psutil.Process().children(recursive=True):
+                    with suppress(psutil.Error):
+                        child.kill()
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
+            time.sleep(0.05)
 
 
 def why_again(logs: Path) -> str | None:
