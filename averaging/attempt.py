@@ -291,7 +291,7 @@ class Attempt:
         return self._cut_if_done(now) if self.phase == "exchanging" else []
 
     def abort(self, failure: AttemptFailed) -> list[Output]:
-        """As leader: tell the members that this attempt is over."""
+        """As leader: tell the members, or who has joined, that this attempt is over."""
         if self._leader is None:
             return []
         message = Abort(
@@ -300,7 +300,8 @@ class Attempt:
             reason=failure.reason,
             suspects=tuple(sorted(failure.suspects)),
         )
-        return [Send(member, message) for member in self.members if member != self._context.key]
+        members = self.members or self._leader.joined
+        return [Send(member, message) for member in members if member != self._context.key]
 
     # -- messages ------------------------------------------------------------------------------------
 
@@ -320,6 +321,8 @@ class Attempt:
             return self._enter(message, local, staged, now)
         if isinstance(message, Have) and self.roster is None:
             return self._keep_early(sender, message)
+        if isinstance(message, Abort) and sender == self.leader:
+            raise AttemptFailed(f"leader: {message.reason}"[:64], {*message.suspects, *self._overdue(now)})
         if self.roster is None or self._certification is None:
             raise MessageError("out_of_order", f"{type(message).__name__} before the roster")
         if isinstance(message, Receipt | Holding):
@@ -338,10 +341,6 @@ class Attempt:
                 return self._certification.proposal(message)
             case Lock():
                 return self._certification.lock(message)
-            case Abort():
-                raise AttemptFailed(
-                    f"leader: {message.reason}"[:64], {*message.suspects, *self._overdue(now)}
-                )
             case _:
                 raise MessageError("unasked", f"{type(message).__name__} outside its place")
 

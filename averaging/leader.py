@@ -27,6 +27,9 @@ from talkoot.averaging.reputation import by_lot, places_for_voters, places_on_pr
 from talkoot.averaging.succession import weigh
 from talkoot.averaging.voting import Tally
 
+NOTHING = "nothing_to_average"
+"""Why an attempt ends in which nobody has anything to contribute."""
+
 
 class Leader:
     """Leads one attempt. Everything it decides is signed and checked by the others."""
@@ -96,6 +99,11 @@ class Leader:
             self._called.discard(key)
 
     @property
+    def joined(self) -> tuple[bytes, ...]:
+        """Who has joined."""
+        return tuple(self._joins)
+
+    @property
     def everyone_joined(self) -> bool:
         """Whether nobody else is called."""
         return self._called <= set(self._joins)
@@ -125,7 +133,7 @@ class Leader:
         if weak and self.attempt < self._context.timing.weak_after:
             return "no_quorum"
         if locked is None and not any(join.contribution for join in members):
-            return "nothing_to_average"
+            return NOTHING
         parts = () if locked else self._parts(members)
         reducers = {part.reducer for part in parts}
         self.limits = self._limits([join for join in members if join.contribution or join.key in reducers])

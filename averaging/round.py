@@ -20,6 +20,7 @@ from talkoot.averaging.blobs import BlobStore
 from talkoot.averaging.certificate import Certificate, CertificateError
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import LocalContribution
+from talkoot.averaging.leader import NOTHING
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.messages import (
     Ahead,
@@ -49,6 +50,9 @@ from talkoot.averaging.parts import Part
 from talkoot.averaging.slices import Slices
 from talkoot.averaging.staged import Staged
 from talkoot.averaging.voting import Journal, Voter
+
+_NOTHING = (NOTHING, f"leader: {NOTHING}")
+"""In our own words, and in those of another peer that leads."""
 
 MAX_JUMP = 16
 """Attempts that a peer lets itself be moved forward at once."""
@@ -296,12 +300,16 @@ class Round:
         limit = max(self.context.timing.max_attempts, 2 * len(self.context.ledger.voters))
         if self._failures < limit:
             return True
+        self._give_up(reason)
+        return False
+
+    def _give_up(self, reason: str) -> None:
+        """No attempt for now; the next one is the driver's to begin, or another peer's."""
         self._running = None
         self.attempt += 1
         if self._encoding == "done" and self.local is None:
             self._encoding = "no"  # there may be something to contribute when the round is tried again
         self._out.append(GaveUp(reason))
-        return False
 
     def _fail(self, failure: AttemptFailed, now: float) -> None:
         """End this attempt and start the next, unless the round turned out to be over."""
@@ -313,7 +321,9 @@ class Round:
         if self._running is not None:
             self._emit(self._running.abort(failure))
         self._out.append(AttemptOver(self.attempt, failure.reason, tuple(sorted(failure.suspects))))
-        if self._one_more_failure(failure.reason):
+        if failure.reason in _NOTHING and self.local is None:
+            self._give_up(NOTHING)  # no other leader would find more; who has something goes on
+        elif self._one_more_failure(failure.reason):
             self._start_attempt(self.attempt + 1, now)
 
     def _suspect(self, peers: AbstractSet[bytes]) -> None:

@@ -94,6 +94,38 @@ def test_a_round_in_which_nobody_had_anything_is_tried_again() -> None:
     assert len(node.commits[0].value.cut) == 1
 
 
+def test_a_group_in_which_nobody_had_anything_tries_once_until_somebody_has() -> None:
+    """Each of ten leaders would find as little: all give up with the first, and say little about it."""
+    swarm = Swarm(10)
+    nodes = list(swarm.nodes.values())
+    for node in nodes:
+        node.steps = 0
+    swarm.start_round()
+    swarm.close()
+    swarm.run(10.0)
+    for node in nodes:
+        reasons = [note.reason for note in node.notes if isinstance(note, outputs.GaveUp)]
+        assert reasons == ["nothing_to_average"]
+        assert node.round is not None
+        assert node.round.phase == "idle"
+        assert node.round.attempt <= 2
+    nodes[3].steps = nodes[7].steps = 30
+    swarm.close()
+    swarm.run(60.0)
+    assert everyone_committed(swarm)
+    assert len(nodes[0].commits[0].value.cut) == 2
+
+
+def test_one_that_has_something_is_enough() -> None:
+    swarm = Swarm(4)
+    for node in list(swarm.nodes.values())[:3]:
+        node.steps = 0
+    swarm.start_round()
+    swarm.close()
+    swarm.run(60.0)
+    assert everyone_committed(swarm)
+
+
 def count_deliveries(num_peers: int, **options: Any) -> int:
     swarm = Swarm(num_peers, **options)
     swarm.start_round()
