@@ -184,17 +184,10 @@ def _write(configuration: "Configuration", text: str) -> None:
 
 def _require_found(programs: tuple[str, ...]) -> None:
     """Raise ConfigError for the name of a program that is neither installed nor running here."""
-    import shutil
+    from talkoot.peer.guest.program_names import require_known
+    from talkoot.peer.guest.senses.processes import Processes
 
-    import psutil
-
-    running = {process.info["name"] for process in psutil.process_iter(["name"])}
-    for name in programs:
-        if shutil.which(name) is None and name not in running:
-            raise ConfigError(
-                f"yield.programs: no program {name} is installed or running here; is it written as "
-                "the system lists it? --anyway takes it all the same"
-            )
+    require_known(programs, {name for process in Processes().look() for name in process.names})
 
 
 def _require_unused(quota: int, folder: Path) -> None:

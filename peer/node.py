@@ -31,6 +31,7 @@ from talkoot.peer.guest.holds import Holds
 from talkoot.peer.guest.orders import Orders
 from talkoot.peer.guest.resting import Resting
 from talkoot.peer.guest.room import Room, require_limit
+from talkoot.peer.guest.senses.service import Senses
 from talkoot.peer.guest.services import begin_guest
 from talkoot.peer.guest.settings import Current
 from talkoot.peer.guest.words import Reason, State
@@ -161,6 +162,7 @@ class Node:
         metrics.source = self.measuring.look
         self.runner.pulse.on_round_trip = metrics.round_trips.observe
         self._group: asyncio.TaskGroup | None = None
+        self.senses = Senses(self.holds, self.settings, self._device, gpu_file=options.gpu_readings)
 
     # -- life ----------------------------------------------------------------------------------------
 
@@ -359,6 +361,9 @@ class Node:
         """What the others are told: who finishes a round with them before it rests or leaves is there."""
         exchanging = self.swarming is not None and self.swarming.exchanging
         return "exchanging" if exchanging and self.state in ("paused", "draining") else self.state_now
+
+    def _device(self) -> str:
+        return self.training.device or self.options.device
 
     def _serve_rate(self) -> float:
         exchanging = self.swarming is not None and self.swarming.exchanging

@@ -111,6 +111,8 @@ class RunOptions:
     """What the node may use, and when it gives way; may change while it runs."""
     configuration: "Configuration | None" = field(default=None, repr=False)
     """What these options were made of, to look again when it changes. None: they were given as they are."""
+    gpu_readings: Path | None = None
+    """JSON file that says how GPUs fare, in place of NVIDIA's library (`talkoot.peer.guest.senses.gpu`)."""
     verbose: bool = False
     """Log what is of use to developers only."""
 

@@ -33,6 +33,7 @@ def status(node: Node, http_port: int) -> dict[str, Any]:
         | {
             "refused": dict(node.metrics.messages_rejected.exact),
             "audits": judging_of(node),
+            "senses": node.senses.report(),
             "peers": _peers(node),
         }
     )

@@ -64,6 +64,8 @@ class Training:
         self._may_begin = may_begin
         self.trainer: Trainer | None = None
         self.ready: Ready | None = None
+        self.device = ""
+        """Of the last trainer that was ready."""
         self.steps_before = self.tokens_before = 0
         """Of trainers that have ended."""
         self._contributor: Contributor | None = None
@@ -268,6 +270,7 @@ class Training:
         if event.notice:
             log.info("%s", event.notice)
         self.ready, self._was_ready = event, True
+        self.device = event.device
         self._disk.accepted("trainer")
         self._metrics.build(backend=event.device, protocol=PROTOCOL_VERSION)
         if self._contributor is not None:

@@ -17,6 +17,7 @@ from talkoot.dht.memory import Link, MemoryHub
 from talkoot.peer import admission, restorable, restoring
 from talkoot.peer.belonging import Membership
 from talkoot.peer.founding import first_ledger
+from talkoot.peer.guest.settings import UNDISTURBED
 from talkoot.peer.holdings import number_of
 from talkoot.peer.invite import Anchor
 from talkoot.peer.manifest import Exchange, Manifest, Model, Outer, Round, Swarm
@@ -171,7 +172,13 @@ class Archive:
             self._moved.set()
 
         node = Node(
-            RunOptions(state_dir=paths.path, profile="test", role=role, checkpoint_every=checkpoint_every),
+            RunOptions(
+                state_dir=paths.path,
+                profile="test",
+                role=role,
+                checkpoint_every=checkpoint_every,
+                guest=UNDISTURBED,
+            ),
             paths,
             identity,
             self.hub.node(identity, swarm=self.manifest.swarm_id, link=link),

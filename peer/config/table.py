@@ -205,6 +205,12 @@ TABLE: tuple[Setting, ...] = (
         size(),
         "Memory of a GPU that stays free for others in any case.",
     ),
+    _guest(
+        "limits.spare_ram",
+        "spare_ram_bytes",
+        size(),
+        "Memory of the computer that stays free; with less the node gives way; 0: it does not.",
+    ),
     _guest("limits.ram", "ram_bytes", size(256 * MIB), "Most memory of all processes of the node together."),
     _guest("limits.disk", "disk_bytes", size(LEAST_DISK), "Most disk; the oldest checkpoints go first."),
     _guest("limits.upload", "upload", rate(1), "Most that leaves, of all traffic together."),
@@ -274,6 +280,7 @@ _NOBODY: dict[str, object] = {
     "yield.battery": False,
     "yield.metered": False,
     "yield.gpu_users": 0,
+    "limits.spare_ram": 0,
     "limits.nice": 0,
 }
 

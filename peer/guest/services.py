@@ -20,3 +20,4 @@ def begin_guest(node: "Node", group: asyncio.TaskGroup) -> None:
     begin_tuning(node)
     group.create_task(Books(node).run())
     group.create_task(node.room.run())
+    group.create_task(node.senses.run())

@@ -1,7 +1,12 @@
 """What a volunteer lets a node use, and when it gives way. All of it may change while the node runs."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from talkoot.dht.errors import ConfigError
+from talkoot.peer.guest.program_names import check_programs
+from talkoot.peer.guest.schedule import Schedule
 
 GIB = 2**30
 MIB = 2**20
@@ -26,6 +31,8 @@ class GuestSettings:
     """Memory of a GPU that stays free for others in any case."""
     ram_bytes: int = 0
     """Most resident memory of all processes of the node together."""
+    spare_ram_bytes: int = 512 * MIB
+    """Memory of the computer that stays free; with less the node gives way."""
     max_celsius: float = 0.0
     """Hottest that a device may become."""
     upload: float = 0.0
@@ -41,7 +48,7 @@ class GuestSettings:
     timezone: str = ""
     """IANA name of the schedule's zone; empty: the computer's own."""
     programs: tuple[str, ...] = ()
-    """Names of programs that want the computer for themselves."""
+    """Names of programs that want the computer for themselves, as the system's list of processes has them."""
     games: bool = True
     """Give way to games (as GameMode knows them)."""
     gpu_users_bytes: int = 256 * MIB
@@ -60,6 +67,25 @@ class GuestSettings:
     """Price of a kilowatt-hour, to show what it costs."""
     currency: str = ""
     """Of the price."""
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether the node has to look at anything for it."""
+        figures = self.gpu_users_bytes, self.ram_bytes, self.spare_ram_bytes, self.max_celsius
+        choices = self.games, self.user_active, self.battery, self.metered
+        return any(figures) or any(choices) or bool(self.schedule or self.programs)
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError naming the field and its bound."""
+        Schedule(self.schedule, self.timezone)
+        check_programs(self.programs)
+        for name in ("gpu_users_bytes", "spare_ram_bytes", "ram_bytes", "max_celsius", "idle_s", "quiet_s"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must be 0 or more")
+
+
+UNDISTURBED = GuestSettings(games=False, gpu_users_bytes=0, battery=False, metered=False, spare_ram_bytes=0)
+"""Gives way to nothing and nobody: for trials, and for computers that do nothing else."""
 
 
 class Current:

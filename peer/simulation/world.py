@@ -22,6 +22,7 @@ from talkoot.compression import codec as codecs
 from talkoot.dht.memory import Link, MemoryHub
 from talkoot.peer.belonging import Membership
 from talkoot.peer.founding import first_ledger
+from talkoot.peer.guest.settings import UNDISTURBED
 from talkoot.peer.manifest import Compression, Exchange, Manifest, Model, Outer, Round, Swarm
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.node import Node
@@ -253,7 +254,7 @@ class World:
             return self.rules
 
         peer.node = Node(
-            RunOptions(state_dir=peer.folder, profile="test", role=peer.role),
+            RunOptions(state_dir=peer.folder, profile="test", role=peer.role, guest=UNDISTURBED),
             paths,
             peer.identity,
             network,
