@@ -106,6 +106,10 @@ def run(
     log_format: Annotated[
         str | None, typer.Option(metavar="FORMAT", help="auto, text or json; auto: text on a terminal.")
     ] = None,
+    gpu_readings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", hidden=True, help="How GPUs fare, in place of NVIDIA's library."),
+    ] = None,
     verbose: Annotated[bool | None, typer.Option("-v", "--verbose", help="Log more.")] = None,
 ) -> None:
     """Train in a swarm until stopped: found it (MANIFEST), join it (--join), or go on where this peer was.
@@ -155,7 +159,9 @@ def run(
     configuration = Configuration.load(
         state_path(state_dir).expanduser().absolute(), os.environ, flags | _set(settings or [])
     )
-    options = configuration.options(manifest=manifest, join=join, checkpoint=checkpoint)
+    options = configuration.options(
+        manifest=manifest, join=join, checkpoint=checkpoint, gpu_readings=gpu_readings
+    )
     _check_early(options)
 
     from talkoot.peer.daemon import run as run_daemon
