@@ -171,7 +171,7 @@ class GpuUsers:
         return None
 
     def _our_gpu(self, gpus: Iterable[GpuReading], own: frozenset[int]) -> GpuReading | None:
-        by_index = {gpu.index: gpu for gpu in gpus}
+        by_index: dict[int, GpuReading] = {gpu.index: gpu for gpu in gpus}
         for gpu in by_index.values():
             if any(process.pid in own for process in gpu.processes):
                 self._ours, self._seen = gpu.index, True
