@@ -104,6 +104,9 @@ class Downloader:
         """Peers that answered when they were asked for their state."""
         self.checks = Checks()
         """Of all that was fetched."""
+        self.may_ask = asyncio.Event()
+        """A download that is under way waits while it is not set."""
+        self.may_ask.set()
         self.on_fetched: Callable[[float], object] = lambda _seconds: None
         """Hears of each state that was fetched, and of the seconds that it took."""
 
@@ -207,7 +210,7 @@ class Downloader:
         async with asyncio.TaskGroup() as group:
             watch = group.create_task(self._tell(progress))
             try:
-                await Fetch(digest, assembly, clients, progress, self._on_failure).run()
+                await Fetch(digest, assembly, clients, progress, self._on_failure, self.may_ask).run()
             except (Incomplete, NotFinite) as error:
                 failure = error
             watch.cancel()

@@ -117,8 +117,11 @@ class Fetch:
         clients: Sequence[StateClient],
         progress: SyncProgress,
         on_failure: OnFailure,
+        may_ask: asyncio.Event,
     ) -> None:
-        """Clients are closed when they are left, and all of them at the end."""
+        """Clients are closed when they are left, and all of them at the end. While `may_ask` is not set
+        nothing more is asked for."""
+        self._may_ask = may_ask
         self._digest = digest
         self._assembly = assembly
         self._progress = progress
@@ -156,6 +159,8 @@ class Fetch:
         """Everything with one source."""
         try:
             while self._left:
+                if not source.owed:
+                    await self._may_ask.wait()
                 await self._ask(source)
                 if source.owed:
                     await self._receive(source)
@@ -176,7 +181,7 @@ class Fetch:
 
     async def _ask(self, source: _Source) -> None:
         """Ask ahead for as much as this source should owe."""
-        while self._todo and len(source.owed) < source.window and self._is_worth(source):
+        while self._todo and self._wants_more(source):
             piece = self._todo.popleft()
             if piece in self._left:
                 await self._ask_for(source, piece)
@@ -186,6 +191,9 @@ class Fetch:
             source.since_s = clock.now()
         source.owed.append(piece)
         await source.client.ask_chunk(self._digest, piece.vector, piece.index)
+
+    def _wants_more(self, source: _Source) -> bool:
+        return self._may_ask.is_set() and len(source.owed) < source.window and self._is_worth(source)
 
     def _is_worth(self, source: _Source) -> bool:
         """Whether it would bring one more chunk before the others have brought all the rest."""
@@ -245,7 +253,7 @@ class Fetch:
 
     def _late_piece(self, source: _Source) -> Piece | None:
         """What this source would bring much sooner than the one that owes it."""
-        if self._todo or self._again_left <= 0:
+        if self._todo or self._again_left <= 0 or not self._may_ask.is_set():
             return None
         now, own_s = clock.now(), source.interval_s or LOOK_S
         late = [

@@ -113,6 +113,10 @@ class Joiner:
         self._downloader.on_progress = hear
         self._downloader.on_fetched = fetched
 
+    def wait(self, on: bool) -> None:
+        """A download that is under way, or begins, waits from now on, or goes on."""
+        (self._downloader.may_ask.clear if on else self._downloader.may_ask.set)()
+
     @property
     def checks(self) -> Checks:
         """Of all that was fetched."""

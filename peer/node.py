@@ -146,7 +146,7 @@ class Node:
         self.announcing = Announcing(self)
         self.runner.attach(self.links)
         self.reach = Reach(self)
-        self.gate = Gate(self._serve_rate)
+        self.gate = Gate(self._serve_rate, lambda: self.holds.costly)
         self.conduct = Conduct(network, paths.bans, metrics)
         self.proofs = proofs_of(self)
         self.observer = observer_of(self)

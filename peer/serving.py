@@ -39,9 +39,12 @@ def serve_rate(limit: float, uplink: float, *, exchanging: bool) -> float:
 class Gate:
     """Lets chunks out. Everything happens in the event loop's thread."""
 
-    def __init__(self, rate: Callable[[], float] = lambda: math.inf) -> None:
-        """`rate` gives the bytes a second that may leave at present."""
+    def __init__(
+        self, rate: Callable[[], float] = lambda: math.inf, closed: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`rate` gives the bytes a second that may leave at present; none do while it is `closed`."""
         self._rate = rate
+        self._closed = closed
         self._waiting: dict[bytes, deque[asyncio.Future[None]]] = {}
         self._served: Counter[bytes] = Counter()
         self._free_at = 0.0
@@ -60,8 +63,8 @@ class Gate:
     @asynccontextmanager
     async def turn(self, peer: bytes) -> AsyncIterator[bool]:
         """Wait for this peer's turn and hold it; False at once when too many wait already."""
-        if not self._may_begin(peer):
-            if self.waiting >= MAX_WAITING:
+        if self._closed() or not self._may_begin(peer):
+            if self._closed() or self.waiting >= MAX_WAITING:
                 self.refused["busy"] += 1
                 yield False
                 return

@@ -186,7 +186,9 @@ async def _download(
     loop = asyncio.get_running_loop()
     outcome = Outcome(assembly, progress, blamed, 0, loop.time())
     try:
-        await Fetch(state.tree.digest, assembly, clients, progress, blame).run()
+        go = asyncio.Event()
+        go.set()
+        await Fetch(state.tree.digest, assembly, clients, progress, blame, go).run()
     except Exception as error:  # noqa: BLE001 - for the test to look at
         outcome.error = error
     outcome.seconds = loop.time() - outcome.seconds

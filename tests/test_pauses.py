@@ -117,6 +117,8 @@ def test_a_silent_reason_leaves_the_round_at_once(tmp_path: Path, reason: Reason
         await archive.until(lambda: rests(guest))
         seen = others[0].round
         await archive.together(*others, since=seen + 2)
+        async with guest.node.gate.turn(others[0].identity.key) as admitted:
+            assert not admitted  # no state is served either
         guest.node.holds.lift(reason)
         since = others[0].round
         await archive.until(lambda: counted(guest, others[0], since))
@@ -173,9 +175,9 @@ def test_a_newcomer_may_be_paused_before_it_holds_anything(tmp_path: Path) -> No
         invite = archive.invite(VOLUNTEERS[0], archive.anchor_of(guest))
         new = archive.start(VOLUNTEERS[0], invite=invite)
         await pause(new)
-        await archive.until(lambda: new.round > 0)
+        await archive.together(*others, since=others[0].round + 2)
         assert told(new)[:2] == ("paused", "user")
-        assert new.trainers == []
+        assert (new.round, new.trainers) == (-1, [])  # nothing was fetched, and nothing loaded
         await new.node.orders.resume()
         since = others[0].round
         await archive.until(lambda: counted(new, others[0], since))

@@ -461,3 +461,26 @@ def test_invites_are_listed_and_revoked_by_whoever_has_the_token() -> None:
         assert (await revoke('{"invite":"all"}'))[0] == 409
 
     serve(node, use)
+
+
+def test_a_node_is_told_to_rest_and_to_go_on() -> None:
+    node = Node()
+
+    async def use(client: Client, port: int) -> None:
+        headers = {"X-Talkoot-Token": TOKEN}
+
+        async def post(path: str, body: str = "") -> tuple[int, Any]:
+            return await ask(client, "POST", f"/api/v1/{path}", data=body, headers=headers)
+
+        paused = {"state": "paused", "reason": "user"}
+        for body in ("", "{}", '{"seconds":60}', '{"until":2e9}'):
+            assert await post("pause", body) == (200, paused)
+        assert (await post("pause", '{"seconds":0}'))[0] == 409
+        assert await post("resume") == (200, {"state": "training", "reason": ""})
+        assert (await post("finish"))[1]["finishing"] == 8
+        for body in ("[]", '{"seconds":"1"}', '{"for":1}', '{"until":NaN}', '{"until":1e999}', "[" * 9999):
+            assert (await post("pause", body))[0] == 400
+
+    serve(node, use)
+    orders = [PauseOrder(), PauseOrder(), PauseOrder(seconds=60.0), PauseOrder(until=2e9)]
+    assert node.asked == [*orders, "resume", "finish"]

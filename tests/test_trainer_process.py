@@ -16,8 +16,8 @@ import pytest
 from trainer_help import make_manifest, make_spec
 
 from talkoot.peer.trainer.layout import initial_weights
-from talkoot.peer.trainer.process import Limits, TrainerGone, TrainerProcess, TrainerRefused
-from talkoot.peer.trainer.protocol import AuditTask, Crashed, Failed, Progress, Ready, TrainerEvent
+from talkoot.peer.trainer.process import COMMAND, Limits, TrainerGone, TrainerProcess, TrainerRefused
+from talkoot.peer.trainer.protocol import Adopted, AuditTask, Crashed, Failed, Progress, Ready, TrainerEvent
 
 pytestmark = pytest.mark.processes
 
@@ -207,6 +207,40 @@ def test_one_that_has_not_begun_is_not_waited_for(tmp_path: Path) -> None:
         assert trainer.pid is None
 
     spec = make_spec(make_manifest(), tmp_path)
+    asyncio.run(main())
+
+
+def test_a_micro_batch_that_takes_long_does_not_delay_a_stop(tmp_path: Path) -> None:
+    """What the finished steps have left is saved meanwhile, and nothing else."""
+    manifest = make_manifest()
+    outer = tmp_path / "outer.bin"
+    initial_weights(manifest).tofile(outer)
+    spec = make_spec(manifest, tmp_path)
+    slow = (sys.executable, str(Path(__file__).parent / "slow_trainer.py"))
+
+    async def life(command: tuple[str, ...]) -> Adopted:
+        events, stuck = Events(), asyncio.Event()
+        trainer = TrainerProcess(
+            spec, events.put, limits=Limits(nudge_s=0.5), on_line=lambda _line: stuck.set(), command=command
+        )
+        async with asyncio.TaskGroup() as group, asyncio.timeout(120):
+            running = group.create_task(trainer.run())
+            await events.next(Ready)
+            adopted = await trainer.adopt(outer, round=0, digest="aa", global_step=0, mode="start")
+            if command == slow:
+                await stuck.wait()
+                await trainer.stop(save=True, timeout_s=600)
+                assert trainer.pid is None
+            running.cancel()
+        return adopted
+
+    async def main() -> None:
+        await life(slow)
+        again = await life(COMMAND)
+        assert again.resumed
+        assert again.steps > 0
+        assert again.position == 4 * again.steps
+
     asyncio.run(main())
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from trainer_help import local_of, make_manifest, make_session, write_vector
 
-from talkoot.peer.trainer import protocol
+from talkoot.peer.trainer import halting, protocol
 from talkoot.peer.trainer.layout import Flat
 from talkoot.peer.trainer.link import Link
 from talkoot.peer.trainer.session import Session
@@ -195,3 +195,52 @@ def test_a_stop_does_not_wait_for_the_rest(tmp_path: Path) -> None:
     daemon.ask(protocol.StopRequest(save=True))
     daemon.run()
     assert daemon.session.totals.steps == 1
+
+
+@pytest.mark.parametrize("kind", ["numpy", "transformers"])
+def test_a_step_is_given_up_when_the_worker_is_to_stop(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the finished steps have left is saved, and goes on as if nothing had been."""
+    monkeypatch.setattr(halting, "GRACE_S", 0.0)
+    session = _make(kind, tmp_path / "given-up")
+    session.step()
+    before = {name: vector.copy() for name, vector in session.engine.state().items()}
+    daemon = Daemon(session)
+    daemon.ask(protocol.StopRequest(save=True))
+    daemon.run()
+    assert daemon._done == 1  # micro-batches of the second step
+    assert session.work is not None
+    assert (session.work.steps, session.work.position) == (1, 4)
+    fresh = make_session(make_manifest(kind), tmp_path / "given-up")
+    outer = tmp_path / "given-up" / "outer"
+    assert fresh.adopt(outer, round_=0, digest="aa", global_step=0, mode="start").resumed
+    assert fresh.work == session.work
+    for name, vector in fresh.engine.state().items():
+        assert name.startswith("random") or np.array_equal(vector, before[name]), name
+
+
+def test_a_step_that_is_about_to_end_does(tmp_path: Path) -> None:
+    daemon = Daemon(_make("numpy", tmp_path / "ends"))
+    daemon.ask(protocol.StopRequest(save=True))
+    daemon.run()
+    last = daemon.answers[-1][1]
+    assert isinstance(last, protocol.Progress)
+    assert (last.steps, last.steps_total) == (1, 1)  # what it has come to is told
+
+
+def test_an_evaluation_is_given_up_when_the_worker_is_to_stop(tmp_path: Path) -> None:
+    daemon = Daemon(_make("transformers", tmp_path / "evaluates"))
+    session, later = daemon.session, tmp_path / "later"
+    write_vector(later, session.engine.layout.numel, 1)
+    before = local_of(session)
+    request = protocol.AdoptRequest(
+        number=1, outer=str(later), round=1, digest="bb", global_step=1, mode="rebase", evaluate=8
+    )
+    daemon._sock.sendall(protocol.encode(request))
+    daemon.ask(protocol.StopRequest(save=True))
+    daemon.run()
+    assert daemon._done == 1
+    assert session.work is not None
+    assert session.work.round == 0
+    assert np.array_equal(local_of(session), before)

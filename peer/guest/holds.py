@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from talkoot.peer.guest.words import BETWEEN, LOADED, REASONS, SILENT, Reason
+from talkoot.peer.guest.words import BETWEEN, COSTLY, LOADED, REASONS, SILENT, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,11 @@ class Holds:
     def silent(self) -> bool:
         """Whether one of them leaves no traffic of rounds either."""
         return not SILENT.isdisjoint(self._holds)
+
+    @property
+    def costly(self) -> bool:
+        """Whether one of them leaves no traffic for others at all."""
+        return not COSTLY.isdisjoint(self._holds)
 
     @property
     def unloads(self) -> bool:

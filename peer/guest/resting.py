@@ -1,7 +1,7 @@
 """What a node does about its holds: it shows them, ends its trainer's process, and stays out of rounds.
 
-It stays connected, and announces that it is paused. A round that has a contribution of ours is finished
-first, unless a hold is silent; the trainer is saved and ended meanwhile.
+It stays connected, and announces that it is paused; a download of state waits. A round that has our
+contribution is finished first, unless a hold is silent; the trainer is saved and ended meanwhile.
 """
 
 import asyncio
@@ -33,6 +33,7 @@ class Resting:
         """The holds of the node have changed. What must not wait happens at once."""
         node = self._node
         node.show()
+        node.joiner.wait(node.holds.unloads and not node.leaves)
         swarming = node.swarming
         if swarming is not None and not node.leaves:
             if not node.holds.rests:

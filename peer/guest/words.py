@@ -41,5 +41,8 @@ SILENT: frozenset[Reason] = frozenset({"disk", "quota", "metered"})
 LOADED: frozenset[Reason] = frozenset({"disk", "nothing_to_do"})
 """Reasons for which the trainer's process stays: nobody waits for its memory, and it goes on sooner."""
 
+COSTLY: frozenset[Reason] = frozenset({"quota", "metered"})
+"""Reasons for which no state is served either."""
+
 BETWEEN: frozenset[Reason] = frozenset({"nothing_to_do"})
 """Reasons for which a node stays in its rounds: it is the swarm that has to go on."""

@@ -45,11 +45,6 @@ _MISSING = (
     ),
     ("`talkoot_network_quota_limit_bytes`, `talkoot_network_quota_used_bytes`", "there is no quota yet"),
     (
-        "reasons `user`, `schedule`, `user_active`, `exclusive_app`, `battery`, `metered`, `quota`, `vram`, "
-        "`temperature` of `talkoot_node_paused`",
-        "a node does not pause for them yet",
-    ),
-    (
         "bytes of the directory in `talkoot_network_receive_bytes_total` and "
         "`talkoot_network_transmit_bytes_total`",
         "its requests go through p2pd, which does not count them",

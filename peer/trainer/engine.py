@@ -48,6 +48,10 @@ class Engine(Protocol):
     """Called between micro-batches, while `step` has not changed the parameters yet: a sign of life, and a
     moment for `chunks` and `read`."""
 
+    unchanged: Callable[[], AbstractContextManager[None]]
+    """Entered by `step` while it changes neither parameters nor optimiser: `state` and `chunks` may be called
+    from another thread then."""
+
     def load(self, flat: Flat) -> None:
         """local = flat."""
         ...

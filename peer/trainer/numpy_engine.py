@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class NumpyEngine:
         self.vocab_size = self._shape.vocab_size
         self.micro = MicroBatch(manifest.inner.batch_size)
         self.pulse: Callable[[], None] = no_pulse
+        self.unchanged: Callable[[], AbstractContextManager[None]] = nullcontext
         self._flat = numpy_model.random_weights(self._shape, manifest.inner.seed)
         self._grads = np.zeros_like(self._flat)
         self._decay = np.zeros_like(self._flat)
@@ -66,13 +67,14 @@ class NumpyEngine:
 
     def step(self, windows: Windows, lr: float) -> None:
         """One step of at least `step_ms`; the parameters change at its end only."""
-        loss = self.micro.run(lambda size: self._gradients(windows, size))
-        left_s = self._shape.step_ms / 1000
-        while left_s > 0:  # not by the clock: in a pulse the trainer may rest
-            slept_s = min(left_s, PULSE_S)
-            time.sleep(slept_s)
-            left_s -= slept_s
-            self.pulse()
+        with self.unchanged():
+            loss = self.micro.run(lambda size: self._gradients(windows, size))
+            left_s = self._shape.step_ms / 1000
+            while left_s > 0:  # not by the clock: in a pulse the trainer may rest
+                slept_s = min(left_s, PULSE_S)
+                time.sleep(slept_s)
+                left_s -= slept_s
+                self.pulse()
         norm = float(np.sqrt(np.square(self._grads, dtype=np.float64).sum()))
         if np.isfinite(norm) and np.isfinite(loss):
             self._update(lr, norm)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from talkoot.peer.disk import KINDS
 from talkoot.peer.trainer import protocol
+from talkoot.peer.trainer.halting import NUDGE
 from talkoot.peer.trainer.process_meter import ProcessMeter
 from talkoot.peer.trainer.protocol import (
     Adopted,
@@ -57,6 +58,8 @@ class Limits:
     """Pause before the first restart; doubles with each crash."""
     max_backoff_s: float = 60.0
     """Longest pause, and the time that a process must live for the backoff to begin anew."""
+    nudge_s: float = 2.5
+    """How long an orderly stop waits for the end of a micro-batch."""
     kill_s: float = 2.0
     """Between SIGTERM and SIGKILL."""
 
@@ -262,7 +265,8 @@ class TrainerProcess:
         life.writer.write(protocol.encode(protocol.HoldRequest(on=self._held)))
 
     async def stop(self, *, save: bool, timeout_s: float) -> None:
-        """End it and wait until it is gone: politely for `timeout_s`, then SIGTERM, then SIGKILL.
+        """End it and wait until it is gone: politely for `timeout_s`, then SIGTERM, then SIGKILL. A step that
+        takes long is given up.
 
         `save`: keep local work for the next start; one that has taken up no state has none, and is ended at
         once, in the middle of its loading. Nothing happens when it does not run.
@@ -278,9 +282,20 @@ class TrainerProcess:
             async with asyncio.timeout(timeout_s):
                 life.writer.write(protocol.encode(protocol.StopRequest(save=save)))
                 await life.writer.drain()
-                await life.process.wait()
+                await self._gone(life, nudge=save)
         await self._end_process(life.process)
         await self._ended.wait()
+
+    async def _gone(self, life: _Life, *, nudge: bool) -> None:
+        """Wait until it is, and do not let one micro-batch delay that."""
+        if nudge:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.nudge_s):
+                    await life.process.wait()
+                return
+            with suppress(ProcessLookupError):
+                life.process.send_signal(NUDGE)
+        await life.process.wait()
 
     async def _request(self, make: Callable[[int], protocol.Command]) -> protocol.Reply:
         life = self._life

@@ -78,6 +78,7 @@ class TorchEngine:
         self._limit_bytes = memory_limit_bytes
         self._headroom_bytes = headroom_bytes
         self.pulse: Callable[[], None] = no_pulse
+        self.unchanged: Callable[[], AbstractContextManager[None]] = nullcontext
         self.micro = MicroBatch(manifest.inner.batch_size, self._release)
         self._bf16 = self._wants_bf16()
         self._limit_device()
@@ -202,7 +203,8 @@ class TorchEngine:
     def step(self, windows: Windows, lr: float) -> None:
         """Forward, backward, clip, AdamW. A gradient that is not finite changes nothing but a counter."""
         tokens = self._tokens(windows)
-        loss = self.micro.run(lambda size: self._gradients(tokens, size))
+        with self.unchanged():
+            loss = self.micro.run(lambda size: self._gradients(tokens, size))
         norm = torch.linalg.vector_norm(self._grads)
         finite = torch.isfinite(norm) & torch.isfinite(loss)
         self._update(lr, norm, finite)

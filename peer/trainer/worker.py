@@ -14,12 +14,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from talkoot.dht.errors import ConfigError
 from talkoot.peer.trainer import claim, protocol, workplace
 from talkoot.peer.trainer.engine import NoMemory
 from talkoot.peer.trainer.gpu import GpuMeter, meter_of
+from talkoot.peer.trainer.halting import Halted, Halting, block_nudges
 from talkoot.peer.trainer.layout import require_match
 from talkoot.peer.trainer.link import DaemonGone, Link
 from talkoot.peer.trainer.niceness import renice
@@ -52,10 +54,12 @@ class Worker:
         self._rate = 0.0
         self._held = False
         self._stepping = False
+        self.halting = Halting(link)
         self.pace = Pace(self._reported_at, power)
         self._busy_before = 0.0
         """When the first step began."""
         session.engine.pulse = self._pulse
+        session.engine.unchanged = self.halting.unchanged
 
     def run(self) -> None:
         """Until told to stop. Raises DaemonGone, NoMemory, ConfigError."""
@@ -68,14 +72,17 @@ class Worker:
                 self.pace.idle(time.monotonic())
             if isinstance(command, protocol.StopRequest):
                 if command.save:
-                    self._save()
+                    self.save()
+                    self._report_last()
                 return
-            if command is not None:
-                self._obey(command)
-            elif training:
-                self._train()
+            with suppress(Halted):
+                if command is not None:
+                    self._obey(command)
+                elif training:
+                    self._train()
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Keep local work for the next process, or say that it is lost."""
         try:
             self._session.save()
         except OSError as error:
@@ -142,7 +149,8 @@ class Worker:
         if isinstance(waiting, protocol.TuneRequest) or (
             isinstance(waiting, protocol.SnapshotRequest) and work is not None and work.steps
         ):
-            self._obey(waiting)
+            with self.halting.changed():
+                self._obey(waiting)
             self._link.receive(timeout_s=0)  # not before: a step may be made again for want of memory
             self.pace.worked(time.monotonic())
             return True
@@ -205,7 +213,8 @@ class Worker:
 
     def _pulse(self) -> None:
         """Inside a long step or evaluation: a sign of life (the last figures). In a step also a snapshot,
-        other limits, and a rest."""
+        other limits, and a rest; and the end, where the trainer is to stop."""
+        self.halting.look(stepping=self._stepping)
         if self._stepping:
             waiting = self._link.peek()
             if waiting is None or self._obey_inside(waiting):
@@ -216,6 +225,12 @@ class Worker:
         now = time.monotonic()
         if self._session.work is not None and now - self._reported_at >= 10 * PROGRESS_S:
             self._report(now)
+
+    def _report_last(self) -> None:
+        """What it has come to in the end."""
+        if self._session.work is not None and self._began is not None:
+            with suppress(DaemonGone):
+                self._report(time.monotonic())
 
     def _report(self, now: float) -> None:
         work, totals, last = self._session.work, self._session.totals, self._session.last
@@ -296,7 +311,9 @@ def serve(link: Link, spec: protocol.TrainerSpec) -> None:
             session, ready = _open(spec)
             link.send(ready)
             meter = meter_of(session.engine.device, spec.memory_limit_bytes)
-            Worker(link, session, meter, power=spec.power).run()
+            worker = Worker(link, session, meter, power=spec.power)
+            worker.halting.obey_nudges(worker.save)
+            worker.run()
     except NoMemory as error:
         words = f"{error}; free some, or raise --memory-limit, or take a machine or device with more"
         link.send(protocol.Failed(reason=" ".join(words.split())[:500]))
@@ -314,6 +331,7 @@ def die_with_parent() -> None:
 def main(arguments: list[str]) -> int:
     """Entry point; `arguments` is the inherited socket's descriptor."""
     die_with_parent()
+    block_nudges()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the daemon's to handle
     link = Link(socket.socket(fileno=int(arguments[0])))
     try:
