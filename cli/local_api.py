@@ -86,6 +86,11 @@ class LocalApi:
         with _as_command_errors():
             return _object(self._client().post(f"/api/v1/{name}", body, timeout_s=self._timeout_s))
 
+    def page(self) -> str:
+        """Address of the node's page, with its token. Raises NoDaemonError."""
+        with _as_command_errors():
+            return self._client().page
+
     def examine(self) -> list[Json]:
         """What other peers see of the daemon's connection. Raises NoDaemonError, CommandError."""
         with _as_command_errors():

@@ -20,6 +20,7 @@ from talkoot.cli import (
     me,
     model,
     ordering,
+    page,
     ping,
     reading,
     receipts,
@@ -80,6 +81,7 @@ app.command("doctor", short_help="Say whether this machine will be counted, and 
 )
 app.command("invite", short_help="Make an invite for one more peer; list and revoke them.")(inviting.invite)
 app.command("status")(reading.status)
+app.command("page", short_help="Show the node in the browser, with the right to pause it.")(page.page)
 app.command("pause", short_help="Rest: free memory and device, lose nothing.")(ordering.pause)
 app.command("resume", short_help="Go on after a pause.")(ordering.resume)
 app.command("finish", short_help="Hand in the running round, then pause.")(ordering.finish)

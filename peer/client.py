@@ -63,6 +63,11 @@ class ApiClient:
             raise NoDaemon(f"no daemon runs on {path}") from error
         return cls(port, token)
 
+    @property
+    def page(self) -> str:
+        """Address of the page, with the token in the part that browsers do not send."""
+        return f"{self._base}/#token={self._token}"
+
     def get(self, path: str, *, timeout_s: float = TIMEOUT_S) -> Any:
         """The JSON at `path` (`/api/v1/status`, say). Raises NoDaemon, ApiError."""
         return self._ask(self._request(path), timeout_s)

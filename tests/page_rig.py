@@ -143,6 +143,8 @@ class PageNode:
         self.now = a_status()
         self.past = [a_round(number) for number in range(128)]
         self.orders: list[SampleOrder] = []
+        self.told: list[str] = []
+        """What its user told it."""
         self.board = Board()
         self.names: dict[bytes, str] = {}
 
@@ -193,16 +195,22 @@ class PageNode:
         raise ValueError("config.toml:3: not like this")
 
     async def pause(self, order: PauseOrder) -> dict[str, Any]:
-        return {"state": "paused"}
+        self.told.append("pause")
+        self.now |= {"state": "paused", "reason": "user", "holds": [{"reason": "user", "detail": ""}]}
+        return self.now
 
     async def resume(self) -> dict[str, Any]:
-        return {"state": "training"}
+        self.told.append("resume")
+        self.now |= {"state": "training", "reason": "", "holds": []}
+        return self.now
 
     async def finish(self) -> dict[str, Any]:
         raise ValueError("not here")
 
     async def leave(self) -> dict[str, Any]:
-        return {"state": "draining"}
+        self.told.append("leave")
+        self.now |= {"state": "draining", "reason": "user"}
+        return self.now
 
 
 @contextmanager

@@ -4,7 +4,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from page_rig import PageNode, Tab, a_peer, a_round, a_status, chromium, needs_browser, peer_id, served, tab
+from page_rig import (
+    TOKEN,
+    PageNode,
+    Tab,
+    a_peer,
+    a_round,
+    a_status,
+    chromium,
+    needs_browser,
+    peer_id,
+    served,
+    tab,
+)
 
 from talkoot.dht.identity import key_of_peer_id, peer_id_of
 from talkoot.peer import events
@@ -269,3 +281,33 @@ def test_nothing_jumps(browser: Any, options: dict[str, Any], monkeypatch: pytes
         opened.until("document.querySelector('#rounds button').textContent === '128'")
         assert opened.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         assert opened.shift() < 0.001
+
+
+ORDERS = "[...document.querySelectorAll('#orders button:not(:disabled)')].map(e => e.textContent).join()"
+
+
+def test_who_has_the_token_may_pause_the_node_and_end_it(browser: Any) -> None:
+    node = PageNode()
+    with served(node) as address, tab(browser, f"{address}#token={TOKEN}") as opened:
+        assert opened.page.url == address  # it does not stay in the address
+        assert not opened.page.is_visible("#orders-hint")
+        opened.until(f"{ORDERS} === 'Pause,Finish,Leave'")
+        opened.page.click("[data-order=pause]")
+        opened.until(f"{ORDERS} === 'Resume,Leave'")
+        opened.page.reload()
+        opened.until(f"{ORDERS} === 'Resume,Leave'")
+        opened.page.click("[data-order=resume]")
+        opened.until(f"{ORDERS} === 'Pause,Finish,Leave'")
+        opened.page.click("[data-order=leave]")
+        opened.until("document.getElementById('orders-answer').textContent.includes('once more')")
+        assert node.told == ["pause", "resume"]
+        opened.page.click("[data-order=leave]")
+        opened.until(f"{ORDERS} === ''")
+        assert node.told == ["pause", "resume", "leave"]
+
+
+def test_without_the_token_there_are_no_orders(browser: Any) -> None:
+    with served(PageNode()) as address, tab(browser, address) as opened:
+        assert not opened.page.is_visible("#orders")
+        assert "talkoot page" in opened.text("#orders-hint")
+        assert not opened.page.evaluate("sessionStorage.length")

@@ -3,6 +3,7 @@
 import { as, made, short, show } from "/web/format.js";
 import { Live } from "/web/live.js";
 import * as board from "/web/board.js";
+import * as orders from "/web/orders.js";
 import * as tables from "/web/tables.js";
 
 const byId = (id) => document.getElementById(id);
@@ -35,6 +36,7 @@ function status(now) {
   gpus(now.gpus ?? []);
   tables.peers(now);
   news(now);
+  if (!now.explorer) orders.follow(now);
   if (before === null) {
     requestAnimationFrame(() => setTimeout(drawCurves)); // when the figures have been painted
     if (!now.explorer) board.look(now.peer_id);
@@ -54,7 +56,11 @@ function why(now) {
     const share = now.sync.total_bytes ? ` (${as.share(now.sync.done_bytes / now.sync.total_bytes)})` : "";
     return `Fetching the state: ${as.bytes(now.sync.done_bytes)} of ${as.bytes(now.sync.total_bytes)}${share}`;
   }
-  if (now.reason) return `because: ${as.word(now.reason)}`;
+  const also = (now.holds ?? []).slice(1).map((hold) => as.word(hold.reason));
+  const what = [now.reason && as.word(now.reason), now.detail, also.length && `also ${also.join(", ")}`].filter(Boolean);
+  if (now.reason) return `because: ${what.join(", ")}`;
+  if (typeof now.finishing === "number") return `pauses once round ${now.finishing - 1} is over`;
+  if (now.detail) return String(now.detail);
   if (now.warning) return String(now.warning);
   const vote = now.voting ? `one of ${now.voters} voters` : "does not vote";
   return now.role ? `${now.role === "observer" ? "observes" : "takes part"}, ${vote}` : "\u00a0";
@@ -205,6 +211,7 @@ async function drawCurves() {
 
 tables.prepare();
 board.prepare();
+orders.prepare();
 theme(false);
 byId("theme").addEventListener("click", () => theme(true));
 byId("sample").addEventListener("submit", sample);
