@@ -1,6 +1,7 @@
 """Pause a training node at random moments, again and again: what is lost, and when the memory is back.
 
     python benchmarks/pauses.py [--pauses 20] [--preset tiny] [--peers 2] [--seed 0]
+    python benchmarks/pauses.py --preset numpy-test --step-ms 500
 
 Real daemons on loopback; the guest's trainer is a process that trains the model of the preset. Each pause
 begins at a random moment of the time that training takes, and ends after a few seconds.
@@ -137,6 +138,7 @@ def main() -> int:
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--peers", type=int, default=2)
     parser.add_argument("--steps", type=int, default=40, help="inner steps of a round")
+    parser.add_argument("--step-ms", type=float, default=0.0, help="least time of a step, numpy-test only")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     rng, figures = random.Random(given.seed), Figures()
@@ -163,6 +165,9 @@ def begin(folder: Path, given: argparse.Namespace) -> list[DemoNode]:
         swarm=replace(manifest.swarm, start_peers=given.peers),
         outer=replace(manifest.outer, inner_steps=given.steps),
     )
+    if given.step_ms:
+        config = {**manifest.model.config, "step_ms": given.step_ms}
+        manifest = replace(manifest, model=replace(manifest.model, config=config))
     path = folder / manifest_file.FILE_NAME
     manifest_file.save(manifest, path)
     nodes = [DemoNode(f"peer-{number}", folder, TALKOOT) for number in range(given.peers)]

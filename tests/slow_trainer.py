@@ -3,6 +3,7 @@
 import sys
 import time
 from typing import Any
+from unittest.mock import patch
 
 from talkoot.peer.trainer import numpy_model, worker
 
@@ -21,5 +22,5 @@ def add_gradient(*arguments: Any) -> float:
 
 
 if __name__ == "__main__":
-    numpy_model.add_gradient = add_gradient
-    sys.exit(worker.main(sys.argv[1:]))
+    with patch.object(numpy_model, "add_gradient", add_gradient):
+        sys.exit(worker.main(sys.argv[1:]))
