@@ -197,7 +197,7 @@ def test_reasons_come_and_go_in_any_order(tmp_path: Path) -> None:
                 holds.lift(one)
             await asyncio.sleep(0.13 * (number % 11))
         for reason in ("user_active", "battery", "quota"):
-            holds.lift(reason)  # type: ignore[arg-type]
+            holds.lift(reason)
         assert told(guest)[0] != "paused"
         await archive.until(lambda: counted(guest, others[0], others[0].round - 1) and guest.round > since)
         assert guest.node.state == "training"
