@@ -74,7 +74,7 @@ def pause_once(node: DemoNode, rng: random.Random, figures: Figures) -> None:
     figures.rss_bytes.append(trainer.memory_info().rss)
     api, began = LocalApi(node.state_dir), time.monotonic()
     api.order("pause")
-    while trainer.is_running() and trainer.status() != psutil.STATUS_ZOMBIE:
+    while alive(trainer):
         time.sleep(0.005)
         if time.monotonic() - began > LIMIT_S:
             raise SystemExit("the trainer does not end")
@@ -88,6 +88,14 @@ def pause_once(node: DemoNode, rng: random.Random, figures: Figures) -> None:
     api.order("resume")
     until(lambda: trains(node), "training")
     figures.back_s.append(time.monotonic() - resumed)
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether it still has its memory."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def receipts(node: DemoNode) -> Json:

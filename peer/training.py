@@ -141,6 +141,8 @@ class Training:
         self.trainer = self._task = None
         if self._contributor is not None:
             self._contributor.trainer = None
+        self._why = LOADING  # first of all, when it goes on
+        self._show()
 
     def go_on(self) -> None:
         """A process loads again, if one is wanted and none is there."""

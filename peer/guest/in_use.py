@@ -41,8 +41,9 @@ class InUse:
             if key in found and used is not None:
                 found[key]["used"] = used
         for hold in node.holds.all:
-            if (key := _HELD_BY.get(hold.reason)) in found:
-                found[key]["holds"] = hold.detail or hold.reason
+            limit = found.get(_HELD_BY.get(hold.reason, ""))
+            if limit is not None:
+                limit["holds"] = hold.detail or hold.reason
         return found
 
     def _used(self, node: "Node") -> dict[str, float | None]:
