@@ -35,11 +35,12 @@ def prepare(looks: int) -> None:
     """Have the daemon listen to the signals."""
     from talkoot.peer import daemon
     from talkoot.peer.guest import watchdog
+    from talkoot.peer.guest.standstill import Standstill
 
     serve = daemon._serve
     vars(daemon)["_serve"] = lambda *options: _standing(serve(*options))
     if looks:
-        limited = partial(watchdog.Standstill, loop_looks=looks, job_looks=looks)
+        limited = partial(Standstill, loop_looks=looks, job_looks=looks)
         vars(watchdog)["Standstill"] = limited
 
 
