@@ -23,6 +23,7 @@ from talkoot.averaging.messages import (
     Abort,
     BulkHeader,
     Call,
+    Committed,
     Cut,
     Fetching,
     Have,
@@ -302,6 +303,14 @@ class Attempt:
         )
         members = self.members or self._leader.joined
         return [Send(member, message) for member in members if member != self._context.key]
+
+    def announce(self, reachable: AbstractSet[bytes]) -> list[Output]:
+        """Tell everyone we reach that the round is committed."""
+        assert self.certificate is not None
+        message = Committed(
+            round=self._context.ledger.round, attempt=self.number, certificate=self.certificate
+        )
+        return [Send(peer, message) for peer in sorted({*self.members, *reachable} - {self._context.key})]
 
     # -- messages ------------------------------------------------------------------------------------
 

@@ -266,9 +266,7 @@ class Round:
         """Enter the forming phase of an attempt, skipping leaders that cannot be reached."""
         self.attempt, self._running = attempt, None
         able = self._reachable - self.suspects - self.context.convicted or self._reachable
-        while (leader := self.context.leader(self.attempt)) != self.context.key:
-            if leader in able:
-                break
+        while self.context.leader(self.attempt) not in {*able, self.context.key}:
             if not self._one_more_failure("leaders_unreachable"):
                 return
             self.attempt += 1
@@ -381,7 +379,7 @@ class Round:
         if running.roster is not known and running.roster is not None and running.roster.parts:
             self.parts = running.roster.parts
         if running.certificate is not None and not self._done:
-            self._announce(running)
+            self._emit(running.announce(self._reachable))
             self._on_committed(running.certificate, now)
 
     def _on_call(self, sender: bytes, call: Call, now: float) -> None:
@@ -454,13 +452,6 @@ class Round:
             holds=self.slices.held(self.context.key) if self.attempt > 0 else (),
         )
         self._send(self.context.leader(self.attempt), join)
-
-    def _announce(self, led: Attempt) -> None:
-        """Tell everyone we reach that the round is committed."""
-        assert led.certificate is not None
-        message = Committed(round=self.context.ledger.round, attempt=led.number, certificate=led.certificate)
-        for peer in sorted({*led.members, *self._reachable} - {self.context.key}):
-            self._send(peer, message)
 
     def _on_committed(self, certificate: Certificate, now: float) -> None:
         value = certificate.value
