@@ -97,7 +97,11 @@ def interrupt(node: DemoNode, folder: Path, kind: str) -> Times:
     def status() -> Json:
         return node.poll() or {}
 
-    until("training", lambda: status().get("state") in TRAINS and bool(status().get("trainer_pid")))
+    def trains() -> bool:
+        now = status()
+        return now.get("state") in TRAINS and now.get("trainer") == "training"
+
+    until("training", trains)
     trainer = status()["trainer_pid"]
     began = time.monotonic()
     with begin(folder):
@@ -106,7 +110,9 @@ def interrupt(node: DemoNode, folder: Path, kind: str) -> Times:
         until("end of the trainer", lambda: not alive(trainer))
         freed = time.monotonic() - began
         time.sleep(BUSY_S)
-    return Times(paused=paused, freed=freed, back=until("return", lambda: status().get("state") in TRAINS))
+    times = Times(paused=paused, freed=freed, back=until("return", trains))
+    print(f"{kind:8} {times}", flush=True)
+    return times
 
 
 def alive(pid: int) -> bool:

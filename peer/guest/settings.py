@@ -61,7 +61,7 @@ class GuestSettings:
     """Give way while there is no mains."""
     metered: bool = True
     """Give way while the network costs by volume."""
-    quiet_s: float = 30.0
+    quiet_s: float = 20.0
     """A reason to give way must be over for so long before the node goes on."""
     energy_price: float = 0.0
     """Price of a kilowatt-hour, to show what it costs."""
