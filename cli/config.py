@@ -91,7 +91,7 @@ def set_value(
 
     configuration = _load(state_dir)
     setting = setting_of(key)
-    wanted = read(setting, Given(value, "file", lambda: "talkoot config set")).now
+    wanted = read(setting, Given(value, "file", str)).now
     if setting.key == "yield.programs" and not anyway:
         _require_found(wanted)
     if setting.key == "limits.quota":

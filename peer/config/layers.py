@@ -23,7 +23,7 @@ class Given:
     value: object
     source: Source
     place: Callable[[], str]
-    """Where: `config.toml:12`, a variable or a flag. Looked up for an error only."""
+    """Where: `config.toml:12`, a variable, a flag, or nothing. Looked up for an error only."""
 
 
 Layer = Mapping[str, Given]
@@ -66,11 +66,16 @@ def read(setting: Setting, given: Given) -> Value:
     try:
         return Value(setting.kind.read(given.value), given.source, given.place)
     except ConfigError as error:
-        raise ConfigError(f"{given.place()}: {setting.key}: {error}") from error
+        raise ConfigError(f"{_before(given)}{setting.key}: {error}") from error
     except ValueError as error:
         wanted = str(error) or setting.kind.wanted
         words = f"{setting.key} must be {wanted}, not {_shown(given.value)}"
-        raise ConfigError(f"{given.place()}: {words}") from error
+        raise ConfigError(f"{_before(given)}{words}") from error
+
+
+def _before(given: Given) -> str:
+    place = given.place()
+    return f"{place}: " if place else ""
 
 
 def _shown(value: object) -> str:
