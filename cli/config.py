@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Show and change the settings of a node.", no_args_is_help=True, rich_markup_mode=None)
 
-KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="Such as limits.upload.")]
+
+def _keys(incomplete: str) -> list[str]:
+    """For the shell's completion."""
+    from talkoot.peer.config.table import BY_KEY
+
+    return [key for key in BY_KEY if key.startswith(incomplete)]
+
+
+KeyArgument = Annotated[
+    str, typer.Argument(metavar="KEY", help="Such as limits.upload.", autocompletion=_keys)
+]
 
 
 def _folder(state_dir: Path | None) -> Path:

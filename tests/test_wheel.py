@@ -66,6 +66,12 @@ def said(installed: Path, *arguments: str, **environment: str) -> str:
     return done.stdout
 
 
+def completed(installed: Path, words: str) -> list[str]:
+    """What a shell would offer for the last word."""
+    place = str(words.count(" "))
+    return said(installed, _TALKOOT_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=place).split()
+
+
 def test_all_that_belongs_into_it(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -89,5 +95,5 @@ def test_the_installed_command(installed: Path) -> None:
     assert "limits.upload" in said(installed, "config", "list", "--state-dir", "/nonexistent/talkoot")
     script = said(installed, _TALKOOT_COMPLETE="source_bash")
     assert "_TALKOOT_COMPLETE=complete_bash" in script
-    words = said(installed, _TALKOOT_COMPLETE="complete_bash", COMP_WORDS="talkoot conf", COMP_CWORD="1")
-    assert words.split() == ["config"]
+    assert completed(installed, "talkoot conf") == ["config"]
+    assert completed(installed, "talkoot config set limits.up") == ["limits.upload"]
