@@ -120,3 +120,16 @@ def test_a_file_is_bounded_before_it_is_parsed(tmp_path: Path) -> None:
         Configuration.load(tmp_path, {})
     with pytest.raises(ConfigError, match=r"config\.toml"):
         load(tmp_path, "[limits]\nupload = " + "[" * 30000)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('windows = ["mon 08:00-08:00"]', ":2: schedule.windows has 'mon 08:00-08:00': it never opens"),
+        ('windows = ["mon"]\ntimezone = "Europe/Helsinky"', ":3: schedule.timezone is 'Europe/Helsinky'"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_found_at_its_line(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, "[schedule]\n" + text)
+    assert str(caught.value).startswith(str(tmp_path / "config.toml") + words)
