@@ -54,7 +54,10 @@ def install(
         raise ConfigError("a system service keeps its state in /var/lib/talkoot: leave --state-dir away")
     folder, secrets = _places(scope)
     path = state_path(state_dir).absolute()
-    walls = system or _may_make_namespaces()
+    if not show:
+        _check_invite(join, path, scope)
+        _require_systemd(scope)
+    without = frozenset[str]() if system or show else _refused_walls()
     try:
         text = text_of(
             Service(
@@ -63,7 +66,7 @@ def install(
                 state_dir=str(path),
                 arguments=tuple(arguments or ()),
                 environment_file=str(secrets),
-                walls=walls,
+                without=without,
             )
         )
     except ValueError as error:
@@ -71,8 +74,6 @@ def install(
     if show:
         typer.echo(text, nl=False)
         return
-    _check_invite(join, path, scope)
-    _require_systemd(scope)
     _write(folder / NAME, text, 0o644)
     if join is not None:
         _write(secrets, f"TALKOOT_JOIN={''.join(join.split())}\n", 0o600)
@@ -83,8 +84,10 @@ def install(
         _systemctl(scope, "enable", NAME)
         _systemctl(scope, "restart", "--no-block", NAME)
     typer.echo(f"{folder / NAME} is written{', and started' if start else ''}.")
-    if not walls:
-        typer.echo("Users of this machine may not make namespaces: the unit is written without these walls.")
+    if without:
+        typer.echo(
+            f"This machine refuses these walls to users, the unit is without: {', '.join(sorted(without))}"
+        )
     if not system:
         typer.echo("It runs while you are logged in; to have it run always: loginctl enable-linger")
     typer.echo(f"Look at it: talkoot service status{' --system' if system else ''}")
@@ -171,17 +174,23 @@ def _check_invite(join: str | None, path: Path, scope: "Scope") -> None:
         raise ConfigError(f"{path} holds no swarm yet: give --join INVITE")
 
 
-def _may_make_namespaces() -> bool:
-    """Whether a user's manager can build the walls of a unit."""
-    if os.geteuid() == 0:
-        return True
-    program = shutil.which("unshare")
-    if program is None:
-        return False
-    tried = subprocess.run(  # noqa: S603 - util-linux
-        [program, "--user", "--mount", "true"], capture_output=True, check=False
-    )
-    return tried.returncode == 0
+def _refused_walls() -> frozenset[str]:
+    """The keys with which this user's systemd cannot start a program here; tried, because nothing tells."""
+    from talkoot.peer.guest.unit import WALLS
+
+    def starts(*walls: str) -> bool:
+        keys = [word for wall in walls for word in ("--property", wall)]
+        command = ["systemd-run", "--user", "--wait", "--quiet", "--collect", *keys, "true"]
+        try:
+            done = subprocess.run(command, capture_output=True, check=False, timeout=LIMIT_S)  # noqa: S603 - systemd's
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+        return done.returncode == 0
+
+    walls = [*WALLS.splitlines(), "ProtectHome=read-only"]
+    if starts(*walls):
+        return frozenset()
+    return frozenset(wall.partition("=")[0] for wall in walls if not starts(wall))
 
 
 def _require_systemd(scope: "Scope") -> None:

@@ -12,7 +12,7 @@ from talkoot.cli import service
 from talkoot.cli.errors import CommandError
 from talkoot.cli.main import app
 from talkoot.dht.errors import ConfigError
-from talkoot.peer.guest.unit import Scope, Service, text_of
+from talkoot.peer.guest.unit import WALLS, Scope, Service, text_of
 
 MOST_EXPOSED = 2.5
 
@@ -56,11 +56,12 @@ def test_words_of_the_command_stay_words() -> None:
         unit("user", "two\nlines")
 
 
-def test_who_may_make_no_namespaces_has_a_unit_without_them() -> None:
-    bare = text_of(Service(scope="user", command=("/usr/bin/true",), state_dir="/s", walls=False))
-    for wall in ("ProtectSystem", "PrivateTmp", "ReadWritePaths", "CapabilityBoundingSet"):
-        assert wall in unit()
-        assert wall not in bare
+def test_walls_that_a_machine_refuses_are_left_out() -> None:
+    without = frozenset(line.partition("=")[0] for line in WALLS.splitlines()) | {"ProtectHome"}
+    bare = text_of(Service(scope="user", command=("/usr/bin/true",), state_dir="/s", without=without))
+    for wall in (*without, "ReadWritePaths"):
+        assert f"\n{wall}=" in unit()
+        assert f"\n{wall}=" not in bare
     assert "NoNewPrivileges=yes" in bare
 
 
@@ -115,7 +116,9 @@ def test_the_whole_way_with_a_systemctl_that_writes_down_what_it_is_told(
     log, programs, config = tmp_path / "log", tmp_path / "bin", tmp_path / "config"
     programs.mkdir()
     (programs / "systemctl").write_text(FAKE.format(log=log))
-    (programs / "systemctl").chmod(0o755)
+    (programs / "systemd-run").write_text('#!/bin/sh\ncase "$*" in *ProtectKernelLogs*) exit 226;; esac\n')
+    for name in ("systemctl", "systemd-run"):
+        (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(config))
     monkeypatch.setattr(service, "RUNNING", tmp_path)
@@ -125,7 +128,9 @@ def test_the_whole_way_with_a_systemctl_that_writes_down_what_it_is_told(
     monkeypatch.setattr("talkoot.peer.statedir.StateDir.swarm_id", bytes(32))
     installed = run.invoke(app, ["service", "install", "--state-dir", str(state)])
     assert installed.exit_code == 0, installed.exception
+    assert "the unit is without: ProtectKernelLogs\n" in installed.output
     path = config / "systemd" / "user" / "talkoot.service"
+    assert "ProtectKernelLogs" not in path.read_text()
     assert path.stat().st_mode & 0o777 == 0o644
     shown = run.invoke(app, ["service", "status"])
     assert "active (running)" in shown.output

@@ -39,8 +39,8 @@ class Service:
     """More options of `talkoot run`."""
     environment_file: str = ""
     """Read by systemd for secrets (an invite), which do not belong into a unit that everybody can read."""
-    walls: bool = True
-    """Namespaces; a user unit cannot have them where the kernel lets users make none."""
+    without: frozenset[str] = frozenset()
+    """Keys of `WALLS` that a user's systemd cannot keep on this machine."""
 
 
 SYSTEM_STATE = "/var/lib/talkoot"
@@ -58,7 +58,7 @@ SystemCallErrorNumber=EPERM
 UMask=0077
 """
 
-_WALLS = """\
+WALLS = """\
 CapabilityBoundingSet=
 PrivateTmp=yes
 PrivateUsers=yes
@@ -71,6 +71,7 @@ ProtectKernelModules=yes
 ProtectKernelTunables=yes
 RemoveIPC=yes
 """
+"""What takes namespaces, which not every kernel lets users make."""
 
 _GUEST = """\
 Nice=5
@@ -118,7 +119,7 @@ WatchdogSec={WATCHDOG_S}
 TimeoutStartSec=infinity
 TimeoutStopSec={STOP_S}
 KillMode=mixed
-{_GUEST}{_ALWAYS}{_WALLS if service.walls else ""}{_scope_lines(service)}
+{_GUEST}{_ALWAYS}{_walls(service)}{_scope_lines(service)}
 [Install]
 WantedBy={target}
 """
@@ -127,13 +128,15 @@ WantedBy={target}
 def _scope_lines(service: Service) -> str:
     if service.scope == "system":
         return _SYSTEM
-    if not service.walls:
-        return ""
     cache = _quoted(f"XDG_CACHE_HOME={service.state_dir}/cache")
-    return (
-        f"ProtectProc=invisible\nProtectHome=read-only\nReadWritePaths={_quoted(service.state_dir)}\n"
-        f"Environment={cache}\n"
-    )
+    home = "ProtectProc=invisible\nProtectHome=read-only\n" if "ProtectHome" not in service.without else ""
+    room = f"ReadWritePaths={_quoted(service.state_dir)}\n" if "ProtectSystem" not in service.without else ""
+    return f"{home}{room}Environment={cache}\n"
+
+
+def _walls(service: Service) -> str:
+    kept = [line for line in WALLS.splitlines(True) if line.partition("=")[0] not in service.without]
+    return "".join(kept)
 
 
 def _plain(text: str) -> str:
