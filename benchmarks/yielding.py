@@ -1,6 +1,7 @@
 """How soon a node gives way to a program and to another user of the GPU, and how soon it is back.
 
     python benchmarks/yielding.py [--times 20] [--quiet-s 20] [--preset numpy-test] [--only program,gpu]
+    python benchmarks/yielding.py --cost
 
 A real daemon on loopback, alone in its swarm, whose trainer is a process of its own. Each time a listed
 program starts (a copy of `cat`), or another process takes 1 GiB of the GPU's memory (in a file of readings
@@ -27,6 +28,10 @@ import psutil
 from talkoot.cli.demo_node import TALKOOT, DemoNode, stop_all
 from talkoot.cli.local_api import Json
 from talkoot.peer import manifest_file, presets
+from talkoot.peer.guest.senses.machine import Machine
+from talkoot.peer.guest.senses.service import POLL_S as POLL_EACH_S
+from talkoot.peer.guest.senses.service import SLOW_POLLS
+from talkoot.peer.guest.settings import GuestSettings
 
 LIMIT_S = 300.0
 """For any one event."""
@@ -138,6 +143,18 @@ def report(kind: str, times: list[Times]) -> bool:
     return well
 
 
+def cost(looks: int = 100) -> None:
+    """Print what looking takes of one core."""
+    machine, settings = Machine(), GuestSettings(programs=(PROGRAM,))
+    machine.look(settings, "cpu", slow=True)
+    began = time.process_time()
+    for number in range(looks):
+        machine.look(settings, "cpu", slow=number % SLOW_POLLS == 0)
+    each_s = (time.process_time() - began) / looks
+    share = each_s / POLL_EACH_S
+    print(f"{1000 * each_s:.1f} ms a look at {len(psutil.pids())} processes: {share:.2%} of a core")
+
+
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -145,7 +162,10 @@ def main() -> None:
     parser.add_argument("--quiet-s", type=float, default=20.0)
     parser.add_argument("--preset", default="numpy-test")
     parser.add_argument("--only", default=",".join(KINDS))
+    parser.add_argument("--cost", action="store_true", help="Only the CPU time of looking.")
     options = parser.parse_args()
+    if options.cost:
+        return cost()
     with tempfile.TemporaryDirectory(prefix="talkoot-yielding-") as name:
         sys.exit(not measure(options, Path(name)))
 

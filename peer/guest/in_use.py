@@ -22,6 +22,17 @@ _HELD_BY: dict[Reason, str] = {
 }
 """{reason: the setting behind it}"""
 
+_SENSED_FOR = {
+    "programs": "yield.programs",
+    "gamemode": "yield.games",
+    "gpu_users": "yield.gpu_users",
+    "user_active": "yield.user_active",
+    "battery": "yield.battery",
+    "metered": "yield.metered",
+    "temperature": "limits.max_celsius",
+}
+"""{sensor: the setting that it is asked for}"""
+
 
 class InUse:
     """The settings of a running daemon, and what is used of them."""
@@ -34,12 +45,17 @@ class InUse:
     def of(self, node: "Node") -> dict[str, dict[str, Any]]:
         """{key: value, words, source, live}, on the event loop.
 
-        `used`, in its unit, where it is known; `holds` where it keeps the node from training at present.
+        `used`, in its unit, where it is known, or that this computer does not tell; `holds` where it keeps
+        the node from training at present.
         """
         found = self._live.as_json()
         for key, used in self._used(node).items():
             if key in found and used is not None:
                 found[key]["used"] = used
+        for title, key in _SENSED_FOR.items():
+            words = node.senses.report().get(title, "")
+            if words.startswith("unknown") and key in found:
+                found[key].setdefault("used", words)
         for hold in node.holds.all:
             limit = found.get(_HELD_BY.get(hold.reason, ""))
             if limit is not None:
