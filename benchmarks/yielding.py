@@ -12,6 +12,7 @@ of the times was above 5 s, 5 s and 60 s.
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -42,7 +43,8 @@ POLL_S = 0.05
 BUSY_S = 3.0
 """How long the program runs, or holds the memory, once the node has given way."""
 
-PROGRAM = "talkoot-intruder"
+PROGRAM = f"intruder-{os.getpid()}"
+"""Its name: another one for each run, which may be beside another."""
 
 MOST_S = {"paused": 5.0, "freed": 5.0, "back": 60.0}
 """What is allowed."""

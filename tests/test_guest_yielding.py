@@ -3,7 +3,7 @@
 import pytest
 
 from talkoot.peer.guest.holds import Holds
-from talkoot.peer.guest.words import Reason
+from talkoot.peer.guest.words import REASONS, Reason
 from talkoot.peer.guest.yielding import FIRST_REST_S, MAX_REST_S, Band, Found, Rest, Yielding
 
 BLENDER = Found("blender", "blender runs (process 7)")
@@ -22,7 +22,8 @@ class Watched:
         self.changes += 1
 
     def at(self, now: float, **found: Found) -> list[tuple[Reason, str, float | None]]:
-        reasons: dict[Reason, Found] = dict(found)  # type: ignore[arg-type]  # keywords are reasons
+        reasons: dict[Reason, Found] = {reason: found[reason] for reason in REASONS if reason in found}
+        assert len(reasons) == len(found)
         self.yielding.look(reasons, now=now, unix_s=now + 1000, quiet_s=self.quiet_s)
         return [(hold.reason, hold.detail, hold.until) for hold in self.holds.all]
 
