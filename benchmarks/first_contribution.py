@@ -46,7 +46,8 @@ def install(made: Path, folder: Path, *, complete: bool) -> Path:
     if not complete:
         own = sysconfig.get_path("purelib", vars={"base": str(folder)})
         Path(own, "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    order = [folder / "bin" / "pip", "install", "--quiet", *([] if complete else ["--no-deps"]), made]
+    order = [str(folder / "bin" / "pip"), "install", "--quiet", str(made)]
+    order += [] if complete else ["--no-deps"]
     subprocess.run(order, check=True)
     return folder / "bin" / "talkoot"
 
@@ -93,9 +94,9 @@ def measure(
     nodes.append(founder)
     founder.start([str(draft), *cables.place(0).arguments, "--threads", "1"])
     until(nodes, lambda: ((founder.poll() or {}).get("round") or 0) > 0)
-    invites: list[str] = []
-    until(nodes, lambda: invites.extend(filter(None, [founder.invite()])) or invites)
-    (invite,) = invites
+    until(nodes, lambda: founder.invite() is not None)
+    invite = founder.invite()
+    assert invite is not None
 
     watch, place = Watch(), cables.place(1)
     with watch.step("install"):

@@ -37,9 +37,15 @@ def _of_wheel() -> str | None:
 
 def _of_address() -> str | None:
     """What pip notes of a package that it built from a repository's address."""
-    with suppress(PackageNotFoundError, OSError, ValueError, KeyError, TypeError):
-        noted = distribution("talkoot").read_text("direct_url.json")
-        return str(json.loads(noted or "{}")["vcs_info"]["commit_id"])
+    with suppress(PackageNotFoundError, OSError):
+        return noted_commit(distribution("talkoot").read_text("direct_url.json") or "")
+    return None
+
+
+def noted_commit(text: str) -> str | None:
+    """The commit in a `direct_url.json`, if it is of a repository."""
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        return str(json.loads(text)["vcs_info"]["commit_id"])
     return None
 
 

@@ -14,6 +14,7 @@ from state_rig import FOUNDERS, MANIFEST, SWARM
 from talkoot.dht.errors import ConfigError
 from talkoot.peer import (
     api,
+    build,
     client,
     invite,
     manifest_file,
@@ -23,6 +24,9 @@ from talkoot.peer.attacks import bench
 from talkoot.peer.config import text as config_text
 from talkoot.peer.config.file import of_text
 from talkoot.peer.config.layers import resolve
+from talkoot.peer.guest import deeds, orders
+from talkoot.peer.guest import routes as guest_routes
+from talkoot.peer.guest.senses import gpu
 from talkoot.peer.probing import routes
 from talkoot.peer.protocol import PROTOCOL_VERSION
 from talkoot.peer.trainer import documents
@@ -54,6 +58,7 @@ def ordered(data: bytes) -> None:
         lambda: api._order(data, api.UnbanOrder),
         lambda: api._order(data, api.RevokeOrder),
         lambda: routes.read_order(data),
+        lambda: guest_routes.read_order(data),
     ):
         try:
             order()
@@ -93,15 +98,41 @@ PEOPLE = [
     ),
     Target(
         "api-order",
-        ("peer/api.py _order", "peer/probing/routes.py read_order"),
+        ("peer/api.py _order", "peer/probing/routes.py read_order", "peer/guest/routes.py read_order"),
         "json",
         lambda: itertools.chain(
             of(api.BanOrder, "json")(),
             of(api.UnbanOrder, "json")(),
             of(api.RevokeOrder, "json")(),
             of(routes.PingOrder, "json")(),
+            of(orders.PauseOrder, "json")(),
         ),
         ordered,
+    ),
+    Target(
+        "commit",
+        ("peer/build.py noted_commit",),
+        "json",
+        lambda: [written({"vcs_info": {"commit_id": "1a2b"}}, "json")],
+        lambda data: build.noted_commit(data.decode("utf-8", "replace")),
+    ),
+    Target(
+        "gpu-readings",
+        ("peer/guest/senses/gpu.py FileReadings.read",),
+        "json",
+        of(tuple[gpu.GpuReading, ...], "json"),
+        on_disk("gpus.json", lambda path: gpu.FileReadings(path).read()),
+    ),
+    Target(
+        "deeds", ("peer/guest/deeds.py read",), "json", of(deeds.Deeds, "json"), deeds.read, (ValueError,)
+    ),
+    Target(
+        "user-order",
+        ("peer/guest/orders.py decode",),
+        "json",
+        of(orders.Order, "json"),
+        orders.decode,
+        (ValueError,),
     ),
     Target(
         "api-answer",

@@ -46,6 +46,14 @@ class PauseOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Unix time."""
 
 
+def decode(data: bytes) -> Order:
+    """The order in a file. Raises ValueError."""
+    try:
+        return msgspec.json.decode(data, type=Order)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 class Orders:
     """Of one node's user. `load`, then `run` as a service. On the event loop."""
 
@@ -65,8 +73,8 @@ class Orders:
         path = self._node.paths.orders
         try:
             data = await asyncio.to_thread(read_small, path)
-            order = msgspec.json.decode(data, type=Order) if data is not None else Order()
-        except (ConfigError, ValueError, RecursionError) as error:
+            order = decode(data) if data is not None else Order()
+        except (ConfigError, ValueError) as error:
             log.warning("%s cannot be read, and is left aside: %s", path, error)
             return
         self._obey(order)

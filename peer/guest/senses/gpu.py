@@ -120,7 +120,7 @@ class FileReadings:
             return Unknown(f"{self._path} has more than {MAX_FILE_BYTES} bytes")
         try:
             return msgspec.json.decode(text, type=tuple[GpuReading, ...])
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             return Unknown(f"{self._path}: {error}")
 
 
