@@ -16,9 +16,13 @@ def limits_text(settings: dict[str, Any]) -> str:
     rows = [
         _row(key, entry)
         for key, entry in settings.items()
-        if isinstance(entry, dict) and (key.startswith(_SHOWN) or entry.get("source") != "default")
+        if isinstance(entry, dict) and (key.startswith(_SHOWN) or not _is_default(entry))
     ]
     return table(_HEADINGS, rows, left=_HEADINGS) if rows else ""
+
+
+def _is_default(entry: dict[str, Any]) -> bool:
+    return entry.get("source") == "default" and not entry.get("pending")
 
 
 def _row(key: str, entry: dict[str, Any]) -> tuple[str, ...]:

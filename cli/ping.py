@@ -1,6 +1,5 @@
 """`talkoot ping`: by which path a peer is reached, and how long it takes."""
 
-import statistics
 import time
 from typing import Annotated, Any
 
@@ -46,7 +45,9 @@ def ping(
     if json:
         typer.echo(as_json({"peer_id": name, "sent": count, "answered": len(times), "probes": answers}))
     elif times:
-        low, middle, high = (1000 * value for value in (min(times), statistics.median(times), max(times)))
+        from statistics import median
+
+        low, middle, high = (1000 * value for value in (min(times), median(times), max(times)))
         typer.echo(
             f"{len(times)} of {count} answered, {low:.1f} / {middle:.1f} / {high:.1f} ms (min / median / max)"
         )

@@ -3,13 +3,15 @@
 import os
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from talkoot.cli.options import StateDirOption, state_path
 from talkoot.dht.errors import ConfigError
-from talkoot.peer.options import RunOptions
+
+if TYPE_CHECKING:
+    from talkoot.peer.options import RunOptions
 
 Texts = list[str] | None
 
@@ -182,7 +184,7 @@ def _set(settings: list[str]) -> dict[str, tuple[str, object]]:
     return found
 
 
-def _check_early(options: RunOptions) -> None:
+def _check_early(options: "RunOptions") -> None:
     """Raise ConfigError for what is wrong on this machine's side already."""
     from talkoot.peer import invite, manifest_file
     from talkoot.peer.statedir import StateDir
