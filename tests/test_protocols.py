@@ -109,6 +109,7 @@ def test_the_next_release_and_this_one_train_together(swarm: Daemons) -> None:
 
 
 @pytest.mark.processes
+@pytest.mark.trial
 def test_a_peer_of_this_release_joins_a_swarm_that_the_next_one_founded(swarm: Daemons) -> None:
     theirs = swarm.found(small_manifest(peers=2), DemoNode("peer-0", swarm.folder, NEXT))
     ours = swarm.join()
