@@ -14,6 +14,7 @@ from recovery_swarm import Lost, Swarm
 from talkoot.cli.demo_chaos_faults import BALLAST, fill, why_no_disk
 from talkoot.cli.demo_node import TALKOOT, DemoNode, Place
 from talkoot.peer import manifest_file
+from talkoot.peer.guest.quota import kept_month
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
@@ -30,6 +31,8 @@ WRONG_CLOCK = "import time\nnow = time.time\ntime.time = lambda: now() + 30.0\n"
 STEP_MS = 100.0
 """A step takes at least this long, so that small machines have time for all of them."""
 OFFENCES = 100_000
+NEARLY = 0.92
+"""Part of a quota that is used when it is set."""
 STOP_S = 60.0
 """Longest wait for an orderly stop."""
 
@@ -223,6 +226,13 @@ def turn_clock(truth: Truth) -> Callable[[], None]:
     return truth.swap("peer-3", truth.place("peer-3", prefix=("env", f"PYTHONPATH={path}")))
 
 
+def narrow_quota(truth: Truth) -> Callable[[], None]:
+    """The node is started again with a quota of which nearly all is used already."""
+    used = kept_month(truth.node("peer-3").state_dir / "quota.json").used
+    quota = f"TALKOOT_LIMITS_QUOTA={max(1, int(used / NEARLY))}"
+    return truth.swap("peer-3", truth.place("peer-3", prefix=("env", quota)))
+
+
 def hide(truth: Truth) -> Callable[[], None]:
     """The node is started again with an address at which nobody listens, and without relays."""
     nowhere = f"/ip4/127.0.0.1/tcp/{free_port()}"
@@ -297,6 +307,11 @@ FAULTS = (
         words="a node announces an address at which nobody reaches it",
         expected={"TalkootNodeUnreachable": {"peer-3"}},
         make=hide,
+    ),
+    Fault(
+        words="a quota is nearly used up",
+        expected={"TalkootQuotaNearlyUsed": {"peer-3"}},
+        make=narrow_quota,
     ),
     Fault(
         words="three of four nodes hang",

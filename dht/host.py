@@ -33,9 +33,11 @@ from talkoot.dht.limits import (
     PREAMBLE_TIMEOUT_S,
     STRANGERS_HELD_BYTES,
 )
+from talkoot.dht.measuring import Wire
 from talkoot.dht.multiaddr import Address, decode_address, parse_address, relay_of
 from talkoot.dht.network import Channel, Events, Handler, Network, ProtocolSpec, Traffic
 from talkoot.dht.p2pd import P2pd, P2pdError, binary, running
+from talkoot.dht.pacing import Pacing
 from talkoot.dht.paths import Paths, Way
 from talkoot.dht.port import FILE, check_port, choose_port, remember_port
 from talkoot.dht.reconnecting import Reconnecting
@@ -75,6 +77,8 @@ class P2PNetwork(Network):
         self.key = identity.key
         self.addresses: tuple[str, ...] = ()
         self.traffic = Traffic()
+        self.pacing = Pacing()
+        self._wire = Wire(self.pacing, self.traffic)
         self.events = Events()
         self._identity = identity
         self._config = config
@@ -101,6 +105,8 @@ class P2PNetwork(Network):
         self._budget = Budget(STRANGERS_HELD_BYTES)
         self._look = asyncio.Event()
         self._leaving: set[bytes] = set()
+        self._resting, self._awake = asyncio.Event(), asyncio.Event()
+        self._awake.set()
         self._unread = self._refusals = 0
         self._tasks: asyncio.TaskGroup | None = None
         self._serving: set[asyncio.Task[None]] = set()
@@ -123,9 +129,11 @@ class P2PNetwork(Network):
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             while True:
+                await self._awake.wait()
                 began = loop.time()
                 try:
-                    await self._live_once(first_time)
+                    if await self._live_once(first_time):
+                        continue
                     logger.warning("p2pd died")
                 except P2pdError as error:
                     logger.warning("%s", error)
@@ -163,27 +171,35 @@ class P2PNetwork(Network):
         self.company.banned = peers
         self._look.set()
 
+    def rest(self, resting: bool) -> None:
+        now, other = (self._resting, self._awake) if resting else (self._awake, self._resting)
+        now.set()
+        other.clear()
+
     def disconnect(self, peer: bytes) -> None:
         self._leaving.add(peer)
         self._look.set()
 
     # One life of p2pd.
 
-    async def _live_once(self, started: Callable[[], None]) -> None:
-        """Start p2pd, be on the network, return when it died. Raises P2pdError if that fails."""
+    async def _live_once(self, started: Callable[[], None]) -> bool:
+        """Start p2pd, be on the network until it died; whether it was to rest. Raises P2pdError."""
         async with running(self._identity, self._config, self._port) as p2pd, asyncio.TaskGroup() as life:
             self.p2pd_pid = p2pd.pid
             death = life.create_task(p2pd.died(), name="p2pd death")
             work = life.create_task(self._work(p2pd, started), name="p2pd work")
+            rest = life.create_task(self._resting.wait(), name="p2pd rest")
+            measuring = life.create_task(self._wire.run(p2pd.pid), name="p2pd bytes")
             try:
-                await asyncio.wait({death, work}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({death, work, rest}, return_when=asyncio.FIRST_COMPLETED)
             except asyncio.CancelledError:
                 await self._end_channels()  # while p2pd can still carry their ends
                 raise
             finally:
                 self.p2pd_pid = None
-                death.cancel()
-                work.cancel()
+                for task in (death, work, rest, measuring):
+                    task.cancel()
+        return rest.done() and not rest.cancelled()
 
     async def _work(self, p2pd: P2pd, started: Callable[[], None]) -> None:
         """Accept streams and keep the directory attached; returns when p2pd is of no more use."""
@@ -353,7 +369,13 @@ class P2PNetwork(Network):
             self.paths.through(peer, relay)
         budget = self._budget if accepted and not self.company.is_wanted(peer) else None
         channel = StreamChannel(
-            peer, spec, self.traffic, lambda: self._lost(channel), accepted=accepted, budget=budget
+            peer,
+            spec,
+            self.traffic,
+            lambda: self._lost(channel),
+            accepted=accepted,
+            budget=budget,
+            pacing=self.pacing,
         )
         channel.relay = relay
         self._reconnecting.note(channel)

@@ -22,6 +22,7 @@ from talkoot.dht.identity import Identity
 from talkoot.dht.memory_channel import MemoryChannel
 from talkoot.dht.multiaddr import Address, addresses_of
 from talkoot.dht.network import Channel, Directory, Events, Handler, Network, ProtocolSpec, Traffic
+from talkoot.dht.pacing import Pacing
 from talkoot.dht.paths import Paths
 from talkoot.dht.records import PeerRecord
 from talkoot.dht.relays import Fault, Relays, by_relay
@@ -302,6 +303,8 @@ class MemoryNetwork(Network):
         self.addresses: tuple[str, ...] = ()
         self.places = (Address("ip4", "127.0.0.1", 1),)
         self.traffic = Traffic()
+        self.pacing = Pacing()
+        self._resting = False
         self.events = Events()
         self.hub = hub
         self.link = link
@@ -356,6 +359,8 @@ class MemoryNetwork(Network):
                 await self.hub.until_heard(self.key, peer)
                 if peer in self.company.banned:
                     raise RemoteError(peer, "banned", "this node refuses it")
+                if self._resting:
+                    raise RemoteError(peer, "unreachable", "this node rests")
                 channel = self._open(peer, protocol)
                 self.company.dialled(peer)
                 if channel.relay is not None:
@@ -375,6 +380,15 @@ class MemoryNetwork(Network):
         self.hub.on_banned(self.key, peers)
         for peer in sorted(peers):
             self.hub.cut(self.key, peer)
+
+    def rest(self, resting: bool) -> None:
+        if resting == self._resting:
+            return
+        self._resting = resting
+        if resting:
+            self.hub.leave(self)
+        elif self._tasks is not None:
+            self.hub.enter(self)
 
     def disconnect(self, peer: bytes) -> None:
         self.hub.cut(self.key, peer)

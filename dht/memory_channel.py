@@ -53,6 +53,7 @@ class MemoryChannel(Channel):
         self._other: MemoryChannel = self
         self._queue: deque[_Arrival] = deque()
         self._queued_bytes = 0
+        self._turn_at = 0.0  # when the limit of what may come lets the next one be taken
         self._in_order_at = 0.0  # when the last frame that keeps its place arrives
         self._failure: RemoteError | None = None
         self._closed = False
@@ -82,6 +83,9 @@ class MemoryChannel(Channel):
         if link.breaks and random.random() < link.breaks:
             self.cut()
             self._check_sendable()
+        if (pacing := self.network.pacing).upload.limited:
+            await pacing.leave(PREFIX_BYTES + len(header) + len(data), urgent=self._spec.urgent)
+            self._check_sendable()
         await self._transmit(Frame(bytes(header), data), timeout_s)
 
     async def receive(self, *, timeout_s: float | None = None) -> Frame:
@@ -96,6 +100,8 @@ class MemoryChannel(Channel):
         return self._take(arrival.what)
 
     async def _next(self) -> _Arrival:
+        if (wait_s := self._turn_at - self.network.hub.clock.time()) > 0:
+            await asyncio.sleep(wait_s)
         while (arrival := self._arrived()) is None:
             if self._failure is not None and not self._queue:
                 raise type(self._failure)(self.peer, self._failure.reason, self._failure.detail)
@@ -149,6 +155,7 @@ class MemoryChannel(Channel):
             self._other._put(_Arrival(arrival_time, frame))
         self.bytes_sent += size
         self.network.traffic.sent[self.protocol] += size
+        self.network.pacing.measured(size, 0)
         backlog_s = self.network.upload_free_at - self.network.hub.clock.time()
         busy_s = backlog_s - SEND_BUFFER / link.upload
         if busy_s <= 0:
@@ -245,6 +252,9 @@ class MemoryChannel(Channel):
         size = PREFIX_BYTES + len(frame.header) + len(frame.payload)
         self.bytes_received += size
         self.network.traffic.received[self.protocol] += size
+        pacing = self.network.pacing
+        pacing.measured(0, size)
+        self._turn_at = self.network.hub.clock.time() + pacing.arrived(size, urgent=self._spec.urgent)
         return frame
 
     def _check_sendable(self) -> None:

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 from talkoot.dht.company import Company
 from talkoot.dht.multiaddr import Address
+from talkoot.dht.pacing import Pacing
 from talkoot.dht.paths import Paths
 from talkoot.dht.records import PeerRecord
 from talkoot.dht.relays import Relays
@@ -42,6 +43,8 @@ class ProtocolSpec:
     """Channels of this protocol that one peer may have open with us; more are closed and counted."""
     max_request: int | None = None
     """Longest payload that is accepted from the side that opened the channel; None: `max_payload`."""
+    urgent: bool = False
+    """Small messages that others wait for: they pass before all else where a limit holds traffic back."""
 
     def __post_init__(self) -> None:
         if not (0 < len(self.name) <= 64 and self.name.isascii() and self.name.isprintable()):
@@ -186,6 +189,8 @@ class Network(ABC):
     places: tuple[Address, ...]
     """Our own addresses without those through relays, whether they are announced or not."""
     traffic: Traffic
+    pacing: Pacing
+    """The limits of all traffic together, and what it comes to."""
     events: Events
     company: Company
     """Whom we chose, and whom we refuse."""
@@ -216,6 +221,11 @@ class Network(ABC):
     def ban(self, peers: frozenset[bytes]) -> None:
         """Refuse these peers from now on, and no others: no channel is opened or accepted, what is open is
         closed, their announcements are not shown."""
+
+    @abstractmethod
+    def rest(self, resting: bool) -> None:
+        """Leave the network until further notice, or come back to it. Meanwhile nobody is reached or reaches
+        us and nothing is sent; what was open is lost."""
 
     @abstractmethod
     def disconnect(self, peer: bytes) -> None:

@@ -13,6 +13,7 @@ from talkoot.dht.framing import BUSY_FRAME, DATA, END_FRAME, PREFIX_BYTES, Frame
 from talkoot.dht.holding import Budget
 from talkoot.dht.limits import QUEUED_BYTES, QUEUED_FRAMES, SLOW_BYTES, SLOW_LOOK_S
 from talkoot.dht.network import Buffer, Channel, Frame, ProtocolSpec, Traffic
+from talkoot.dht.pacing import Pacing
 
 LINGER_S = 1.0
 """How long `close` waits for the other side to acknowledge the end."""
@@ -37,9 +38,10 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
         *,
         accepted: bool = False,
         budget: Budget | None = None,
+        pacing: Pacing | None = None,
     ) -> None:
         """`on_lost` is called when the connection is gone, see `broken`; `budget`: what is received counts
-        there until it is dealt with."""
+        there until it is dealt with; `pacing` may hold back both directions."""
         self.peer = peer
         self.protocol = spec.name
         self.bytes_sent = 0
@@ -52,6 +54,7 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
             max_header=spec.max_header, max_payload=spec.takes(accepted=accepted), admit=self._admit
         )
         self._budget = budget
+        self._pacing = pacing or Pacing()
         self._held = 0  # bytes taken from the budget
         self._lent = 0  # of them, those of the frame that was received last
         self._watch: asyncio.TimerHandle | None = None  # runs while a frame has begun
@@ -60,7 +63,8 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._queue: deque[Frame] = deque()
         self._queued_bytes = 0
-        self._reading = True
+        self._reading = True  # unless the queue is full, or it is not our turn
+        self._turn: asyncio.TimerHandle | None = None  # when more may be read
         self._failure: RemoteError | None = None  # why nothing more will be received
         self._arrived = asyncio.Event()  # something to receive, or a failure
         self._flushed = asyncio.Event()  # the transport holds no unsent bytes
@@ -84,12 +88,14 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
         self._transport.set_write_buffer_limits(high=0)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._decoder.get_buffer()
+        buffer, download = self._decoder.get_buffer(), self._pacing.download
+        return buffer[: download.slice_bytes] if download.limited else buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._peer_ended:
             return  # nothing counts after the last frame
         self._raw_bytes += nbytes
+        self._await_turn(nbytes)
         try:
             for event in self._decoder.advance(nbytes):
                 if isinstance(event, Frame):
@@ -128,6 +134,8 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
         self._flushed.set()
         if self._watch is not None:
             self._watch.cancel()
+        if self._turn is not None:
+            self._turn.cancel()
         self._give_back(self._held - min(self._held, self._queued_bytes))
         self._lent = 0
         self._on_lost()
@@ -147,7 +155,9 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
         self._check_sendable()
         assert self._transport is not None
         prefix = encode_prefix(DATA, header, size)
-        if size <= _JOIN_BYTES:
+        if self._pacing.upload.limited:
+            await self._send_slices(prefix, memoryview(payload).cast("B"), timeout_s)
+        elif size <= _JOIN_BYTES:
             self._transport.write(b"".join((prefix, payload)))
         else:
             self._transport.write(prefix)
@@ -169,10 +179,7 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
         frame = self._queue.popleft()
         self._queued_bytes -= len(frame.payload)
         self._lent = min(len(frame.payload), self._held)
-        if not self._reading and not self._is_full():
-            self._reading = True
-            if self._transport is not None and not self._lost.is_set():
-                self._transport.resume_reading()
+        self._read_or_wait()
         return frame
 
     async def close(self) -> None:
@@ -192,10 +199,7 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
         self._queue.append(frame)
         self._queued_bytes += len(frame.payload)
         self._arrived.set()
-        if self._reading and self._is_full():
-            self._reading = False
-            assert self._transport is not None
-            self._transport.pause_reading()
+        self._read_or_wait()
 
     def _admit(self, num_bytes: int) -> bool:
         """Whether a payload of so many bytes may come."""
@@ -214,6 +218,26 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
     def _is_full(self) -> bool:
         return len(self._queue) >= QUEUED_FRAMES or self._queued_bytes >= QUEUED_BYTES
 
+    def _await_turn(self, num_bytes: int) -> None:
+        """Read on once these bytes are within the limit of what may come."""
+        wait_s = self._pacing.arrived(num_bytes, urgent=self._spec.urgent)
+        if wait_s > 0 and self._turn is None:
+            self._turn = asyncio.get_running_loop().call_later(wait_s, self._take_turn)
+            self._read_or_wait()
+
+    def _take_turn(self) -> None:
+        self._turn = None
+        self._read_or_wait()
+
+    def _read_or_wait(self) -> None:
+        reading = self._turn is None and not (self._is_full() and not self._closed)
+        if reading != self._reading and self._transport is not None and not self._lost.is_set():
+            self._reading = reading
+            if reading:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
     def _take_end(self, reason: str) -> None:
         """The other side ended the channel: acknowledge, so that it may close the connection."""
         self._peer_ended = True
@@ -231,12 +255,30 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
             self._transport.abort()
 
     def _check_sendable(self) -> None:
+        self._check_alive()
+        if self._torn:
+            raise ChannelClosed(self.peer, "lost", "a frame was sent in part")
+
+    def _check_alive(self) -> None:
         if self._closed:
             raise ChannelClosed(self.peer, "closed")
         if self._failure is not None:
             raise ChannelClosed(self.peer, self._failure.reason, self._failure.detail)
-        if self._torn:
-            raise ChannelClosed(self.peer, "lost", "a frame was sent in part")
+
+    async def _send_slices(self, prefix: bytes, data: memoryview, timeout_s: float) -> None:
+        """All but waiting for the last slice, each in its turn: other channels go on between them."""
+        assert self._transport is not None
+        urgent, start, first = self._spec.urgent, 0, prefix
+        while first or start < len(data):
+            stop = start + max(0, self._pacing.upload.slice_bytes - len(first))
+            count = len(first) + len(data[start:stop])
+            await self._pacing.leave(count, urgent=urgent)
+            self._check_alive()
+            self._transport.write(b"".join((first, data[start:stop])))
+            first, start = b"", stop
+            if start < len(data):
+                await self._drain(timeout_s)
+            self._torn = start < len(data)
 
     async def _drain(self, timeout_s: float) -> None:
         if self._flushed.is_set():
@@ -278,9 +320,7 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
         if self._torn or self._lost.is_set():
             return
         self._send_last(last_frame)
-        if not self._reading:
-            self._reading = True
-            self._transport.resume_reading()
+        self._read_or_wait()
         await self._flushed.wait()
         while not (self._peer_ended or self._lost.is_set()):
             self._arrived.clear()

@@ -47,7 +47,9 @@ def protocols(swarm: bytes) -> dict[str, ProtocolSpec]:
     """The two lanes' protocols for one swarm."""
     prefix = f"talkoot/{swarm.hex()[:16]}"
     return {
-        "control": ProtocolSpec(name=f"{prefix}/control/1", max_header=MAX_CONTROL_BYTES, max_payload=0),
+        "control": ProtocolSpec(
+            name=f"{prefix}/control/1", max_header=MAX_CONTROL_BYTES, max_payload=0, urgent=True
+        ),
         "bulk": ProtocolSpec(
             name=f"{prefix}/bulk/1", max_header=MAX_BULK_HEADER_BYTES, max_payload=MAX_BULK_PAYLOAD
         ),

@@ -51,7 +51,9 @@ class Measuring:
         metrics.state(node.state_now, node.reason)
         follow = self._follow
         metrics.follow_network(node.network.traffic, node.network.events, follow)
-        metrics.follow_serving(node.gate, follow)
+        metrics.follow_serving(node.gate, node.network.pacing, follow)
+        metrics.quota_used.set(node.quota.month.used)
+        metrics.quota_limit.set(node.settings.now.quota_bytes)
         metrics.follow_checks(node.joiner.checks, follow)
         follow.totals(metrics.messages_sent, node.runner.sent)
         follow.totals(metrics.messages_received, node.runner.received)

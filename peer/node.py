@@ -29,6 +29,7 @@ from talkoot.peer.disk import WORDS, Disk
 from talkoot.peer.founding import TOKENIZER_FILE
 from talkoot.peer.guest.holds import Holds
 from talkoot.peer.guest.orders import Orders
+from talkoot.peer.guest.quota import Quota
 from talkoot.peer.guest.resting import Resting
 from talkoot.peer.guest.room import Room, require_limit
 from talkoot.peer.guest.senses.service import Senses
@@ -158,6 +159,7 @@ class Node:
             holdings=lambda: self.holdings,
             gate=self.gate,
         )
+        self.quota = Quota(self)
         self.measuring = Measuring(self)
         metrics.source = self.measuring.look
         self.runner.pulse.on_round_trip = metrics.round_trips.observe
@@ -367,7 +369,12 @@ class Node:
 
     def _serve_rate(self) -> float:
         exchanging = self.swarming is not None and self.swarming.exchanging
-        return serve_rate(self.options.serve_rate, self.links.upload.rate, exchanging=exchanging)
+        return serve_rate(
+            self.options.serve_rate,
+            self.links.upload.rate,
+            exchanging=exchanging,
+            all_traffic=self.settings.now.upload,
+        )
 
     def _head(self, certificate: Certificate) -> None:
         self.news.set()

@@ -27,13 +27,18 @@ LOWEST_RATE = 256 * 1024.0
 ROUND_SHARE = 0.25
 """Part of the measured uplink that state gets while a round is exchanged."""
 
+SERVED_SHARE = 0.9
+"""Part of the limit of all that is sent that state gets when there is nothing else."""
 
-def serve_rate(limit: float, uplink: float, *, exchanging: bool) -> float:
-    """Bytes of state a second: `limit` is the operator's, `uplink` what was measured; 0: there is none."""
-    allowed = limit or math.inf
+
+def serve_rate(limit: float, uplink: float, *, exchanging: bool, all_traffic: float = 0.0) -> float:
+    """Bytes of state a second: `limit` is the operator's, `uplink` what was measured, `all_traffic` the limit
+    of whatever is sent; 0: there is none."""
+    allowed = min(limit or math.inf, SERVED_SHARE * all_traffic or math.inf)
     if not exchanging:
         return allowed
-    return min(allowed, max(LOWEST_RATE, ROUND_SHARE * uplink))
+    least = min(LOWEST_RATE, ROUND_SHARE * all_traffic) if all_traffic else LOWEST_RATE
+    return min(allowed, max(least, ROUND_SHARE * uplink))
 
 
 class Gate:

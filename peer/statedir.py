@@ -74,6 +74,8 @@ class StateDir:
         """Bytes/s that were measured when bulk was sent."""
         self.orders = self.path / "orders.json"
         """What the user asked of a running node that holds after a restart: a pause."""
+        self.quota = self.path / "quota.json"
+        """Bytes of this month (`talkoot.peer.guest.quota`)."""
         self.base_file = self.path / "data_base"
         """Remembers the folder of the manifest that this user founded or joined with."""
         self.admission_file = self.path / "admission"

@@ -15,6 +15,10 @@ NEWS = 0.1
 """Share by which a measurement has to differ from the remembered one to be written down."""
 
 
+SLOWER = 0.8
+"""What is slower than this part of the volunteer's limit is the line and not the limit."""
+
+
 class UploadMeter:
     """How fast bulk leaves this peer, in bytes a second, while there is bulk to send.
 
@@ -30,6 +34,8 @@ class UploadMeter:
     def __init__(self, stated: float = 0.0) -> None:
         """`stated` is what the volunteer says, in bytes/s; 0: nothing."""
         self.stated = stated
+        self.limit = 0.0
+        """What the volunteer lets it take, in bytes/s; 0: all. May change at any time."""
         self.measured = 0.0
         """Over connections of our own; 0: not measured."""
         self.measured_relayed = 0.0
@@ -42,9 +48,9 @@ class UploadMeter:
 
     @property
     def rate(self) -> float:
-        """What is claimed: the measured rate but never more than the stated one; 0: not known."""
+        """What is claimed: what was measured, never more than what is stated or the limit; 0: not known."""
         measured = self.measured_relayed if self.relayed else self.measured
-        return min(measured, self.stated) if measured and self.stated else measured or self.stated
+        return min((each for each in (measured, self.stated, self.limit) if each), default=0.0)
 
     def begin(self) -> None:
         """A lane starts to send."""
@@ -63,6 +69,8 @@ class UploadMeter:
         seconds = clock.now() - self._began
         if self._active == 0 and self._bytes >= self.MIN_BYTES and seconds > 0:
             rate = self._bytes / seconds
+            if self.limit and rate > SLOWER * self.limit:
+                return  # which says nothing of the line
             if 2 * self._bytes_relayed > self._bytes:
                 self.measured_relayed = self._mixed(self.measured_relayed, rate)
             else:

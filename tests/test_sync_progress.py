@@ -1,6 +1,7 @@
 """How far a download is, in numbers and in words."""
 
 from talkoot.cli.reading import status_text
+from talkoot.dht.pacing import Pacing
 from talkoot.peer.metrics import Metrics
 from talkoot.peer.metrics.labels import Follow
 from talkoot.peer.serving import Gate
@@ -89,6 +90,6 @@ def test_the_metrics_follow() -> None:
     gate = Gate()
     gate.answered("gone")
     gate.sent_bytes = 7
-    metrics.follow_serving(gate, Follow())
+    metrics.follow_serving(gate, Pacing(), Follow())
     assert value("talkoot_checkpoint_served_bytes_total") == 7
     assert value("talkoot_state_requests_refused_total", {"reason": "gone"}) == 1

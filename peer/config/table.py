@@ -6,6 +6,7 @@ from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from typing import Any
 
+from talkoot.dht.allowance import LOWEST_RATE
 from talkoot.peer.config.values import (
     SWITCH,
     Kind,
@@ -213,8 +214,10 @@ TABLE: tuple[Setting, ...] = (
     ),
     _guest("limits.ram", "ram_bytes", size(256 * MIB), "Most memory of all processes of the node together."),
     _guest("limits.disk", "disk_bytes", size(LEAST_DISK), "Most disk; the oldest checkpoints go first."),
-    _guest("limits.upload", "upload", rate(1), "Most that leaves, of all traffic together."),
-    _guest("limits.download", "download", rate(1), "Most that comes in, of all traffic together."),
+    _guest("limits.upload", "upload", rate(int(LOWEST_RATE)), "Most that leaves, of all traffic together."),
+    _guest(
+        "limits.download", "download", rate(int(LOWEST_RATE)), "Most that comes in, of all traffic together."
+    ),
     _guest(
         "limits.quota", "quota_bytes", size(1), "Most bytes a calendar month, sent and received together."
     ),

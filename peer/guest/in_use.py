@@ -71,5 +71,8 @@ class InUse:
             "limits.gpu_memory": progress.memory_bytes if progress else None,
             "limits.ram": sum(self._memory.resident.values()),
             "limits.disk": self._disk.used,
+            "limits.upload": node.network.pacing.rates[0],
+            "limits.download": node.network.pacing.rates[1],
+            "limits.quota": node.quota.month.used,
             "limits.max_celsius": max(celsius, default=None),
         }

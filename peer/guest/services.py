@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from talkoot.peer.announcement import VERSION
 from talkoot.peer.guest.bookkeeping import Books
 from talkoot.peer.guest.releases import tell_of_releases
+from talkoot.peer.guest.traffic import begin_traffic
 from talkoot.peer.guest.tuning import begin_tuning
 
 if TYPE_CHECKING:
@@ -21,3 +22,4 @@ def begin_guest(node: "Node", group: asyncio.TaskGroup) -> None:
     group.create_task(Books(node).run())
     group.create_task(node.room.run())
     group.create_task(node.senses.run())
+    begin_traffic(node, group)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from talkoot.dht.allowance import LOWEST_RATE
 from talkoot.dht.errors import ConfigError
 from talkoot.peer.guest.program_names import check_programs
 from talkoot.peer.guest.schedule import Schedule
@@ -36,11 +37,11 @@ class GuestSettings:
     max_celsius: float = 0.0
     """Hottest that a device may become."""
     upload: float = 0.0
-    """Bytes/s that leave at most, of all traffic together."""
+    """Bytes/s that leave at most, of all traffic together, headers included; LOWEST_RATE at least."""
     download: float = 0.0
-    """Bytes/s that come in at most."""
+    """Bytes/s that come in at most; LOWEST_RATE at least."""
     quota_bytes: int = 0
-    """Most bytes a calendar month, sent and received together."""
+    """Most bytes a calendar month of local time, sent and received together."""
     disk_bytes: int = 0
     """Most bytes of the state directory."""
     schedule: tuple[str, ...] = ()
@@ -82,6 +83,18 @@ class GuestSettings:
         for name in ("gpu_users_bytes", "spare_ram_bytes", "ram_bytes", "max_celsius", "idle_s", "quiet_s"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be 0 or more")
+        self._check_traffic()
+
+    def _check_traffic(self) -> None:
+        for name in ("upload", "download"):
+            rate = getattr(self, name)
+            if rate != 0 and not LOWEST_RATE <= rate < math.inf:
+                raise ConfigError(
+                    f"{name} must be {LOWEST_RATE / 1000:.0f} kB/s or more, or 0 for no limit: "
+                    "a message of a mebibyte has to pass within half a minute"
+                )
+        if self.quota_bytes < 0:
+            raise ConfigError("quota_bytes must be above 0, or 0 for no limit")
 
 
 UNDISTURBED = GuestSettings(games=False, gpu_users_bytes=0, battery=False, metered=False, spare_ram_bytes=0)

@@ -125,8 +125,18 @@ WIRE = (
     ),
     counter(
         "rate_limit_wait_seconds",
-        "Time for which state was held back by the limit on what is served.",
+        "Time for which the limits on what is served and on all that is sent held bytes back.",
         unit="seconds",
+    ),
+    gauge(
+        "network_quota_used_bytes",
+        "Bytes that the network carried in this calendar month, both ways, with headers.",
+        unit="bytes",
+    ),
+    gauge(
+        "network_quota_limit_bytes",
+        "Most bytes a calendar month that the volunteer allows; 0: any.",
+        unit="bytes",
     ),
 )
 

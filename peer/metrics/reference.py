@@ -43,7 +43,6 @@ _MISSING = (
         "p2pd shakes hands by itself and does not count; `talkoot_dials_total` counts what this node tries, "
         "`talkoot_connections_refused_total` whom it closed",
     ),
-    ("`talkoot_network_quota_limit_bytes`, `talkoot_network_quota_used_bytes`", "there is no quota yet"),
     (
         "bytes of the directory in `talkoot_network_receive_bytes_total` and "
         "`talkoot_network_transmit_bytes_total`",

@@ -23,6 +23,7 @@ from prometheus_client import (
 )
 
 from talkoot.dht.network import Events, Traffic
+from talkoot.dht.pacing import Pacing
 from talkoot.peer.checks import Checks
 from talkoot.peer.choice import Choice
 from talkoot.peer.guest.words import STATES
@@ -124,6 +125,8 @@ class Metrics:
         self.messages_sent = self._labelled("messages_sent", _message)
         self.messages_rejected = self._labelled("messages_rejected", _rejection)
         self.rate_limit_wait = self._counter("rate_limit_wait_seconds")
+        self.quota_used = self._gauge("network_quota_used_bytes")
+        self.quota_limit = self._gauge("network_quota_limit_bytes")
         self.observed_peers = self._labelled_gauge("observed_peers")
         self.observed_round_min = self._gauge("observed_round_min")
         self.observed_round_max = self._gauge("observed_round_max")
@@ -267,10 +270,10 @@ class Metrics:
         self.fetch_done.set(progress.done_bytes / max(1, progress.total_bytes))
         self.fetch_speed.set(0.0 if complete else progress.rate)
 
-    def follow_serving(self, gate: Gate, follow: Follow) -> None:
+    def follow_serving(self, gate: Gate, pacing: Pacing, follow: Follow) -> None:
         """Catch up with what was served; call it now and then."""
         follow.total(self.checkpoint_served_bytes, gate.sent_bytes)
-        follow.total(self.rate_limit_wait, gate.waited_s)
+        follow.total(self.rate_limit_wait, gate.waited_s + pacing.waited_s)
         follow.totals(self.state_refusals, gate.refused)
         self.state_waiting.set(gate.waiting)
 
