@@ -42,7 +42,10 @@ REST_S = 30.0
 """How long a trainer may take to save what it has worked, when it is to rest."""
 
 BUSY_S = 30.0
-"""Pause before the next try to have a GPU that another node has."""
+"""Pause before the next try to have what others have."""
+
+WAITED_FOR = {errno.EBUSY: "the GPU is in use by another node", errno.ENOMEM: "memory is short"}
+"""By error: what others may give back."""
 
 
 class Training:
@@ -164,13 +167,13 @@ class Training:
                 return
 
     def _give_up_or_wait(self, failed: Failed) -> None:
-        """A GPU that another node took while ours rested is waited for. Raises NodeFailed, ConfigError."""
-        if failed.errno != errno.EBUSY:
-            raise NodeFailed(failed.reason)
-        if not self._was_ready:
-            raise ConfigError(failed.reason)
+        """A GPU that another node took while ours rested, or memory that others took, is waited for by a node
+        that has trained. Raises NodeFailed, ConfigError."""
+        if failed.errno not in WAITED_FOR or not self._was_ready:
+            raise (ConfigError if failed.errno == errno.EBUSY else NodeFailed)(failed.reason)
         log.warning("%s; next try in %.0f s", failed.reason, BUSY_S)
-        self._why = "the GPU is in use by another node"
+        self.ended()
+        self._why = WAITED_FOR[failed.errno]
         self._show()
 
     def attach(self, contributor: Contributor, eval_windows: int) -> None:

@@ -1,7 +1,9 @@
 """The trainer of a node loads while the state is on its way, and works from it as soon as it is here."""
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from talkoot.peer.status import status
 from talkoot.peer.store import OuterStore
 from talkoot.peer.swarming import NodeFailed
 from talkoot.peer.trainer.protocol import Adopted, Crashed, Failed, Ready
+from talkoot.peer.training import WAITED_FOR
 
 NEW = VOLUNTEERS[0]
 READY = Ready(device="sim", micro_batch=1, corpus_hash=bytes(32), train_tokens=1, held_out_tokens=0)
@@ -38,12 +41,22 @@ class Spy(SimTrainer):
 
     start_s = 0.0
     """How long it takes to begin."""
+    loads_s = 0.0
+    """How long it loads."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.adopted: list[tuple[str, int, int]] = []
         """Mode, round, and the steps that it kept."""
         self.stops: list[bool] = []
+
+    async def run(self) -> None:
+        self._ended.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.loads_s):
+                await self._ended.wait()
+                return
+        await super().run()
 
     async def adopt(self, outer: Path, **request: Any) -> Adopted:
         content = read(outer)
@@ -290,6 +303,39 @@ def test_a_trainer_that_cannot_work_ends_the_download(tmp_path: Path, reasons: l
         assert (type(reason), str(reason)) == (NodeFailed, "no data matches")
         again = newcomer(archive, founders)
         await archive.until(lambda: again.node.state == "training")
+
+    swarm(tmp_path, script)
+
+
+@pytest.mark.parametrize(("code", "kind"), [(errno.EBUSY, ConfigError), (errno.ENOMEM, NodeFailed)])
+def test_what_others_have_ends_a_start_and_is_waited_for_later(
+    code: int,
+    kind: type[Exception],
+    tmp_path: Path,
+    reasons: list[BaseException],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    in_use = Failed(reason="it is in use", errno=code)
+
+    async def script(archive: Archive, founders: list[Peer]) -> None:
+        monkeypatch.setattr(Spy, "loads_s", 1e6)
+        new = newcomer(archive, founders)
+        await archive.until(lambda: new.node.training.phase == "loading")
+        spy_of(new).say(in_use)
+        spy_of(new).end()
+        await ended(archive, new)
+        (reason,) = reasons
+        assert (type(reason), str(reason)) == (kind, "it is in use")
+        monkeypatch.setattr(Spy, "loads_s", 0.0)
+        again = newcomer(archive, founders)
+        await archive.until(lambda: again.node.state == "training")
+        spy = spy_of(again)
+        assert isinstance(spy, Spy)
+        spy.say(in_use)
+        spy.end()
+        await archive.until(lambda: again.node.detail == WAITED_FOR[code])
+        await archive.until(lambda: again.node.state == "training")
+        assert len(reasons) == 1
 
     swarm(tmp_path, script)
 

@@ -8,6 +8,7 @@ micro-batches they are those after the last finished one.
 """
 
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -316,7 +317,7 @@ def serve(link: Link, spec: protocol.TrainerSpec) -> None:
             worker.run()
     except NoMemory as error:
         words = f"{error}; free some, or raise --memory-limit, or take a machine or device with more"
-        link.send(protocol.Failed(reason=" ".join(words.split())[:500]))
+        link.send(protocol.Failed(reason=" ".join(words.split())[:500], errno=errno.ENOMEM))
     except ConfigError as error:
         code = (error.__cause__.errno or 0) if isinstance(error.__cause__, OSError) else 0
         link.send(protocol.Failed(reason=" ".join(str(error).split())[:500], errno=code))
