@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from fuzzing import examples
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from talkoot.peer.config.table import TABLE, Setting
@@ -100,6 +100,8 @@ def test_what_is_none_is_refused(kind: Kind, written: object) -> None:
 
 @examples(200)
 @given(st.integers(1, 2**60))
+@example(10**15 + 1)
+@example(2**60 - 1)
 def test_sizes_read_back_equal(num_bytes: int) -> None:
     kind = size()
     assert abs(kind.read(kind.write(num_bytes)) - num_bytes) <= num_bytes * 2**-52

@@ -51,7 +51,7 @@ def _number(given: object, pattern: str) -> tuple[float, str]:
     if isinstance(given, bool) or not isinstance(given, int | float | str):
         raise ValueError
     if isinstance(given, str):
-        match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*(" + pattern + ")", given.strip().lower())
+        match = re.fullmatch(r"(\d{1,19}(?:\.\d{1,9})?)\s*(" + pattern + ")", given.strip().lower())
         if match is None:
             raise ValueError
         return float(match[1]), match[2]
