@@ -131,7 +131,7 @@ def test_a_sealed_manifest_of_others_and_nobody_to_ask(capsys: Capsys, founded: 
 # -- data, device and other options ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("data", [[], ["--data", "mine/*.txt"], ["--data", ""]])
+@pytest.mark.parametrize("data", [[], ["--data", "mine/*.txt"]])
 def test_data_that_is_not_there(capsys: Capsys, tmp_path: Path, data: list[str]) -> None:
     path = draft(tmp_path / "swarm", data={"source": "text", "paths": ("books/*.txt",)})
     outcome = refused(capsys, "run", path, "--state-dir", tmp_path / "state", *data)
@@ -159,11 +159,14 @@ def test_a_tokenizer_that_is_not_there(capsys: Capsys, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--threads", "-1"], "threads must be 0 or more"),
-        (["--memory-limit", "much"], "much is no size; write 6GB"),
-        (["--device", "banana"], "--device banana: write auto, cpu, cuda, cuda:N or mps"),
+        (["--threads", "-1"], "--threads: limits.threads must be 0 to 1024, not -1"),
+        (["--memory-limit", "much"], "--memory-limit: limits.gpu_memory must be a size such as 6 GB"),
+        (
+            ["--device", "banana"],
+            "--device: node.device must be auto, cpu, cuda, cuda:N or mps, not",
+        ),
         (["--device", "cuda"], "--device cuda: there is none here; --device auto"),
-        (["--profile", "moon"], "profile must be one of test, home, lan"),
+        (["--profile", "moon"], "--profile: node.profile must be one of home, server, lowpower, lan, test"),
         (["--role", "boss"], "role must be one of full, client"),
         (["--port", "70000"], "port must be 0 to 65535"),
         (["--bootstrap", "nowhere"], "bootstrap: 'nowhere' is not an address of a peer"),

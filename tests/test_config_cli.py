@@ -61,7 +61,7 @@ def test_from_nothing_to_a_changed_file(capsys: Capsys, state: tuple[str, str]) 
         (("node.profile", "hoem"), "node.profile must be one of home, server, lowpower, lan, test"),
         (
             ("yield.programs", "no-such-program-here"),
-            "no program no-such-program-here is installed",
+            "no program 'no-such-program-here' is installed",
         ),
         (("limits.disk", "1MB"), "at least 64 MiB"),
     ],

@@ -172,7 +172,7 @@ REFUSED: dict[str, bytes] = {
     "a counter that is NaN": report(("talkoot_rounds_total", (), math.nan)),
     "a counter without end": report(("talkoot_rounds_total", (), math.inf)),
     "a counter below zero": report(("talkoot_rounds_total", (), -1.0)),
-    "a bucket that is NaN": report(("talkoot_round_duration_seconds_bucket", ("5.0",), math.nan)),
+    "a bucket that is NaN": report(("talkoot_round_duration_seconds_bucket", ("10.0",), math.nan)),
     "a sum that overflows": report(("talkoot_trained_tokens_total", (), 1e300)),
     "text for a number": msgspec.msgpack.encode([("talkoot_round", (), "1")]),
     "something more": msgspec.msgpack.encode([("talkoot_round", (), 1.0, "more")]),

@@ -108,8 +108,9 @@ def test_a_contribution_that_is_under_way_is_counted(tmp_path: Path) -> None:
     swarm(tmp_path, script)
 
 
-@pytest.mark.parametrize("reason", ["quota", "metered"])
-def test_a_silent_reason_leaves_the_round_at_once(tmp_path: Path, reason: Reason) -> None:
+def test_a_silent_reason_leaves_the_round_at_once(tmp_path: Path) -> None:
+    reason: Reason = "metered"  # the quota has its own service, which would lift it
+
     async def script(archive: Archive, guest: Peer, others: list[Peer]) -> None:
         await under_way(guest)
         guest.node.holds.put(reason, "of a test")

@@ -137,7 +137,7 @@ def test_an_invite_is_on_disk_before_it_is_given_out(tmp_path: Path) -> None:
         state="training",
         identity=OWN,
         membership=SimpleNamespace(swarm=SWARM),
-        manifest=SimpleNamespace(swarm=SimpleNamespace(admission="invite")),
+        manifest=SimpleNamespace(swarm=SimpleNamespace(admission="invite"), protocol=1),
         holdings=SimpleNamespace(
             rules=make_rules(founders=(OWN.key,)), last_final=lambda: certify(value, (ToySigner(0),))
         ),

@@ -170,7 +170,7 @@ def test_the_duty_cycle_is_that_of_the_last_seconds() -> None:
     assert duty.after(1.0, 2.0) == pytest.approx(0.5)
     for second in range(3, 60):
         share = duty.after(1.0 + (second - 2), second)
-    assert share == pytest.approx(1.0)
+    assert share == pytest.approx(58 / 59)
     for second in range(60, 60 + int(WINDOW_S)):
         share = duty.after(58.0, second)
     assert share == pytest.approx(0.0, abs=0.11)

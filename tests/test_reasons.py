@@ -9,6 +9,7 @@ import pytest
 
 from talkoot.averaging import reasons
 from talkoot.averaging.attempt import AttemptPhase
+from talkoot.averaging.leader import NOTHING
 from talkoot.dht import errors
 from talkoot.peer import penalties
 from talkoot.peer.metrics import Metrics
@@ -89,7 +90,7 @@ def test_every_end_of_an_attempt_is_counted_by_its_phase() -> None:
     assert {"leader_lost", "reducer_lost", "others_ahead"} <= ends
     ends |= {f"{phase}_timeout" for phase in get_args(AttemptPhase)}
     assert ends <= ROUND_FAILURE_OF.keys()
-    elsewhere = returned("averaging") | set(reasons.REASONS)
+    elsewhere = returned("averaging") | set(reasons.REASONS) | {NOTHING}
     assert ROUND_FAILURE_OF.keys() <= ends | elsewhere
     metrics = Metrics()
     for end in (*ROUND_FAILURE_OF, "leader: voters_silent", "signature"):
