@@ -134,25 +134,24 @@ def test_whatever_else_is_asked_ends_an_audit(tmp_path: Path, monkeypatch: pytes
     stop = StopRequest(save=False)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        worker = Worker(Link(theirs), session)
-        audited, taken = _asked(worker, ours, request, SnapshotRequest(number=8), stop)
+        audited, taken = _asked(Worker(Link(theirs), session), ours, request, SnapshotRequest(number=8), stop)
         assert isinstance(audited, AuditReply)
         assert (audited.number, audited.unfinished, audited.before) == (7, "busy", ())
         assert isinstance(taken, SnapshotReply)
         real, batches = session.engine.window_losses, 0
 
-        def stop_in_the_last_batch(windows: Windows) -> list[float]:
+        def ask_in_the_last_batch(windows: Windows) -> list[float]:
             nonlocal batches
             batches += 1
             if batches == 4:
-                ours.sendall(encode(stop))
+                ours.sendall(encode(SnapshotRequest(number=9)) + encode(stop))
             return real(windows)
 
-        monkeypatch.setattr(session.engine, "window_losses", stop_in_the_last_batch)
-        (whole,) = _asked(worker, ours, request)
+        monkeypatch.setattr(session.engine, "window_losses", ask_in_the_last_batch)
+        whole, _ = _asked(Worker(Link(theirs), session), ours, request)
         assert isinstance(whole, AuditReply)
         assert (whole.unfinished, len(whole.before), len(whole.after)) == ("", 8, 8)
-        (held,) = _asked(worker, ours, HoldRequest(on=True), request, stop)
+        (held,) = _asked(Worker(Link(theirs), session), ours, HoldRequest(on=True), request, stop)
         assert isinstance(held, AuditReply)
         assert held.unfinished == "held"
 
