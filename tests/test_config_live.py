@@ -7,7 +7,7 @@ import pytest
 from swarm_help import daemons, small_manifest
 from test_cli_main import bad_use, talkoot
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.trial, pytest.mark.processes]
 
 
 def test_a_running_node_takes_what_it_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
 PACKAGES = ("averaging", "cli", "compression", "dht", "peer")
 
 pytestmark = [
+    pytest.mark.trial,
     pytest.mark.processes,
     pytest.mark.skipif(find_spec("setuptools") is None, reason="NO WHEEL TRIED: setuptools is not installed"),
 ]
