@@ -140,6 +140,14 @@ def test_data_that_is_not_there(capsys: Capsys, tmp_path: Path, data: list[str])
     assert set(tree(tmp_path / "state")) == {"identity.key"}
 
 
+def test_data_that_has_no_name(capsys: Capsys, tmp_path: Path) -> None:
+    path = draft(tmp_path / "swarm", data={"source": "text", "paths": ("books/*.txt",)})
+    outcome = refused(capsys, "run", path, "--state-dir", tmp_path / "state", "--data", "")
+    assert outcome.code == 2
+    assert "--data" in outcome.line
+    assert not (tmp_path / "state").exists()
+
+
 def test_data_with_nothing_in_it(capsys: Capsys, tmp_path: Path) -> None:
     path = draft(tmp_path / "swarm", data={"source": "text", "paths": ("books/*.txt",)})
     (tmp_path / "swarm" / "books").mkdir()

@@ -264,6 +264,8 @@ def texts(wanted: str, check: Callable[[tuple[str, ...]], object] = tuple, *, se
         if not isinstance(items, list | tuple) or len(items) > MAX_ITEMS:
             raise ValueError
         found = tuple(stripped for item in items if (stripped := _read_text(item).strip()))
+        if not isinstance(given, str) and len(found) < len(items):
+            raise ValueError  # an entry that says nothing is a mistake, in a text it is a comma too many
         check(found)
         return found
 
