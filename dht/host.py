@@ -6,16 +6,16 @@ and DHT node; handlers, counters, directory table and known addresses outlive it
 
 import asyncio
 import contextlib
-import errno
 import logging
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
 from talkoot.dht import addresses
+from talkoot.dht.accepting import listening, next_connection, serve_in
 from talkoot.dht.alive import end_if_stuck
 from talkoot.dht.channel_limits import ChannelLimits, Visitor
 from talkoot.dht.company import Company
@@ -53,9 +53,6 @@ _BACKOFF_S = (0.1, 1.0, 2.0, 5.0, 15.0, 30.0)
 # Pauses before p2pd is started again; the first is short, because the swarm waits for nobody.
 _STABLE_S = 60.0
 # After so long a life the next failure counts as the first again.
-_ACCEPT_PAUSE_S = 1.0
-_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED})
-# What makes accepting a stream fail, and passes.
 _REFRESH_S = 60.0
 # Pause between two looks at our own addresses.
 _CHOSEN_WEIGHT = 100
@@ -206,7 +203,7 @@ class P2PNetwork(Network):
         control = Control(p2pd.control_path, timeout_s=self._config.call_timeout_s)
         try:
             await self._learn_addresses(control)
-            with _listening(p2pd.directory / "accept.sock") as listener:
+            with listening(p2pd.directory / "accept.sock") as listener:
                 async with asyncio.TaskGroup() as tasks:
                     accepting = tasks.create_task(self._accept(listener), name="accept")
                     for name in self._services:
@@ -393,27 +390,14 @@ class P2PNetwork(Network):
             self._reserving.look()
 
     async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
         assert self._tasks is not None
-        told = False
         while True:
-            try:
-                connection, _ = await loop.sock_accept(listener)
-            except OSError as error:
-                if error.errno not in _SHORTAGES:
-                    raise P2pdError(f"streams cannot be accepted: {error}") from error
-                if not told:
-                    logger.warning("streams of other peers have to wait: %s", error.strerror)
-                told = True
-                await asyncio.sleep(_ACCEPT_PAUSE_S)  # to try at once would keep a core busy
-                continue
-            told = False
-            connection.setblocking(False)
+            connection = await next_connection(listener)
             if self._unread >= MAX_UNREAD_STREAMS:
                 connection.close()
                 self.events.reject("busy")
                 continue
-            task = self._tasks.create_task(self._serve(connection), name="channel")
+            task = serve_in(self._tasks, connection, self._serve)
             self._serving.add(task)
             task.add_done_callback(self._serving.discard)
 
@@ -423,10 +407,9 @@ class P2PNetwork(Network):
                 task.cancel()
             await asyncio.wait(self._serving, timeout=2 * LINGER_S)
 
-    async def _serve(self, connection: socket.socket) -> None:
-        """One accepted stream from its first byte to its last."""
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(connection)
+    async def _serve(self, connection: socket.socket, stack: contextlib.ExitStack) -> None:
+        """One accepted stream from its first byte to its last; `stack` closes it until it is a channel."""
+        with stack:
             try:
                 self._unread += 1
                 async with asyncio.timeout(PREAMBLE_TIMEOUT_S):
@@ -488,12 +471,3 @@ class _Once:
         if not self._called:
             self._called = True
             self._callback()
-
-
-@contextlib.contextmanager
-def _listening(path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.setblocking(False)
-        listener.bind(str(path))
-        listener.listen(128)
-        yield listener
