@@ -47,7 +47,7 @@ def install(
 
     The state directory of a node that has joined already is gone on with; else give --join INVITE.
     """
-    from talkoot.peer.guest.unit import NAME, Service, text_of
+    from talkoot.peer.guest.unit import NAME, SYSTEM_STATE, Service, text_of
 
     scope: Scope = "system" if system else "user"
     if system and state_dir is not None:
@@ -55,7 +55,7 @@ def install(
     folder, secrets = _places(scope)
     path = state_path(state_dir).absolute()
     if not show:
-        _check_invite(join, path, scope)
+        _check_invite(join, Path(SYSTEM_STATE) if system else path, secrets)
         _require_systemd(scope)
     without = frozenset[str]() if system or show else _refused_walls()
     try:
@@ -160,8 +160,8 @@ def _command(scope: "Scope") -> list[str]:
     return command
 
 
-def _check_invite(join: str | None, path: Path, scope: "Scope") -> None:
-    """Raises ConfigError where the service could not know which swarm it is for."""
+def _check_invite(join: str | None, path: Path, secrets: Path) -> None:
+    """Raises ConfigError where the service could not know which swarm it is for. `path`: its state."""
     from talkoot.peer import invite
     from talkoot.peer.statedir import StateDir
 
@@ -170,7 +170,7 @@ def _check_invite(join: str | None, path: Path, scope: "Scope") -> None:
             invite.decode(join)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-    elif scope == "user" and StateDir(path).swarm_id is None:
+    elif StateDir(path).swarm_id is None and not secrets.exists():
         raise ConfigError(f"{path} holds no swarm yet: give --join INVITE")
 
 

@@ -93,6 +93,15 @@ def test_bad_input_is_one_line(
     assert "\n" not in str(result.exception)
 
 
+def test_a_system_service_without_a_swarm_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would start, fail, and be started again for ever."""
+    monkeypatch.setattr("talkoot.peer.guest.unit.SYSTEM_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(service, "SYSTEM_SECRETS", tmp_path / "service.env")
+    result = CliRunner().invoke(app, ["service", "install", "--system"])
+    assert isinstance(result.exception, ConfigError)
+    assert str(result.exception) == f"{tmp_path / 'state'} holds no swarm yet: give --join INVITE"
+
+
 @pytest.mark.parametrize("command", ["status", "uninstall"])
 def test_what_is_not_installed_is_said(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
