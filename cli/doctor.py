@@ -1,16 +1,18 @@
 """`talkoot doctor`: what this machine and its connection are good for, and what to change."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from talkoot.cli.errors import CommandError, NoDaemonError
-from talkoot.cli.options import JsonOption, StateDirOption, parse_bytes, state_path
+from talkoot.cli.options import JsonOption, StateDirOption, state_path
 from talkoot.cli.words import as_json, printable
 from talkoot.dht.errors import ConfigError
 
 if TYPE_CHECKING:
+    from talkoot.peer.config.configuration import Flags
     from talkoot.peer.doctor.consult import Daemon, Question
     from talkoot.peer.doctor.report import Check, Conclusion
 
@@ -29,14 +31,17 @@ def doctor(
     ] = None,
     state_dir: StateDirOption = None,
     json: JsonOption = False,
-    port: Annotated[int, typer.Option(help="TCP port for other peers, as with talkoot run.")] = 0,
+    port: Annotated[int | None, typer.Option(help="TCP port for other peers, as with talkoot run.")] = None,
     listen: Annotated[list[str] | None, typer.Option(metavar="IP", help="IP address to listen on.")] = None,
-    profile: Annotated[str, typer.Option(help="home, lan or test: which addresses are used.")] = "home",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads for training; 0: all cores.")] = 0,
+    profile: Annotated[
+        str | None, typer.Option(help="home, server, lowpower, lan or test: which addresses are used.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads for training; 0: all cores.")] = None,
     memory_limit: Annotated[
-        str, typer.Option(metavar="SIZE", help="Device memory for training, such as 6GB; 0: no limit.")
-    ] = "0",
+        str | None,
+        typer.Option(metavar="SIZE", help="Device memory for training, such as 6GB; none: no limit."),
+    ] = None,
     relay: Annotated[
         list[str] | None, typer.Option(metavar="ADDR", help="Multiaddr with /p2p/ of a relay to look at.")
     ] = None,
@@ -46,18 +51,24 @@ def doctor(
     Looks at Python, torch, GPU, memory, disk, clock, ports and NAT; with an INVITE also at its swarm: asks
     several of its peers to dial this machine, times bytes both ways, and makes a few steps of its model.
     Changes nothing. Takes about a minute; exit code 0 if this peer will take part, 1 if not.
+
+    Options that are not given are taken as talkoot run would: from the environment, config.toml, the profile.
     """
     import asyncio
 
     from talkoot.peer.doctor.consult import Doctor
 
-    question = _question(
-        invite,
-        state_path(state_dir),
-        {"port": port, "listen": tuple(listen or ()), "profile": profile},
-        {"device": device, "threads": threads, "memory_limit_bytes": parse_bytes(memory_limit)},
-        tuple(relay or ()),
-    )
+    given: dict[str, tuple[str, object]] = {
+        "network.port": ("--port", port),
+        "network.listen": ("--listen", listen),
+        "network.relays": ("--relay", relay),
+        "node.profile": ("--profile", profile),
+        "node.device": ("--device", device),
+        "limits.threads": ("--threads", threads),
+        "limits.gpu_memory": ("--memory-limit", memory_limit),
+    }
+    flags = {key: (flag, value) for key, (flag, value) in given.items() if value is not None}
+    question = _question(invite, state_path(state_dir), flags)
     screen = _Screen(quiet=json)
     consultation = Doctor(question, screen.check, _daemon(question.paths.path))
     conclusion = asyncio.run(consultation.run())
@@ -68,19 +79,13 @@ def doctor(
     raise typer.Exit(conclusion.exit_code)
 
 
-def _question(
-    text: str | None,
-    path: Path,
-    network: dict[str, Any],
-    device: dict[str, Any],
-    relays: tuple[str, ...],
-) -> "Question":
-    """Raises ConfigError for what is wrong with an argument."""
+def _question(text: str | None, path: Path, flags: "Flags") -> "Question":
+    """Raises ConfigError for what is wrong with an argument or a setting."""
     from talkoot.peer import invite
+    from talkoot.peer.config.configuration import Configuration
     from talkoot.peer.doctor.consult import Question
     from talkoot.peer.doctor.machine import Device
     from talkoot.peer.network_options import network_config
-    from talkoot.peer.options import RunOptions
     from talkoot.peer.statedir import StateDir
 
     given, other = None, None
@@ -93,19 +98,16 @@ def _question(
             other = error
         except ValueError as error:
             raise ConfigError(str(error)) from error
-    try:
-        options = RunOptions(state_dir=path, relays=relays, **network, **device)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    if options.device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
-        raise ConfigError(f"--device {options.device}: write auto, cpu, cuda, cuda:N or mps")
+    options = Configuration.load(path.expanduser().absolute(), os.environ, flags).options()
     return Question(
-        paths=StateDir(path),
+        paths=StateDir(options.state_dir),
         config=network_config(options, ()),
-        device=Device(**device),
+        device=Device(
+            device=options.device, threads=options.threads, memory_limit_bytes=options.memory_limit_bytes
+        ),
         invite=given,
         other_protocol=other,
-        relays=relays,
+        relays=options.relays,
     )
 
 

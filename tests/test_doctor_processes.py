@@ -10,11 +10,13 @@ import pytest
 from swarm_help import daemons, small_manifest
 
 from talkoot.cli.demo_node import TALKOOT
+from talkoot.cli.doctor import _question
 from talkoot.cli.local_api import Json
 from talkoot.cli.ping import resolved
 from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import Identity
 from talkoot.peer import invite
+from talkoot.peer.doctor.machine import Device
 from talkoot.peer.protocol import PROTOCOL_VERSION
 
 pytestmark = pytest.mark.processes
@@ -83,9 +85,9 @@ def test_a_swarm_says_what_it_sees(tmp_path: Path) -> None:
         (("--port", "x"), "valid integer"),
         (("--listen", "here"), "is no IP address"),
         (("--profile", "moon"), "profile must be one of"),
-        (("--device", "abacus"), "write auto, cpu, cuda"),
-        (("--threads", "-1"), "threads must be 0 or more"),
-        (("--memory-limit", "much"), "is no size"),
+        (("--device", "abacus"), "--device: node.device must be auto, cpu, cuda"),
+        (("--threads", "-1"), "--threads: limits.threads must be 0 to"),
+        (("--memory-limit", "much"), "--memory-limit: limits.gpu_memory must be a size"),
         (("--relay", "/ip4/192.0.2.1/tcp/4001"), "relay"),
         (("a", "b"), "unexpected extra argument"),
     ],
@@ -96,6 +98,20 @@ def test_what_the_doctor_does_not_understand(tmp_path: Path, arguments: tuple[st
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_the_doctor_goes_by_the_settings_that_a_start_would_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.toml").write_text(
+        '[node]\ndevice = "cpu"\nprofile = "test"\n[limits]\nthreads = 3\ngpu_memory = "6 GB"\n'
+    )
+    monkeypatch.setenv("TALKOOT_LIMITS_THREADS", "2")
+    question = _question(None, tmp_path, {"limits.gpu_memory": ("--memory-limit", "5GB")})
+    assert question.device == Device(device="cpu", threads=2, memory_limit_bytes=5 * 10**9)
+    (tmp_path / "config.toml").write_text("[node]\ndevice = 3\n")
+    with pytest.raises(ConfigError, match=r"config.toml:2: node.device must be auto, cpu"):
+        _question(None, tmp_path, {})
 
 
 def test_ping_needs_a_daemon_and_a_peer_that_is_meant(tmp_path: Path) -> None:
