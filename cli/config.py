@@ -87,7 +87,11 @@ def get(key: KeyArgument, state_dir: StateDirOption = None, json: JsonOption = F
     typer.echo(as_json(entry | {"about": setting.about}) if json else entry["words"])
 
 
-@app.command("set", short_help="Change one setting; a running node takes it at once.")
+@app.command(
+    "set",
+    short_help="Change one setting; a running node takes it at once.",
+    context_settings={"ignore_unknown_options": True},  # -1 is a value, and a bad one
+)
 def set_value(
     key: KeyArgument,
     value: Annotated[str, typer.Argument(metavar="VALUE", help="Such as 2MB/s; lists with commas.")],
@@ -201,16 +205,26 @@ def _require_found(programs: tuple[str, ...]) -> None:
 
 
 def _require_unused(quota: int, folder: Path) -> None:
-    """Raise ConfigError for a quota that is used up already, as the running node says."""
-    from talkoot.cli.local_api import LocalApi
+    """Raise ConfigError for a quota that is used up already, as the running node says, or its file."""
     from talkoot.cli.words import size
+    from talkoot.peer.guest.quota import kept_month
+    from talkoot.peer.statedir import StateDir
 
-    try:
-        entry = LocalApi(folder).status().get("settings", {}).get("limits.quota", {})
-    except NoDaemonError:
-        return
-    used = entry.get("used")
-    if quota and isinstance(used, int | float) and used >= quota:
+    used = _used_now(folder)
+    if used is None:
+        used = kept_month(StateDir(folder).quota).used
+    if 0 < quota <= used:
         raise ConfigError(
             f"limits.quota: {size(quota)} are used up already ({size(used)} this month): set more"
         )
+
+
+def _used_now(folder: Path) -> float | None:
+    """Bytes of this month, where a node runs."""
+    from talkoot.cli.local_api import LocalApi
+
+    try:
+        used = LocalApi(folder).status().get("settings", {}).get("limits.quota", {}).get("used")
+    except NoDaemonError:
+        return None
+    return used if isinstance(used, int | float) else None

@@ -27,7 +27,7 @@ def _is_default(entry: dict[str, Any]) -> bool:
 
 def _row(key: str, entry: dict[str, Any]) -> tuple[str, ...]:
     words = str(entry.get("words") or "-")
-    if words == "0" and key in _BYTES + _RATES + ("limits.max_celsius",):
+    if words == "none" and key in _BYTES + _RATES + ("limits.max_celsius",):
         words = "no limit"
     pending = entry.get("pending")
     source = str(entry.get("source", "?")) + (f"; {pending} after a restart" if pending else "")

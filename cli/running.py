@@ -40,7 +40,7 @@ def run(
         str | None, typer.Option(metavar="SHARE", help="light, medium, full or such as 50%: time at work.")
     ] = None,
     upload: Annotated[
-        str | None, typer.Option(metavar="RATE", help="Most that leaves, such as 2MB/s; 0: no limit.")
+        str | None, typer.Option(metavar="RATE", help="Most that leaves, such as 2MB/s; none: no limit.")
     ] = None,
     download: Annotated[str | None, typer.Option(metavar="RATE", help="Most that comes in.")] = None,
     http_port: Annotated[int | None, typer.Option(help="Port of the local API; 0: any free one.")] = None,
@@ -62,7 +62,7 @@ def run(
     threads: Annotated[int | None, typer.Option(help="CPU threads for training; 0: all cores.")] = None,
     memory_limit: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Device memory for training, such as 6GB; 0: no limit."),
+        typer.Option(metavar="SIZE", help="Device memory for training, such as 6GB; none: no limit."),
     ] = None,
     data: Annotated[
         Texts, typer.Option(metavar="PATH", help="Files or globs instead of the manifest's.")
@@ -81,7 +81,7 @@ def run(
     ] = None,
     serve_rate: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="State sent to joining peers a second, such as 2MB; 0: no limit."),
+        typer.Option(metavar="SIZE", help="State sent to joining peers a second, such as 2MB."),
     ] = None,
     audit_parts: Annotated[
         int | None,

@@ -1,6 +1,7 @@
 """`talkoot config`: what it writes, what it refuses, and what `talkoot run` makes of it."""
 
 import json
+import time
 import tomllib
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from test_cli_main import bad_use, fake_daemon, talkoot
 
 from talkoot.cli.limits_text import limits_text
 from talkoot.peer.config.configuration import Configuration
+from talkoot.peer.guest.month import Month, month_of
 
 Capsys = pytest.CaptureFixture[str]
 
@@ -64,15 +66,30 @@ def test_from_nothing_to_a_changed_file(capsys: Capsys, state: tuple[str, str]) 
             "no program 'no-such-program-here' is installed",
         ),
         (("limits.disk", "1MB"), "at least 64 MiB"),
+        (("limits.upload", "0"), "at least 64 kB/s, or none, not '0'"),
+        (("limits.download", "-1"), "limits.download must be a rate"),
+        (("limits.download", "1 kB/s"), "at least 64 kB/s"),
+        (("limits.quota", "0"), "limits.quota must be a size such as 6 GB or 512 MiB, or none"),
+        (("limits.quota", "2GB"), "2.0 GB are used up already (3.0 GB this month): set more"),
     ],
 )
 def test_a_bad_set_changes_nothing(
     capsys: Capsys, state: tuple[str, str], arguments: tuple[str, str], words: str
 ) -> None:
     talkoot(capsys, "config", "init", *state)
+    Path(state[1], "quota.json").write_bytes(Month(month_of(time.time()), 10**9, 2 * 10**9).encode())
     before = content(state)
     assert words in bad_use(capsys, "config", "set", *arguments, *state)
     assert content(state) == before
+
+
+def test_no_limit_has_a_word_of_its_own(capsys: Capsys, state: tuple[str, str]) -> None:
+    for key in ("limits.upload", "limits.quota", "limits.max_celsius", "limits.disk", "checkpoints.max"):
+        code, out, _ = talkoot(capsys, "config", "set", key, "none", *state)
+        assert (code, out.startswith(f"{key} = none;")) == (0, True)
+    assert talkoot(capsys, "config", "set", "limits.quota", "4GB", *state)[0] == 0
+    assert talkoot(capsys, "config", "get", "limits.upload", *state)[1] == "none\n"
+    assert Configuration.load(Path(state[1]), {}).guest().upload == 0
 
 
 def test_a_program_that_is_not_here_is_taken_anyway(capsys: Capsys, state: tuple[str, str]) -> None:
@@ -84,7 +101,7 @@ def test_a_program_that_is_not_here_is_taken_anyway(capsys: Capsys, state: tuple
 def test_a_broken_file_is_said_by_check_and_run(capsys: Capsys, state: tuple[str, str]) -> None:
     talkoot(capsys, "config", "init", *state)
     path = Path(state[1], "config.toml")
-    path.write_text(content(state).replace("# quota = 0", "quota = true"))
+    path.write_text(content(state).replace('# quota = "none"', "quota = true"))
     line = path.read_text().split("quota = true")[0].count("\n") + 1
     for command in (("config", "check"), ("config", "set", "limits.nice", "3"), ("run",)):
         assert f"{path}:{line}: limits.quota must be a size" in bad_use(capsys, *command, *state)

@@ -15,7 +15,7 @@ OWN = """\
 # a remark of mine
 [limits] # another
 upload = "2 MB/s" # for the neighbours
-download = 0
+download = "none"
 
 [yield]
 programs = [

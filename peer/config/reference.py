@@ -32,7 +32,7 @@ talkoot run --set limits.quota=300GB         # for one start; common ones have f
 `status` says so. A value that is wrong changes nothing, neither file nor node: one line, exit code 2.
 
 * Sizes: `6GB`, `512 MiB`, or bytes. Rates: `2MB/s`, `16 Mbit/s`. Times: `30 s`, `5 min`, `2h`. Shares:
-  `light`, `medium`, `full` or `50%`. Where 0 is allowed it means "no limit".
+  `light`, `medium`, `full` or `50%`. `none` is no limit.
 * Lists are TOML lists in the file; in a variable or on the command line one text with commas (windows of
   the schedule: with semicolons).
 """

@@ -12,6 +12,7 @@ from talkoot.peer.config.values import (
     Kind,
     celsius,
     choice,
+    limit,
     line_rate,
     number,
     perhaps,
@@ -113,6 +114,7 @@ def _check_programs(names: Iterable[str]) -> None:
 
 
 _LIST = "a list of texts, or one text with commas"
+_RATE = rate(int(LOWEST_RATE))
 
 SECTIONS = {
     "node": "Who this node is and what it does.",
@@ -196,7 +198,7 @@ TABLE: tuple[Setting, ...] = (
     _guest(
         "limits.gpu_memory",
         "gpu_memory_bytes",
-        size(),
+        limit(size()),
         "Most memory of the device for training.",
         also="memory_limit_bytes",
     ),
@@ -212,17 +214,25 @@ TABLE: tuple[Setting, ...] = (
         size(),
         "Memory of the computer that stays free; with less the node gives way; 0: it does not.",
     ),
-    _guest("limits.ram", "ram_bytes", size(256 * MIB), "Most memory of all processes of the node together."),
-    _guest("limits.disk", "disk_bytes", size(LEAST_DISK), "Most disk; the oldest checkpoints go first."),
-    _guest("limits.upload", "upload", rate(int(LOWEST_RATE)), "Most that leaves, of all traffic together."),
     _guest(
-        "limits.download", "download", rate(int(LOWEST_RATE)), "Most that comes in, of all traffic together."
+        "limits.ram",
+        "ram_bytes",
+        limit(size(256 * MIB)),
+        "Most memory of all processes of the node.",
     ),
     _guest(
-        "limits.quota", "quota_bytes", size(1), "Most bytes a calendar month, sent and received together."
+        "limits.disk", "disk_bytes", limit(size(LEAST_DISK)), "Most disk; the oldest checkpoints go first."
     ),
-    _run("limits.serve_rate", "serve_rate", rate(), "State sent to joining peers at most."),
-    _guest("limits.max_celsius", "max_celsius", celsius(30, 120), "Hottest that a device may become."),
+    _guest("limits.upload", "upload", limit(_RATE), "Most that leaves, of all traffic together."),
+    _guest("limits.download", "download", limit(_RATE), "Most that comes in, of all traffic together."),
+    _guest(
+        "limits.quota",
+        "quota_bytes",
+        limit(size()),
+        "Most bytes a calendar month, sent and received together.",
+    ),
+    _run("limits.serve_rate", "serve_rate", limit(rate()), "State sent to joining peers at most."),
+    _guest("limits.max_celsius", "max_celsius", limit(celsius(30, 120)), "Hottest that a device may become."),
     _guest(
         "schedule.windows",
         "schedule",
@@ -262,7 +272,12 @@ TABLE: tuple[Setting, ...] = (
         "Rounds between two; 0: none.",
     ),
     _run("checkpoints.keep", "checkpoint_keep", perhaps(whole(1, 10_000), MANIFEST), "How many stay."),
-    _run("checkpoints.max", "checkpoint_bytes", perhaps(size(), MANIFEST), "All of them together at most."),
+    _run(
+        "checkpoints.max",
+        "checkpoint_bytes",
+        perhaps(limit(size()), MANIFEST),
+        "All together at most.",
+    ),
     _guest("energy.price", "energy_price", number(0, 1000), "Price of a kilowatt-hour; 0: not shown."),
     _guest("energy.currency", "currency", text("the name of a currency"), "Of the price."),
 )

@@ -15,6 +15,9 @@ MAX_TEXT = 1000
 MAX_ITEMS = 64
 """Most entries of a list."""
 
+UNLIMITED = "none"
+"""Written where there is no limit."""
+
 _DECIMAL = {"TB": 10**12, "GB": 10**9, "MB": 10**6, "kB": 10**3}
 _BINARY = {"TiB": 2**40, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10}
 _UNITS = {name.lower(): number for name, number in (_DECIMAL | _BINARY).items()} | {"b": 1, "": 1}
@@ -82,7 +85,7 @@ def _read_rate(given: object) -> float:
 
 
 def _within(number: float, least: float, most: float) -> None:
-    if number and not least <= number <= most:
+    if not least <= number <= most:
         raise ValueError
 
 
@@ -92,7 +95,7 @@ def write_size(num_bytes: float) -> object:
 
 
 def size(least: int = 0) -> Kind:
-    """Bytes; 0 is no limit, all else at least `least`."""
+    """Bytes, at least `least`."""
 
     def read(given: object) -> int:
         number = _read_size(given)
@@ -100,11 +103,11 @@ def size(least: int = 0) -> Kind:
         return number
 
     bound = f", at least {write_size(least)}" if least else ""
-    return Kind(f"a size such as 6 GB or 512 MiB{bound}; 0: no limit", read, write_size)
+    return Kind(f"a size such as 6 GB or 512 MiB{bound}", read, write_size)
 
 
 def rate(least: int = 0) -> Kind:
-    """Bytes a second; 0 is no limit, all else at least `least`."""
+    """Bytes a second, at least `least`."""
 
     def read(given: object) -> float:
         number = _read_rate(given)
@@ -116,7 +119,25 @@ def rate(least: int = 0) -> Kind:
     def write(number: float) -> object:
         return f"{write_size(round(number))}/s" if number else 0
 
-    return Kind(f"a rate such as 2 MB/s or 16 Mbit/s{bound}; 0: no limit", read, write)
+    return Kind(f"a rate such as 2 MB/s or 16 Mbit/s{bound}", read, write)
+
+
+def limit(kind: Kind) -> Kind:
+    """The same, or `none`, which is kept as 0. A limit of 0 is refused: nothing works with it, and it could
+    be read as either."""
+
+    def read(given: object) -> Any:
+        if isinstance(given, str) and given.strip().lower() == UNLIMITED:
+            return 0
+        found = kind.read(given)
+        if not found:
+            raise ValueError
+        return found
+
+    def write(value: Any) -> object:
+        return kind.write(value) if value else UNLIMITED
+
+    return Kind(f"{kind.wanted}, or {UNLIMITED}", read, write)
 
 
 def line_rate(least: float, most: float) -> Kind:
@@ -177,17 +198,14 @@ def share(names: dict[str, float]) -> Kind:
 
 
 def celsius(least: float, most: float) -> Kind:
-    """A temperature; 0 is no limit."""
+    """A temperature."""
 
     def read(given: object) -> float:
         number, _ = _number(given, "°?c|")
         _within(number, least, most)
         return number
 
-    def write(number: float) -> object:
-        return f"{number:.15g} °C" if number else 0
-
-    return Kind(f"{least:g} to {most:g} °C; 0: no limit", read, write)
+    return Kind(f"{least:g} to {most:g} °C", read, lambda number: f"{number:.15g} °C")
 
 
 def number(least: float, most: float) -> Kind:

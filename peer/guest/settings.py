@@ -90,11 +90,11 @@ class GuestSettings:
             rate = getattr(self, name)
             if rate != 0 and not LOWEST_RATE <= rate < math.inf:
                 raise ConfigError(
-                    f"{name} must be {LOWEST_RATE / 1000:.0f} kB/s or more, or 0 for no limit: "
+                    f"{name} must be {LOWEST_RATE / 1000:.0f} kB/s or more: "
                     "a message of a mebibyte has to pass within half a minute"
                 )
         if self.quota_bytes < 0:
-            raise ConfigError("quota_bytes must be above 0, or 0 for no limit")
+            raise ConfigError("quota_bytes must be above 0")
 
 
 UNDISTURBED = GuestSettings(games=False, gpu_users_bytes=0, battery=False, metered=False, spare_ram_bytes=0)
