@@ -221,7 +221,8 @@ def measure(folder: Path, options: argparse.Namespace) -> Json:
             "slower": round(with_s / without_s - 1, 4),
         }
         found["serving"]["result"] = timed("serving", CAPPED, lambda: rates.serve(capped))
-        found["join"] |= timed("join", NEWCOMER, rates.join)
+        joined = timed("join", NEWCOMER, rates.join)
+        found["join"] |= joined
     return found
 
 

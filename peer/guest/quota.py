@@ -1,7 +1,8 @@
 """The bytes of this month against what the volunteer allows: counted, kept on disk, and a node that rests.
 
 Counted is what the network carried (`talkoot.dht.measuring`), in rounds or not. The count is written once a
-minute and at the end, so that a kill loses a minute of it.
+minute, when the quota is used up, and at the end, so that a kill loses a minute of it, and a node that rested
+rests on.
 """
 
 import asyncio
@@ -39,19 +40,21 @@ class Quota:
         self._counted = Carried()
         self._written_at = clock.now()
         self._told = False
+        self._used_up = False
         self.month = kept_month(self._path)
         """So far."""
 
     async def run(self) -> None:
         """Until cancelled; writes the count down at the end."""
         self._node.settings.follow(lambda _settings: self.look())
-        written = self.month
+        written, rested = self.month, False
         try:
             while True:
                 await asyncio.sleep(LOOK_S)
                 self.look()
-                if self.month != written and clock.now() - self._written_at >= WRITE_S:
-                    written, self._written_at = self.month, clock.now()
+                due = clock.now() - self._written_at >= WRITE_S or self._used_up != rested
+                if self.month != written and due:
+                    written, self._written_at, rested = self.month, clock.now(), self._used_up
                     await asyncio.to_thread(self._write, written)
         finally:
             self._count()
@@ -61,14 +64,14 @@ class Quota:
         """Count what was carried, and rest or go on."""
         now = self._count()
         holds, most = self._node.holds, self._node.settings.now.quota_bytes
-        used_up = 0 < most <= self.month.used
-        if used_up and "quota" not in holds:
+        self._used_up = 0 < most <= self.month.used
+        if self._used_up and "quota" not in holds:
             log.warning("%s", words(most, self.month.used))
-        if used_up:
+        if self._used_up:
             holds.put("quota", f"{_gb(most)} a month are used up", until=next_month(now))
         else:
             holds.lift("quota")
-        self._node.network.rest(used_up)
+        self._node.network.rest(self._used_up)
 
     def _count(self) -> float:
         """Returns the time at which it did."""
