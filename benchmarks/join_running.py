@@ -416,22 +416,30 @@ def interrupted(_number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def options_of_swarm(
+    about: str | None, *, hidden: int, vocabulary: int, step_ms: float
+) -> argparse.ArgumentParser:
+    """A parser with the options that `Swarm` reads, and those of where results go."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--hidden", type=int, default=hidden)
+    parser.add_argument("--vocabulary", type=int, default=vocabulary)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--step-ms", type=float, default=step_ms)
+    parser.add_argument("--snapshot-rounds", type=int, default=None)
+    parser.add_argument("--log-bytes", type=int, default=None)
+    parser.add_argument("--dir", type=Path, default=None)
+    parser.add_argument("--json", type=Path, default=None)
+    return parser
+
+
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--hidden", type=int, default=1536)
-    parser.add_argument("--vocabulary", type=int, default=8192)
-    parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--step-ms", type=float, default=6000.0)
+    parser = options_of_swarm(__doc__, hidden=1536, vocabulary=8192, step_ms=6000.0)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--cycles", type=int, default=2)
     parser.add_argument("--joins", type=int, default=1)
     parser.add_argument("--mbit", type=float, default=400.0)
     parser.add_argument("--nice", type=int, default=10)
-    parser.add_argument("--snapshot-rounds", type=int, default=None)
-    parser.add_argument("--log-bytes", type=int, default=None)
-    parser.add_argument("--dir", type=Path, default=None)
-    parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, interrupted)

@@ -31,7 +31,7 @@ from statistics import median
 from typing import Any
 
 from download_rig import Desk, Process
-from join_running import PEERS, Swarm, interrupted
+from join_running import PEERS, Swarm, interrupted, options_of_swarm
 
 from talkoot.cli.demo_chaos_network import Cables, inside
 from talkoot.cli.demo_node import TALKOOT, DemoNode, Place, stop_all
@@ -253,18 +253,10 @@ def report(found: Json) -> None:
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = options_of_swarm(__doc__, hidden=128, vocabulary=4096, step_ms=8000.0)
     parser.add_argument("--upload", default="400kB/s")
     parser.add_argument("--download", default="400kB/s")
     parser.add_argument("--minutes", type=float, default=2.0)
-    parser.add_argument("--hidden", type=int, default=128)
-    parser.add_argument("--vocabulary", type=int, default=4096)
-    parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--step-ms", type=float, default=8000.0)
-    parser.add_argument("--snapshot-rounds", type=int, default=None)
-    parser.add_argument("--log-bytes", type=int, default=None)
-    parser.add_argument("--dir", type=Path, default=None)
-    parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, interrupted)
