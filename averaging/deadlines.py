@@ -6,6 +6,7 @@ what was seen (a group grew, a slow peer came), the time that the bytes need on 
 Lengths of time are compared, never clocks.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -120,6 +121,11 @@ def limit(
 
 
 def slowest(uploads: Iterable[float]) -> float:
-    """The slowest of claimed bandwidths that counts, in bytes/s; 0 when none was measured."""
-    known = sorted(upload for upload in uploads if upload >= 1.0)
-    return max(known[0], median_low(known) / SLOWEST_CLAIM) if known else 0.0
+    """The slowest of claimed bandwidths that counts, in bytes/s; 0 when none does.
+
+    One that was not measured (below 1) is fast: what it sent was gone too soon to be timed. So a few with a
+    limit of their own do not lengthen the phases of those who do without.
+    """
+    known = sorted(upload if upload >= 1.0 else math.inf for upload in uploads)
+    rate = max(known[0], median_low(known) / SLOWEST_CLAIM) if known else math.inf
+    return rate if rate < math.inf else 0.0

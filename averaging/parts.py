@@ -7,11 +7,16 @@ w_i = max(0, (xi * b_i - 1) / (n - 2)) with xi chosen so that they sum to 1.
 
 from collections.abc import Collection, Sequence
 from itertools import pairwise
+from statistics import median_low
 
 import msgspec
 
 MAX_CLAIM = 4.0
 """A claimed bandwidth counts for at most so many times the (lower) median."""
+
+UNMEASURED = 1.25e6
+"""Bytes/s that a peer is taken for at least where most were not measured: what they sent was gone too soon to
+be timed, and few uplinks are slower."""
 
 BANDWIDTHS = (1.0, 1e15)
 """Bytes/s. A claim below counts as none, one above as the limit: what is left cannot overflow."""
@@ -51,14 +56,15 @@ def water_fill(bandwidths_N: Sequence[float], num_peers: int) -> list[float]:
 def assign_parts(
     reducers: Sequence[tuple[bytes, float]], num_chunks: int, num_peers: int
 ) -> tuple[Part, ...]:
-    """Parts for reducers given as (key, bandwidth in bytes/s; 0 when not measured).
+    """Parts for reducers given as (key, bandwidth in bytes/s; 0 when not measured: that of most).
 
     Whole chunks by largest remainder, ties to the earlier reducer; reducers without a chunk get no part.
     """
     low, high = BANDWIDTHS
     claims = [min(high, bandwidth) if bandwidth >= low else None for _, bandwidth in reducers]
-    known = sorted(claim for claim in claims if claim is not None)
-    typical = known[(len(known) - 1) // 2] if known else low
+    known = [claim for claim in claims if claim is not None]
+    guessed = [UNMEASURED if claim is None else claim for claim in claims]
+    typical = max(median_low(known or guessed), median_low(guessed))
     credible = [typical if claim is None else min(MAX_CLAIM * typical, claim) for claim in claims]
     shares = water_fill(credible, num_peers)
     exact = [share * num_chunks for share in shares]

@@ -74,6 +74,8 @@ def test_claims_far_below_the_median_do_not_count_in_full() -> None:
     assert slowest([]) == slowest([0.0, 0.0]) == 0.0
     assert slowest([100.0, 0.0, 50.0]) == 50.0
     assert slowest([800.0, 800.0, 2.0]) == 100.0
+    assert slowest([0.0, 0.0, 50.0]) == 0.0
+    assert slowest([0.0, 50.0]) == 50.0
 
 
 @examples(100)

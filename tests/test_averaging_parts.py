@@ -94,6 +94,13 @@ def test_a_link_that_was_not_measured_counts_as_a_typical_one() -> None:
     assert [part.num_chunks for part in assign_parts([(b"a", 0.0), (b"b", 0.0)], 5, 2)] == [3, 2]
 
 
+def test_one_with_a_limit_does_not_reduce_as_much_as_those_that_are_too_fast_to_be_measured() -> None:
+    fast = [(b"a", 0.0), (b"b", 0.0), (b"c", 0.0)]
+    assert [part.reducer for part in assign_parts([*fast, (b"d", 128e3)], 8, 4)] == [b"a", b"b", b"c"]
+    slow = [(b"a", 500e3), (b"b", 500e3), (b"c", 500e3)]  # most are known
+    assert [part.num_chunks for part in assign_parts([*slow, (b"d", 0.0)], 8, 4)] == [2, 2, 2, 2]
+
+
 @pytest.mark.parametrize(
     ("parts", "problem"),
     [
