@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from statistics import median_low
 from typing import Literal
 
+from talkoot.averaging.parts import UNMEASURED
 from talkoot.averaging.patience import Patience
 from talkoot.averaging.rules import Timing
 
@@ -36,6 +37,9 @@ SLOWEST_CLAIM = 8.0
 """A claimed bandwidth lengthens a phase no more than one so many times below the median does."""
 
 MAX_EXTRA_DOUBLINGS = 10
+
+BAD_LINK = 4.0
+"""A link so many times slower than most is no good to lead over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,3 +133,13 @@ def slowest(uploads: Iterable[float]) -> float:
     known = sorted(upload if upload >= 1.0 else math.inf for upload in uploads)
     rate = max(known[0], median_low(known) / SLOWEST_CLAIM) if known else math.inf
     return rate if rate < math.inf else 0.0
+
+
+def slower_than_most(upload: float, others: Iterable[float]) -> bool:
+    """Whether a link of so many bytes/s carries less than a quarter of what half of the others' do.
+
+    Over such a link nobody should lead: all wait for the leader's own contribution and its own result. Who
+    was not measured is taken for UNMEASURED.
+    """
+    rates = [other if other >= 1.0 else UNMEASURED for other in others]
+    return bool(rates) and 1.0 <= upload < median_low(rates) / BAD_LINK

@@ -30,6 +30,9 @@ from talkoot.averaging.voting import Tally
 NOTHING = "nothing_to_average"
 """Why an attempt ends in which nobody has anything to contribute."""
 
+SAID_NOTHING = (NOTHING, f"leader: {NOTHING}")
+"""In our own words, and in those of another peer that leads."""
+
 
 class Leader:
     """Leads one attempt. Everything it decides is signed and checked by the others."""

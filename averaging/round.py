@@ -20,7 +20,7 @@ from talkoot.averaging.blobs import BlobStore
 from talkoot.averaging.certificate import Certificate, CertificateError
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import LocalContribution
-from talkoot.averaging.leader import NOTHING
+from talkoot.averaging.leader import NOTHING, SAID_NOTHING
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.messages import (
     Ahead,
@@ -51,9 +51,6 @@ from talkoot.averaging.slices import Slices
 from talkoot.averaging.staged import Staged
 from talkoot.averaging.voting import Journal, Voter
 
-_NOTHING = (NOTHING, f"leader: {NOTHING}")
-"""In our own words, and in those of another peer that leads."""
-
 MAX_JUMP = 16
 """Attempts that a peer lets itself be moved forward at once."""
 
@@ -72,17 +69,18 @@ class Round:
         earliest: float,
         journal: Journal | None = None,
         suspects: frozenset[bytes] = frozenset(),
+        yields: bool = False,
     ) -> None:
         """Start in phase idle. Before `earliest` (on the driver's clock) no leader's call is followed;
-        `suspects` are those of the round before."""
+        `suspects` are those of the round before. `yields`: our link is bad, others lead where they can."""
         self.context = context
         self.almost = False
-        """Set by the driver when the round is about to close by its own reckoning: then the first join
-        of another peer closes it."""
+        """Set by the driver: the round is about to close by its own reckoning; another's join closes it."""
         self.local: LocalContribution | None = None
         self._encoding: Literal["no", "running", "done"] = "no"
         self._role: Role = role
         self._upload = upload
+        self._yields = yields
         self._earliest = earliest
         self._voter = Voter(context, journal)
         self.attempt = self._voter.last_attempt + 1
@@ -94,8 +92,7 @@ class Round:
         """The certificate of the running attempt, when it came before our own result."""
         self._reachable: set[bytes] = set()
         self.suspects = suspects
-        """Peers that kept the others waiting and were not heard of since: nobody waits for them. Never more
-        than are reachable, vote or are members."""
+        """Peers that kept the others waiting and were not heard of since: nobody waits for them."""
         self.slices = Slices()
         """What we hold as a reducer."""
         self.parts: tuple[Part, ...] = ()
@@ -263,10 +260,13 @@ class Round:
             self._fail(AttemptFailed(error.reason), now)
 
     def _start_attempt(self, attempt: int, now: float) -> None:
-        """Enter the forming phase of an attempt, skipping leaders that cannot be reached."""
+        """Enter the forming phase of an attempt; leaders out of reach are skipped, and we if we yield."""
         self.attempt, self._running = attempt, None
         able = self._reachable - self.suspects - self.context.convicted or self._reachable
-        while self.context.leader(self.attempt) not in {*able, self.context.key}:
+        voters = self.context.ledger.voters
+        yields = self._yields and attempt < len(voters) and not able.isdisjoint(voters)
+        us = set[bytes]() if yields else {self.context.key}
+        while self.context.leader(self.attempt) not in able | us:
             if not self._one_more_failure("leaders_unreachable"):
                 return
             self.attempt += 1
@@ -319,7 +319,7 @@ class Round:
         if self._running is not None:
             self._emit(self._running.abort(failure))
         self._out.append(AttemptOver(self.attempt, failure.reason, tuple(sorted(failure.suspects))))
-        if failure.reason in _NOTHING and self.local is None:
+        if failure.reason in SAID_NOTHING and self.local is None:
             self._give_up(NOTHING)  # no other leader would find more; who has something goes on
         elif self._one_more_failure(failure.reason):
             self._start_attempt(self.attempt + 1, now)

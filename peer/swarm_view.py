@@ -7,6 +7,7 @@ for all that reads `others`.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from talkoot.averaging.deadlines import slower_than_most
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.progress import Decision, Report, time_to_close
 from talkoot.averaging.reputation import left_out, on_probation
@@ -81,6 +82,10 @@ class SwarmView:
             if ours is not None and ours != seen.record.digest:
                 found.append(key)
         return found
+
+    def is_slow(self, upload: float) -> bool:
+        """Whether a link of so many bytes/s, of our own, is much slower than those of most others."""
+        return slower_than_most(upload, [seen.record.upload for seen in self.others.values()])
 
     def ready(self, digest: bytes) -> int:
         """Other peers that train from the same outer state, or wait to begin."""

@@ -228,6 +228,7 @@ class Swarming:
             earliest=self._began + self.manifest.round.min_interval_s,
             journal=self.holdings.voter_journal(),
             suspects=before.suspects if before is not None else frozenset(),
+            yields=self.view.is_slow(self.links.upload.rate),
         )
 
     async def _close_rounds(self) -> None:

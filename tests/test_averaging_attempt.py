@@ -10,6 +10,7 @@ from round_swarm import Node, Swarm, ToySigner, toy_verify
 from talkoot.averaging import outputs
 from talkoot.averaging.certificate import check_certificate
 from talkoot.averaging.messages import MAX_MEMBERS, Ahead, Call, Committed, Join, sign
+from talkoot.averaging.round import Round
 
 
 def make(num_peers: int, **options: Any) -> tuple[Swarm, list[Node]]:
@@ -97,6 +98,36 @@ def test_a_voter_that_comes_back_remembers_its_lock(victim: int) -> None:
     committed = [other for other in nodes if other.commits]
     assert len(committed) >= 3
     assert digests(committed) == {lock.value.digest}
+
+
+def yield_(node: Node) -> None:
+    """Have it leave leading to others."""
+    context = node.machine.context
+    node.round = Round(context, role=node.role, upload=0.0, earliest=0.0, journal=node.journal, yields=True)
+
+
+@pytest.mark.parametrize("others_first", [False, True])
+def test_who_yields_leaves_its_turn_to_the_next_at_once(others_first: bool) -> None:
+    swarm, nodes = make(4)
+    yield_(nodes[0])
+    swarm.connect()
+    swarm.run(1.0)
+    began = swarm.now
+    for node in reversed(nodes) if others_first else nodes:
+        swarm.close(node.key)
+    swarm.run_until(lambda: all(node.commits for node in nodes))
+    assert {node.commits[0].attempt for node in nodes} == {1}
+    assert {len(node.commits[0].value.cut) for node in nodes} == {4}
+    assert swarm.now - began < 1.0
+
+
+def test_who_yields_leads_where_nobody_else_does() -> None:
+    swarm, nodes = make(3, num_voters=1)
+    yield_(nodes[0])
+    swarm.connect()
+    swarm.close()
+    swarm.run(60.0)
+    assert {node.commits[0].attempt for node in nodes} == {0}
 
 
 def test_alone_without_leaders_a_client_gives_up_and_may_try_again() -> None:

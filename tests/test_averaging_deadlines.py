@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from round_swarm import Swarm
 
-from talkoot.averaging.deadlines import PHASES, Pace, Phase, ceiling, limit, slowest
+from talkoot.averaging.deadlines import PHASES, Pace, Phase, ceiling, limit, slower_than_most, slowest
 from talkoot.averaging.rules import Timing
 
 TIMING = Timing(form_s=10.0, exchange_s=100.0, certify_s=20.0, floor_s=1.0)
@@ -114,3 +114,12 @@ def test_a_fresh_leader_waits_for_joins_as_long_as_the_others_would() -> None:
     last = swarm.nodes[order[0]].machine.last
     assert last is not None
     assert last.limits["form"].basis == "others"
+
+
+def test_only_a_link_far_below_most_is_slower_than_most() -> None:
+    assert slower_than_most(200e3, [0.0, 0.0, 0.0])  # too fast to be measured
+    assert not slower_than_most(400e3, [0.0, 0.0, 0.0])
+    assert not slower_than_most(200e3, [500e3, 500e3, 0.0])
+    assert slower_than_most(1e6, [1e7, 1e7, 1e3])
+    assert not slower_than_most(0.0, [1e9]), "not measured: fast"
+    assert not slower_than_most(1.0, [])
