@@ -18,7 +18,7 @@ import torch
 
 from talkoot.averaging import watch
 from talkoot.peer.attacks.exchange import Counted
-from talkoot.peer.attacks.swarm import RATES, Laboratory, Setting, Training
+from talkoot.peer.attacks.swarm import MODELS, Laboratory, Setting, Training
 from talkoot.peer.attacks.watching import held_of
 from talkoot.peer.presets import make
 
@@ -55,7 +55,7 @@ class Honest(Training):
 def main() -> None:
     """Train, watch, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--model", choices=RATES, default="bigram")
+    parser.add_argument("--model", choices=MODELS, default="bigram")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--codec", default="int8")

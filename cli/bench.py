@@ -107,7 +107,6 @@ def bench_attacks(
     rounds: Annotated[int, typer.Option(help="Rounds of a run.")] = 40,
     steps: Annotated[int, typer.Option(help="Inner steps of a round.")] = 10,
     model: Annotated[str, typer.Option(help="llama, or bigram: a table of byte pairs.")] = "llama",
-    rate: Annotated[float, typer.Option(help="Inner learning rate; 0: the model's own.")] = 0.0,
     codec: Annotated[str, typer.Option(help="Codec of contributions and aggregates.")] = "int8",
     out: Annotated[
         Path | None,
@@ -130,6 +129,5 @@ def bench_attacks(
         rounds=rounds,
         steps=steps,
         model=model,
-        rate=rate,
         codec=codec,
     )

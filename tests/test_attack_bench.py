@@ -157,7 +157,7 @@ def test_rows_are_kept_and_not_run_again(laboratory: Laboratory, tmp_path: Path)
 
 def test_the_command_prints_the_promised_fields(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
-    key = {"attack": NONE, "n": 4, "f": 1, "rule": "mean", "seed": 0, "model": "bigram", "rate": 1e-2}
+    key = {"attack": NONE, "n": 4, "f": 1, "rule": "mean", "seed": 0, "model": "bigram"}
     row = key | {"rounds": 40, "steps": 10, "codec": "int8", "loss": 2.0, "loss_clean": 2.0}
     row |= {"audits": False, "detected_after": None, "suspected_after": None, "honest_suspected": 0}
     row |= {"honest_left_out": None, "honest_banned": None}

@@ -14,7 +14,7 @@ from talkoot.peer.attacks.catalogue import ATTACKS, MESSAGES, NONE
 from talkoot.peer.attacks.exchange import Counted, Exchange
 from talkoot.peer.attacks.nodes import run_nodes
 from talkoot.peer.attacks.rules import parse_rule
-from talkoot.peer.attacks.swarm import RATES, Laboratory, Setting, Training
+from talkoot.peer.attacks.swarm import MODELS, Laboratory, Setting, Training
 from talkoot.peer.attacks.watching import Watch
 
 Row = dict[str, Any]
@@ -30,10 +30,9 @@ MAX_PEERS = 64
 MAX_ROUNDS = 10_000
 MAX_STEPS = 10_000
 MAX_SEEDS = 1000
-MAX_RATE = 1.0
 MAX_OUT_BYTES = 64 * 1024 * 1024
 
-KEY = ("attack", "n", "f", "rule", "seed", "model", "rate", "rounds", "steps", "codec", "audits")
+KEY = ("attack", "n", "f", "rule", "seed", "model", "rounds", "steps", "codec", "audits")
 """Fields that a row is known by."""
 
 FOUND = ("detected_after", "suspected_after", "honest_suspected", "honest_left_out", "honest_banned")
@@ -53,8 +52,6 @@ class Plan:
     steps: int = 10
     """Inner steps of a round."""
     model: str = "llama"
-    rate: float = 0.0
-    """Inner learning rate; 0: the model's own."""
     codec: str = "int8"
 
     def __post_init__(self) -> None:
@@ -71,8 +68,7 @@ class Plan:
             ("steps", self.steps, MAX_STEPS),
         ):
             _require(1 <= value <= limit, f"--{name} must be 1 to {limit}, not {value}")
-        _require(self.model in RATES, f"--model must be {' or '.join(RATES)}, not {self.model}")
-        _require(0 <= self.rate <= MAX_RATE, f"--rate must be 0 to {MAX_RATE:g}, not {self.rate:g}")
+        _require(self.model in MODELS, f"--model must be {' or '.join(MODELS)}, not {self.model}")
         try:
             get(self.codec)
         except CodecError as error:
@@ -100,14 +96,7 @@ class Plan:
 
     @property
     def _rest(self) -> Row:
-        rate = self.rate or RATES[self.model]
-        return {
-            "model": self.model,
-            "rate": rate,
-            "rounds": self.rounds,
-            "steps": self.steps,
-            "codec": self.codec,
-        }
+        return {"model": self.model, "rounds": self.rounds, "steps": self.steps, "codec": self.codec}
 
 
 def measure(plan: Plan, out: Path | None, laboratory: Laboratory | None = None) -> Iterator[Row]:
@@ -133,7 +122,6 @@ def measure(plan: Plan, out: Path | None, laboratory: Laboratory | None = None) 
 def _run(laboratory: Laboratory, key: Row, clean: float | None) -> Row:
     setting = Setting(
         model=key["model"],
-        rate=key["rate"],
         workers=key["n"],
         liars=key["f"],
         rounds=key["rounds"],
