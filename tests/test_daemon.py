@@ -168,6 +168,7 @@ def test_killed_again_and_again(swarm: Daemons, temporary: Path) -> None:
     assert len(list(temporary.iterdir())) <= 5  # what SIGKILL left is removed by later starts
 
 
+@pytest.mark.trial
 def test_halted_for_a_while(swarm: Daemons) -> None:
     founder = trained(swarm, peers=2)
     victim = swarm.peers[1]
@@ -207,6 +208,7 @@ def test_nobody_else_is_there_any_more(swarm: Daemons, temporary: Path) -> None:
     assert told(joiner) == []
 
 
+@pytest.mark.trial
 def test_no_memory_for_one_micro_batch(swarm: Daemons, temporary: Path) -> None:
     manifest = presets.make("tiny", name="test")
     config = {**manifest.model.config, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
@@ -223,6 +225,7 @@ def test_no_memory_for_one_micro_batch(swarm: Daemons, temporary: Path) -> None:
 # -- what it says and to whom --------------------------------------------------------------------------
 
 
+@pytest.mark.trial
 def test_nobody_reads_what_it_says(swarm: Daemons, tmp_path: Path) -> None:
     """As with `talkoot run ... 2>&1 | head -1`."""
     node = trained(swarm)
@@ -239,6 +242,7 @@ def test_nobody_reads_what_it_says(swarm: Daemons, tmp_path: Path) -> None:
         assert process.wait(30) == 0
 
 
+@pytest.mark.trial
 def test_its_outputs_are_closed(swarm: Daemons) -> None:
     """As with `talkoot run ... >&- 2>&-`."""
     node = trained(swarm)
@@ -369,6 +373,7 @@ def paused(node: DemoNode) -> bool:
     return (shown.get("state"), shown.get("reason")) == ("paused", "disk")
 
 
+@pytest.mark.trial
 def test_a_peer_whose_disk_is_full_is_paused_and_can_be_stopped(small_state: Path, swarm: Daemons) -> None:
     node = trained(swarm, peers=2)
     ballast = fill(small_state)
@@ -382,6 +387,7 @@ def test_a_peer_whose_disk_is_full_is_paused_and_can_be_stopped(small_state: Pat
     goes_on(swarm, node)
 
 
+@pytest.mark.trial
 def test_the_disk_of_the_log_is_full(small_disk: Path, swarm: Daemons) -> None:
     node = trained(swarm)
     os.kill(pid_of(node), signal.SIGTERM)

@@ -116,6 +116,7 @@ def test_a_banned_peer_is_cut_off_until_the_ban_is_lifted(swarm: Daemons) -> Non
     assert talkoot("unban", name, *where).returncode == 1
 
 
+@pytest.mark.trial
 @pytest.mark.parametrize("name", ["trainer", "p2pd"])
 def test_a_killed_part_is_started_again_and_the_node_is_back(swarm: Daemons, name: str) -> None:
     victim, others = swarm.peers[2], swarm.peers[:2]
