@@ -90,19 +90,24 @@ def wait(event: Callable[[], T | None], until: float) -> T | None:
     return value
 
 
-def harm(kind: str, victim: DemoNode) -> None:
-    """Let it happen."""
+def part_of(kind: str, victim: DemoNode) -> psutil.Process | None:
+    """Its p2pd, or its trainer; None while there is none."""
     assert victim._process is not None
-    pid = victim._process.pid
-    match kind:
-        case "worker":
-            os.kill(pid, signal.SIGUSR2)
-        case "loop":
-            os.kill(pid, signal.SIGUSR1)
-        case _:
-            mark = "p2pd" if kind == "p2pd" else "trainer.worker"
-            children = psutil.Process(pid).children(recursive=True)
-            next(child for child in children if mark in " ".join(child.cmdline())).suspend()
+    mark = "p2pd" if kind == "p2pd" else "trainer.worker"
+    children = psutil.Process(victim._process.pid).children(recursive=True)
+    return next((child for child in children if mark in " ".join(child.cmdline())), None)
+
+
+def harm(kind: str, victim: DemoNode) -> int:
+    """Let it happen; returns the process that stands still then."""
+    assert victim._process is not None
+    if kind in ("worker", "loop"):
+        os.kill(victim._process.pid, signal.SIGUSR2 if kind == "worker" else signal.SIGUSR1)
+        return victim._process.pid
+    part = part_of(kind, victim)
+    assert part is not None
+    part.suspend()
+    return part.pid
 
 
 def found_at(kind: str, victim: DemoNode, seen: int) -> float | None:
@@ -133,7 +138,7 @@ def trial(kind: str, swarm: Daemons) -> Trial:
     name = swarm.status(victim)["peer_id"]
     seen, began = victim.log_path.stat().st_size, time.time()
     until = time.monotonic() + LIMIT_S
-    harm(kind, victim)
+    stood = harm(kind, victim)
     found = wait(lambda: found_at(kind, victim, seen), until)
     if found is None:
         return Trial(kind=kind, found_s=None, running_s=None, back_s=None, rounds=None)
@@ -141,7 +146,15 @@ def trial(kind: str, swarm: Daemons) -> Trial:
     def runs() -> int | None:
         there = victim.poll()
         training = there is not None and there["state"] in ("training", "exchanging")
-        return round_of(witness) if training else None
+        return round_of(witness) if training and connected(victim, stood) else None
+
+    def connected(node: DemoNode, before: int) -> bool:
+        """Of p2pd: whether another one has found others; nothing else tells that it is gone."""
+        if kind != "p2pd":
+            return True
+        now = part_of(kind, node)
+        peers = (node.poll() or {}).get("peers", ())
+        return now is not None and now.pid != before and any(peer["connected"] for peer in peers)
 
     since = wait(runs, until)
     running_s = time.time() - began
