@@ -5,7 +5,9 @@ every one of a quorum of voters holds: so a quorum can certify without another t
 hold a counted blob more are honest than lie. The statements travel in the cut.
 """
 
+import math
 from collections.abc import Iterable, Sequence
+from statistics import median_low
 
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import encoded_bytes
@@ -90,12 +92,10 @@ class SparseLeader(Leader):
 
     def _limits(self, senders: Sequence[Join]) -> dict[Phase, Limit]:
         """The slowest sends its blob once; all n together send at most n (n - 1) blobs."""
-        uploads = sorted(join.upload for join in senders if join.upload >= 1.0)
-        if not uploads:
-            return self._within(0.0, 0.0)
-        size = encoded_bytes(self._context.rules, self._context.ledger.codec)
-        once_s, typical = size / slowest(uploads), uploads[(len(uploads) - 1) // 2]
-        return self._within(max(once_s, (len(self._joins) - 1) * size / typical), once_s)
+        uploads = [join.upload if join.upload >= 1.0 else math.inf for join in senders] or [math.inf]
+        size, rate = encoded_bytes(self._context.rules, self._context.ledger.codec), slowest(uploads)
+        once_s = size / rate if rate else 0.0
+        return self._within(max(once_s, (len(self._joins) - 1) * size / median_low(uploads)), once_s)
 
     def holding(self, holding: Holding) -> None:
         """Take a voter's statement; later ones may only say more. Raises MessageError."""
