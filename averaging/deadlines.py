@@ -8,7 +8,7 @@ Lengths of time are compared, never clocks.
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median_low
 from typing import Literal
@@ -37,6 +37,10 @@ SLOWEST_CLAIM = 8.0
 """A claimed bandwidth lengthens a phase no more than one so many times below the median does."""
 
 MAX_EXTRA_DOUBLINGS = 10
+
+WAIT_SHARE = 0.25
+"""Steps go on meanwhile: rounds that waited for a third of their steps' time came an eighth later
+(`benchmarks/rates.py`)."""
 
 BAD_LINK = 4.0
 """A link so many times slower than most is no good to lead over."""
@@ -133,6 +137,19 @@ def slowest(uploads: Iterable[float]) -> float:
     known = sorted(upload if upload >= 1.0 else math.inf for upload in uploads)
     rate = max(known[0], median_low(known) / SLOWEST_CLAIM) if known else math.inf
     return rate if rate < math.inf else 0.0
+
+
+def link_seconds(num_bytes: float, uploads: Sequence[float], steps_s: float) -> float:
+    """How long so many bytes take on the slowest link that a phase is made longer for.
+
+    Where most are too fast to be measured, one that claims less is waited for as long as that is a small part
+    of the time that the steps of the round took.
+    """
+    if rate := slowest(uploads):
+        return num_bytes / rate
+    known = [upload for upload in uploads if upload >= 1.0]
+    seconds = num_bytes / min(known) if known else 0.0
+    return seconds if LINK_MARGIN * seconds <= WAIT_SHARE * steps_s else 0.0
 
 
 def slower_than_most(upload: float, others: Iterable[float]) -> bool:

@@ -11,8 +11,8 @@ from statistics import median_low
 
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import encoded_bytes
-from talkoot.averaging.deadlines import Limit, Phase, slowest
-from talkoot.averaging.leader import Leader
+from talkoot.averaging.deadlines import Limit, Phase, link_seconds
+from talkoot.averaging.leader import Leader, steps_seconds
 from talkoot.averaging.messages import Holding, Join, MessageError, Roster, sign, signed_by
 from talkoot.averaging.parts import Part
 from talkoot.averaging.quorum import quorum
@@ -93,8 +93,8 @@ class SparseLeader(Leader):
     def _limits(self, senders: Sequence[Join]) -> dict[Phase, Limit]:
         """The slowest sends its blob once; all n together send at most n (n - 1) blobs."""
         uploads = [join.upload if join.upload >= 1.0 else math.inf for join in senders] or [math.inf]
-        size, rate = encoded_bytes(self._context.rules, self._context.ledger.codec), slowest(uploads)
-        once_s = size / rate if rate else 0.0
+        size = encoded_bytes(self._context.rules, self._context.ledger.codec)
+        once_s = link_seconds(size, [join.upload for join in senders], steps_seconds(senders))
         return self._within(max(once_s, (len(self._joins) - 1) * size / median_low(uploads)), once_s)
 
     def holding(self, holding: Holding) -> None:

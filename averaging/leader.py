@@ -1,7 +1,8 @@
 """The leader's part of an attempt: roster, cut, proposal, certificate."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from statistics import median_low
 
 from msgspec import UNSET, UnsetType
 
@@ -9,7 +10,7 @@ from talkoot.averaging.blame import blamed
 from talkoot.averaging.certificate import Certificate, Contribution, Prepared, Value
 from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import encoded_bytes
-from talkoot.averaging.deadlines import PHASES, Limit, Phase, limit, slowest
+from talkoot.averaging.deadlines import PHASES, Limit, Phase, limit, link_seconds
 from talkoot.averaging.messages import (
     MAX_MEMBERS,
     Cut,
@@ -32,6 +33,12 @@ NOTHING = "nothing_to_average"
 
 SAID_NOTHING = (NOTHING, f"leader: {NOTHING}")
 """In our own words, and in those of another peer that leads."""
+
+
+def steps_seconds(senders: Iterable[Join]) -> float:
+    """How long the steps of most took, in seconds; 0 when nobody contributes."""
+    known = [join.contribution.milliseconds for join in senders if join.contribution is not None]
+    return median_low(known) / 1000 if known else 0.0
 
 
 class Leader:
@@ -161,10 +168,12 @@ class Leader:
 
         In both halves of the exchange a peer sends at most about one vector.
         """
-        context, rate = self._context, slowest(join.upload for join in senders)
-        ledger, rules = context.ledger, context.rules
+        ledger, rules = self._context.ledger, self._context.rules
         slices, aggregates = (encoded_bytes(rules, name) for name in (ledger.codec, ledger.aggregate_codec))
-        return self._within(slices / rate if rate else 0.0, aggregates / rate if rate else 0.0)
+        uploads, steps_s = [join.upload for join in senders], steps_seconds(senders)
+        return self._within(
+            link_seconds(slices, uploads, steps_s), link_seconds(aggregates, uploads, steps_s)
+        )
 
     def others_s(self, phase: Phase) -> list[float]:
         """How long those that joined expect a phase to take."""

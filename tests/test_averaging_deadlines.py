@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from round_swarm import Swarm
 
-from talkoot.averaging.deadlines import PHASES, Pace, Phase, ceiling, limit, slower_than_most, slowest
+from talkoot.averaging.deadlines import (
+    PHASES,
+    Pace,
+    Phase,
+    ceiling,
+    limit,
+    link_seconds,
+    slower_than_most,
+    slowest,
+)
 from talkoot.averaging.rules import Timing
 
 TIMING = Timing(form_s=10.0, exchange_s=100.0, certify_s=20.0, floor_s=1.0)
@@ -123,3 +132,11 @@ def test_only_a_link_far_below_most_is_slower_than_most() -> None:
     assert slower_than_most(1e6, [1e7, 1e7, 1e3])
     assert not slower_than_most(0.0, [1e9]), "not measured: fast"
     assert not slower_than_most(1.0, [])
+
+
+def test_one_that_is_slow_among_the_unmeasured_is_waited_for_where_steps_take_long() -> None:
+    uploads = [0.0, 0.0, 0.0, 200e3]
+    assert link_seconds(1e6, uploads, steps_s=60.0) == 5.0
+    assert link_seconds(1e6, uploads, steps_s=16.0) == 0.0
+    assert link_seconds(1e6, [0.0, 0.0], steps_s=60.0) == 0.0
+    assert link_seconds(1e6, [200e3, 200e3, 400e3], steps_s=1.0) == 5.0, "most are slow"
