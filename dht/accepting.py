@@ -71,9 +71,9 @@ def serve_in(
 
 async def _readable(listener: socket.socket) -> None:
     loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(listener, lambda: ready.done() or ready.set_result(None))
+    ready = asyncio.Event()
+    loop.add_reader(listener, ready.set)
     try:
-        await ready
+        await ready.wait()
     finally:
         loop.remove_reader(listener)
