@@ -39,7 +39,7 @@ SLOWEST_CLAIM = 8.0
 MAX_EXTRA_DOUBLINGS = 10
 
 WAIT_SHARE = 0.25
-"""Steps go on meanwhile: rounds that waited for a third of their steps' time came an eighth later
+"""Of the steps' time. Rounds that waited for a third of it came a sixth later: steps go on meanwhile
 (`benchmarks/rates.py`)."""
 
 BAD_LINK = 4.0
