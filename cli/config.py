@@ -110,6 +110,8 @@ def set_value(
         _require_found(wanted)
     if setting.key == "limits.quota":
         _require_unused(wanted, _folder(state_dir))
+    if setting.key == "limits.disk":
+        _require_room(wanted, _folder(state_dir))
     text = with_value(_text(configuration), setting, wanted)
     _change(configuration, text, setting.key, json=json)
 
@@ -202,6 +204,18 @@ def _require_found(programs: tuple[str, ...]) -> None:
     from talkoot.peer.guest.senses.processes import Processes
 
     require_known(programs, {name for process in Processes().look() for name in process.names})
+
+
+def _require_room(limit: int, folder: Path) -> None:
+    """Raise ConfigError for a limit that the state of the folder's swarm does not fit into: no start would
+    succeed with it."""
+    from talkoot.peer.guest.room import require_limit
+    from talkoot.peer.membership import load_manifest
+    from talkoot.peer.statedir import StateDir
+
+    manifest = load_manifest(StateDir(folder))
+    if manifest is not None:
+        require_limit(manifest, limit)
 
 
 def _require_unused(quota: int, folder: Path) -> None:

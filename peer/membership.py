@@ -100,7 +100,7 @@ def _founded(
 ) -> Manifest:
     """The sealed form of a draft: that which was founded here from it before, or a new swarm's, which begins
     with the parameters of a checkpoint if one is given."""
-    known = _load_manifest(paths)
+    known = load_manifest(paths)
     if known is not None:
         _require_same_draft(draft, known, paths)
         return known
@@ -243,7 +243,7 @@ def _from_state(options: RunOptions, paths: StateDir) -> Membership:
     swarm = paths.swarm_id
     if swarm is None:
         raise ConfigError(f"{paths.path} holds no swarm yet: give a manifest or --join INVITE")
-    manifest = _load_manifest(paths)
+    manifest = load_manifest(paths)
     if manifest is not None and manifest.swarm_id != swarm:
         raise ConfigError(
             f"{paths.manifest_file} is not the manifest of swarm {swarm.hex()[:12]}: "
@@ -278,7 +278,7 @@ def _read_folder(path: Path) -> Path | None:
         raise ConfigError(f"{path} is damaged: give the manifest again") from error
 
 
-def _load_manifest(paths: StateDir) -> Manifest | None:
+def load_manifest(paths: StateDir) -> Manifest | None:
     """The manifest that a state directory holds. Raises ConfigError when it is damaged."""
     data = paths.load_manifest()
     if data is None:

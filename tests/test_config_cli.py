@@ -6,11 +6,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from state_rig import MANIFEST
 from test_cli_main import bad_use, fake_daemon, talkoot
 
 from talkoot.cli.limits_text import limits_text
 from talkoot.peer.config.configuration import Configuration
 from talkoot.peer.guest.month import Month, month_of
+from talkoot.peer.statedir import StateDir
 
 Capsys = pytest.CaptureFixture[str]
 
@@ -81,6 +83,16 @@ def test_a_bad_set_changes_nothing(
     before = content(state)
     assert words in bad_use(capsys, "config", "set", *arguments, *state)
     assert content(state) == before
+
+
+def test_a_disk_limit_without_room_for_the_state_is_refused(capsys: Capsys, state: tuple[str, str]) -> None:
+    paths = StateDir(Path(state[1]))
+    paths.prepare()
+    paths.save_manifest(MANIFEST.canonical())
+    words = bad_use(capsys, "config", "set", "limits.disk", "64MiB", *state)
+    assert "the disk limit of 67 MB is below the" in words
+    assert not Path(state[1], "config.toml").exists()
+    assert talkoot(capsys, "config", "set", "limits.disk", "2GB", *state)[0] == 0
 
 
 def test_no_limit_has_a_word_of_its_own(capsys: Capsys, state: tuple[str, str]) -> None:
