@@ -73,8 +73,11 @@ def test_one_answer_and_its_questions_are_all_that_it_waits_for(browser: Any) ->
     with served(PageNode()) as address, tab(browser, address) as opened:
         first, *asked = (request.removeprefix(address) for request in opened.requests)
         assert first == ""
-        assert set(asked[:3]) == {"api/v1/status", "api/v1/rounds?last=300", "api/v1/events"}
-        assert set(asked[3:]) <= {
+        assert set(asked[:2]) == {"api/v1/status", "api/v1/rounds?last=300"}
+        # It listens before it reads an answer; the browser may tell of what follows from one first.
+        assert "api/v1/events" in asked[2:4]
+        assert set(asked[2:]) <= {
+            "api/v1/events",
             "web/icon.svg",
             "api/v1/leaderboard?top=10",
             "web/charts.js",
