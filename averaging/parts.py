@@ -60,6 +60,8 @@ def assign_parts(
 
     Whole chunks by largest remainder, ties to the earlier reducer; reducers without a chunk get no part.
     """
+    if not reducers:
+        return ()
     low, high = BANDWIDTHS
     claims = [min(high, bandwidth) if bandwidth >= low else None for _, bandwidth in reducers]
     known = [claim for claim in claims if claim is not None]

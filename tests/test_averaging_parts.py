@@ -125,6 +125,11 @@ def test_problems_of_parts(parts: list[tuple[str, int, int]], problem: str | Non
     assert (found is None) if problem is None else (found is not None and problem in found)
 
 
+@pytest.mark.parametrize("num_peers", [1, 4])
+def test_nobody_reduces_nothing(num_peers: int) -> None:
+    assert assign_parts([], 5, num_peers) == ()
+
+
 def test_absurd_claims_count_as_none_or_as_the_limit() -> None:
     def sizes(*bandwidths: float) -> list[int]:
         parts = assign_parts([(bytes([i]), b) for i, b in enumerate(bandwidths)], 12, len(bandwidths))
