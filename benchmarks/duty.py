@@ -33,6 +33,9 @@ from talkoot.peer.trainer.protocol import Progress, Ready, TrainerEvent, Trainer
 SETTLE_S = 5.0
 """After a change, before the measurement begins."""
 
+SAMPLE_S = 0.1
+"""Pause between two looks."""
+
 HEAD = "level   set    wanted     cpu     gpu     own  steps  s"
 
 
@@ -137,7 +140,7 @@ async def measure(watched: Watched, outside: Outside, level: str, options: argpa
     first, began = watched.now(), time.monotonic()
     cpu_s, wanted_s = outside.cpu_s(), outside.wanted_s()
     while (passed_s := time.monotonic() - began) < 60 * options.minutes:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(SAMPLE_S)  # what is measured goes on meanwhile
         outside.sample()
     last, wanted_now_s = watched.now(), outside.wanted_s()
     known = wanted_s is not None and wanted_now_s is not None
