@@ -33,6 +33,16 @@ class _Arrival:
 
     time: float
     what: Frame | str
+    num_bytes: int = 0
+    takes_s: float = 0.0
+    """For so long it comes, up to then."""
+
+    def come(self, now: float) -> int:
+        """How many bytes of it are there."""
+        if now >= self.time:
+            return self.num_bytes
+        share = (now - (self.time - self.takes_s)) / self.takes_s if self.takes_s else 0.0
+        return int(self.num_bytes * max(0.0, share))
 
 
 class MemoryChannel(Channel):
@@ -63,6 +73,11 @@ class MemoryChannel(Channel):
     def is_over(self) -> bool:
         """True when nothing can happen here any more."""
         return self._closed or self._failure is not None
+
+    @property
+    def bytes_arrived(self) -> int:
+        now = self.network.hub.clock.time()
+        return self.bytes_received + sum(arrival.come(now) for arrival in self._queue)
 
     def join(self, other: "MemoryChannel") -> None:
         """Make two ends one channel."""
@@ -135,8 +150,11 @@ class MemoryChannel(Channel):
     def _drop_under_way(self) -> None:
         now = self.network.hub.clock.time()
         while self._queue and self._queue[-1].time > now:
-            dropped = self._queue.pop().what
-            self._queued_bytes -= len(dropped.payload) if isinstance(dropped, Frame) else 0
+            dropped = self._queue.pop()
+            self._queued_bytes -= len(dropped.what.payload) if isinstance(dropped.what, Frame) else 0
+            self.network.download_free_at -= (
+                dropped.num_bytes - dropped.come(now)
+            ) / self.network.link.download
 
     async def _transmit(self, frame: Frame, timeout_s: float) -> None:
         """Occupy the link for as long as the frame takes; wait for it beyond what buffers hold."""
@@ -149,10 +167,12 @@ class MemoryChannel(Channel):
             return
         link = self.network.link
         scrambled = (link.duplicates or link.reorders) and link.scrambled in self.protocol
+        takes_s = size / min(link.upload, self._other.network.link.download)
+        arrival = _Arrival(arrival_time, frame, size, takes_s)
         if scrambled:
-            self._scatter(_Arrival(arrival_time, frame))
+            self._scatter(arrival)
         else:
-            self._other._put(_Arrival(arrival_time, frame))
+            self._other._put(arrival)
         self.bytes_sent += size
         self.network.traffic.sent[self.protocol] += size
         self.network.pacing.measured(size, 0)

@@ -80,6 +80,11 @@ class Channel(ABC):
     bytes_received: int
     """Bytes of whole frames, prefixes included, that were received."""
 
+    @property
+    def bytes_arrived(self) -> int:
+        """The same with what has come of a frame that is not whole yet, where the channel knows it."""
+        return self.bytes_received
+
     @abstractmethod
     async def send(self, header: bytes, payload: Buffer = b"", *, timeout_s: float) -> None:
         """Send one frame; returns when the connection has taken it, not when the peer has read it.

@@ -47,7 +47,7 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
         self.bytes_sent = 0
         self.bytes_received = 0
         self._spec = spec
-        self._raw_bytes = 0
+        self._bytes_arrived = 0
         self._traffic = traffic
         self._on_lost = on_lost
         self._decoder = FrameDecoder(
@@ -76,6 +76,10 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
         self._closed = False
 
     @property
+    def bytes_arrived(self) -> int:
+        return self._bytes_arrived
+
+    @property
     def broken(self) -> bool:
         """Whether it was cut or stood still, instead of being ended by either side."""
         return self._torn or (self._failure is not None and self._failure.reason in ("lost", "timeout"))
@@ -94,7 +98,7 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._peer_ended:
             return  # nothing counts after the last frame
-        self._raw_bytes += nbytes
+        self._bytes_arrived += nbytes
         self._await_turn(nbytes)
         try:
             for event in self._decoder.advance(nbytes):
@@ -110,7 +114,7 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
             self._look_again()
 
     def _look_again(self) -> None:
-        self._seen = (self._num_frames, self._raw_bytes)
+        self._seen = (self._num_frames, self._bytes_arrived)
         self._watch = asyncio.get_running_loop().call_later(SLOW_LOOK_S, self._look)
 
     def _look(self) -> None:
@@ -119,7 +123,7 @@ class StreamChannel(Channel, asyncio.BufferedProtocol):
         if self._decoder.at_boundary or self._lost.is_set() or self._closed:
             return
         frames, before = self._seen
-        if self._reading and frames == self._num_frames and self._raw_bytes - before < SLOW_BYTES:
+        if self._reading and frames == self._num_frames and self._bytes_arrived - before < SLOW_BYTES:
             self._fail(RemoteError(self.peer, "timeout", "a frame that does not go on"))
             self._abort()
             return

@@ -1,38 +1,28 @@
 """Fetching the chunks of one state from several peers at once.
 
-All sources take from one queue, each as many chunks ahead as it delivers in half a second. One that is
-silent for too long, goes away, has moved on or gives a wrong chunk is left, and what it still owed is asked
-of the others. At the end a source with nothing to do asks again for what another one will not bring in time.
+All sources take from one queue, each as many chunks ahead as it delivers in half a second, all together no
+more than our own line carries in a few seconds. One that is silent for too long, goes away, has moved on or
+gives a wrong chunk is left, and what it still owed is asked of the others. At the end a source with nothing
+to do asks again for what another one will not bring in time.
 """
 
 import asyncio
 import logging
-import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from operator import itemgetter
 
+from talkoot.averaging.digest import CHUNK_BYTES
 from talkoot.dht.errors import RemoteError
-from talkoot.dht.identity import peer_id_of
 from talkoot.peer import clock
+from talkoot.peer.arriving import Arriving
 from talkoot.peer.assembly import Assembly, NotFinite, Piece, WrongChunk
+from talkoot.peer.chunk_source import SILENT_S, WINDOW_S, Source
 from talkoot.peer.sync_progress import SyncProgress
 from talkoot.peer.transfer import Busy, Gone, StateClient
 
 log = logging.getLogger("talkoot.sync")
-
-MAX_WINDOW = 8
-"""Chunks that one source is asked for ahead, at most; two at first, which show how fast it is."""
-
-WINDOW_S = 0.5
-"""A source is asked ahead for what it delivers in this time."""
-
-PATIENCE_S = (5.0, 30.0)
-"""Shortest and longest wait for the next chunk of a source; between them `PATIENCE` times its usual pause."""
-
-PATIENCE = 10.0
-
-FIRST_PATIENCE_S = 15.0
-"""Wait for the first chunk of a source."""
 
 BUSY_PAUSE_S = 1.0
 """Pause before a source that has too much to do is asked again."""
@@ -41,13 +31,20 @@ MAX_BUSY = 60
 """How often in a row a source may have too much to do."""
 
 LOOK_S = 0.25
-"""Pause between two looks of a source without work at what the others are late with."""
+"""Pause between two looks at what has come, and at what the others are late with."""
+
+AHEAD_S = 4.0
+"""While chunks come, another is asked for only where all that is owed comes in this time, at the rate of now:
+what a narrow line brings in pieces from many sources at once would be whole from none of them in time."""
+
+QUIET = 0.25
+"""When nothing comes for so much of the time of a chunk, somebody else is asked, too."""
 
 LATE = 2.0
 """A chunk is asked for again where it would come in 1/LATE of the time that its source needs still."""
 
 AGAIN_SHARE = 0.03
-"""Chunks that may be asked for a second time, as a share of all; two at least."""
+"""Chunks that may be asked for a second time of those that are coming, as a share of all; two at least."""
 
 OnFailure = Callable[[bytes, Exception], None]
 """(peer, error): a source is left because of this."""
@@ -61,50 +58,6 @@ class Incomplete(Exception):  # noqa: N818 - reads well where it is caught
         super().__init__("no source is left")
         self.moved_on = moved_on
         self.progressed = progressed
-
-
-class _Source:
-    """One peer that gives chunks."""
-
-    def __init__(self, client: StateClient) -> None:
-        self.client = client
-        self.name = peer_id_of(client.peer)
-        self.owed: deque[Piece] = deque()
-        """What it was asked for, in this order."""
-        self.interval_s = 0.0
-        """Usual time between two chunks while some are owed; 0: not measured."""
-        self.since_s = 0.0
-        """When it began to owe, or brought the last one."""
-        self.busy = 0
-        """How often it has put us off since."""
-
-    @property
-    def window(self) -> int:
-        """How many chunks it may owe."""
-        if not self.interval_s:
-            return 2
-        return max(2, min(MAX_WINDOW, math.ceil(WINDOW_S / self.interval_s)))
-
-    @property
-    def patience_s(self) -> float:
-        """How long it may be silent while it owes something."""
-        if not self.interval_s:
-            return FIRST_PATIENCE_S
-        return min(max(PATIENCE * self.interval_s, PATIENCE_S[0]), PATIENCE_S[1])
-
-    def needs_s(self, piece: Piece, now: float) -> float:
-        """Seconds until it will bring what it owes, as far as one can tell: forever if it is silent."""
-        silent_s = now - self.since_s
-        if not self.interval_s or silent_s > 3 * self.interval_s + LOOK_S:
-            return max(silent_s, self.interval_s)
-        return (1 + self.owed.index(piece)) * self.interval_s
-
-    def brought(self, now: float) -> None:
-        """A chunk is here."""
-        pause_s = now - self.since_s
-        self.interval_s = pause_s if not self.interval_s else 0.7 * self.interval_s + 0.3 * pause_s
-        self.since_s = now
-        self.busy = 0
 
 
 class Fetch:
@@ -126,7 +79,7 @@ class Fetch:
         self._assembly = assembly
         self._progress = progress
         self._on_failure = on_failure
-        self._sources = [_Source(client) for client in clients]
+        self._sources = [Source(client) for client in clients]
         self._todo = deque(piece for piece in assembly.pieces() if piece in assembly.missing)
         self._left = set(self._todo)
         self._again_left = max(2, int(AGAIN_SHARE * len(self._left)))
@@ -134,6 +87,10 @@ class Fetch:
         self._moved_on = False
         self._not_finite: NotFinite | None = None
         self._writing: set[asyncio.Future[None]] = set()
+        self._arriving = Arriving(clock.now())
+        self._line_rate = 0.0  # the highest at which they came; 0: not known
+        self._used_s = clock.now()  # when the last byte came, or the last chunk was asked for
+        self._news = asyncio.Event()  # a chunk came
 
     async def run(self) -> None:
         """Fetch all that is missing. Raises Incomplete, NotFinite."""
@@ -155,7 +112,7 @@ class Fetch:
             done = self._progress.received_bytes > self._progress.wasted_bytes
             raise Incomplete(moved_on=self._moved_on, progressed=done)
 
-    async def _drain(self, source: _Source) -> None:
+    async def _drain(self, source: Source) -> None:
         """Everything with one source."""
         try:
             while self._left:
@@ -179,51 +136,84 @@ class Fetch:
             self._leave(source)
             await source.client.close()  # what it was asked for does not come any more
 
-    async def _ask(self, source: _Source) -> None:
+    async def _ask(self, source: Source) -> None:
         """Ask ahead for as much as this source should owe."""
         while self._todo and self._wants_more(source):
             piece = self._todo.popleft()
             if piece in self._left:
                 await self._ask_for(source, piece)
 
-    async def _ask_for(self, source: _Source, piece: Piece) -> None:
-        if not source.owed:
-            source.since_s = clock.now()
-        source.owed.append(piece)
+    async def _ask_for(self, source: Source, piece: Piece) -> None:
+        self._used_s = clock.now()
+        source.asked_for(piece, self._used_s, self._line_s(self._to_come()))
         await source.client.ask_chunk(self._digest, piece.vector, piece.index)
 
-    def _wants_more(self, source: _Source) -> bool:
-        return self._may_ask.is_set() and len(source.owed) < source.window and self._is_worth(source)
+    def _wants_more(self, source: Source) -> bool:
+        return (
+            self._may_ask.is_set()
+            and len(source.owed) < source.window
+            and self._is_worth(source)
+            and self._has_room()
+        )
 
-    def _is_worth(self, source: _Source) -> bool:
-        """Whether it would bring one more chunk before the others have brought all the rest."""
+    def _has_room(self) -> bool:
+        """Whether our line can carry more than what is owed, or nobody uses it."""
+        now = clock.now()
+        self._look(now)
+        if self._to_come() <= AHEAD_S * self._arriving.rate(now):
+            return True
+        return now - self._used_s > max(SILENT_S, QUIET * self._line_s(CHUNK_BYTES))
+
+    def _line_s(self, num_bytes: int) -> float:
+        """Seconds that our line takes for so much, as far as it has shown."""
+        return num_bytes / self._line_rate if self._line_rate else 0.0
+
+    def _to_come(self) -> int:
+        """Bytes that are owed."""
+        return sum(source.to_come() for source in self._sources)
+
+    def _look(self, now: float) -> None:
+        """At what has come."""
+        fresh = sum(source.look(now) for source in self._sources)
+        self._arriving.add(fresh, now)
+        if fresh:
+            self._used_s = now
+            self._line_rate = max(self._line_rate, self._arriving.rate(now))
+
+    def _is_worth(self, source: Source) -> bool:
+        """Whether it would bring one more chunk before the others, taken for as fast as it where that is not
+        known yet, have brought all the rest."""
         if not source.interval_s or not source.owed:
             return True
-        speed = sum(1 / other.interval_s for other in self._sources if other.interval_s)
+        speed = sum(1 / (other.interval_s or source.interval_s) for other in self._sources)
         return (1 + len(source.owed)) * source.interval_s <= len(self._left) / speed + WINDOW_S
 
-    async def _receive(self, source: _Source) -> None:
-        piece = source.owed[0]
-        left_s = source.since_s + source.patience_s - clock.now()
+    async def _receive(self, source: Source) -> None:
         try:
-            data = await source.client.next_chunk(timeout_s=max(left_s, 0.01))
+            data = await source.client.next_chunk(timeout_s=LOOK_S)
+        except TimeoutError:
+            now = clock.now()
+            self._look(now)
+            if why := source.overdue(now):
+                raise TimeoutError(why) from None
+            return
         except Busy:
-            source.owed.popleft()
-            self._todo.appendleft(piece)
-            source.busy += 1
+            self._todo.appendleft(source.put_off())
             if source.busy > MAX_BUSY:
                 raise TimeoutError("it is busy all the time") from None
             await asyncio.sleep(BUSY_PAUSE_S)
-            source.since_s = clock.now()
+            source.since_s = source.heard_s = clock.now()
             return
-        source.owed.popleft()
-        source.brought(clock.now())
+        now = clock.now()
+        self._look(now)
+        piece = source.brought(now)
+        self._news.set()
         if piece not in self._left:
             self._progress.received(len(data), wasted=True)
             return
         await self._take(source, piece, data)
 
-    async def _take(self, source: _Source, piece: Piece, data: bytes | memoryview) -> None:
+    async def _take(self, source: Source, piece: Piece, data: bytes | memoryview) -> None:
         loop = asyncio.get_running_loop()
         writing = loop.run_in_executor(None, self._assembly.take, piece, data)
         self._writing.add(writing)
@@ -242,35 +232,43 @@ class Fetch:
         if not self._left:
             self._changed.set()
 
-    async def _idle(self, source: _Source) -> None:
+    async def _idle(self, source: Source) -> None:
         """Nothing to ask for: look whether somebody is late, or wait a little."""
         piece = self._late_piece(source)
         if piece is not None:
-            self._again_left -= 1
             await self._ask_for(source, piece)
             return
-        await asyncio.sleep(LOOK_S)
+        self._news.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await self._news.wait()
 
-    def _late_piece(self, source: _Source) -> Piece | None:
-        """What this source would bring much sooner than the one that owes it."""
-        if self._todo or self._again_left <= 0 or not self._may_ask.is_set():
+    def _late_piece(self, source: Source) -> Piece | None:
+        """What this source would bring much sooner than the one that owes it. What is coming may then come
+        twice, and few may; who is silent for long brings nothing."""
+        if self._todo or not self._may_ask.is_set():
             return None
-        now, own_s = clock.now(), source.interval_s or LOOK_S
+        now = clock.now()
+        in_use = now - self._used_s <= SILENT_S
+        line_s = self._line_s(self._to_come() + CHUNK_BYTES) if in_use else 0.0
+        own_s = max(source.interval_s or LOOK_S, line_s)
         late = [
-            (other.needs_s(piece, now), piece)
+            (other.needs_s(piece, now), piece, other)
             for other in self._sources
             for piece in other.owed
-            if piece in self._left and self._owing(piece) == 1
+            if piece in self._left and self._owing(piece) == 1 and (self._again_left or other.is_silent(now))
         ]
-        if not late:
+        needs_s, piece, other = max(late, key=itemgetter(0), default=(0.0, None, source))
+        if needs_s <= LATE * own_s:
             return None
-        needs_s, piece = max(late)
-        return piece if needs_s > LATE * own_s else None
+        if not other.is_silent(now):
+            self._again_left -= 1
+        return piece
 
     def _owing(self, piece: Piece) -> int:
         return sum(piece in source.owed for source in self._sources)
 
-    def _leave(self, source: _Source) -> None:
+    def _leave(self, source: Source) -> None:
         """Its debts are the others' now."""
         self._sources.remove(source)
         owed = [piece for piece in source.owed if piece in self._left and not self._owing(piece)]

@@ -21,6 +21,7 @@ from talkoot.averaging.digest import CHUNK_BYTES, HASH_BYTES, StateTree
 from talkoot.averaging.ledger import MAX_LEDGER_BYTES, Ledger, decode_ledger
 from talkoot.dht import limits
 from talkoot.dht.errors import RemoteError
+from talkoot.dht.framing import PREFIX_BYTES
 from talkoot.dht.meter import Flow, Rate
 from talkoot.dht.network import Channel, Network, ProtocolSpec
 from talkoot.peer import clock
@@ -48,8 +49,9 @@ _LISTED_BYTES = 64
 """What naming one record takes at most."""
 
 ANSWER_TIMEOUT_S = 30.0
-RECORD_TIMEOUT_S = 60.0
-"""A piece of a record may have to wait for its turn, and for bandwidth."""
+PIECE_TIMEOUT_S = 60.0
+"""A chunk, or a piece of a record, may have to wait for its turn, and for bandwidth: a mebibyte takes 16 s of
+the lowest limit, of which state gets what rounds leave."""
 
 IDLE_TIMEOUT_S = 120.0
 DIAL_TIMEOUT_S = 10.0
@@ -177,14 +179,12 @@ class StateServer:
         tokenizer: Callable[[], bytes | None],
         holdings: Callable[[], Holdings | None],
         gate: Gate | None = None,
-        send_timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
         """Each returns None while we have none ourselves. Chunks leave through the gate."""
         self._manifest = manifest
         self._tokenizer = tokenizer
         self._holdings = holdings
         self.gate = gate or Gate()
-        self._timeout_s = send_timeout_s
         self._pieces = Flow(Rate(limits.REQUESTS_PER_S, limits.REQUESTS_BURST))
         self._lists = Flow(Rate(limits.LISTS_PER_S, limits.LISTS_BURST))
         network.serve(state_protocol(swarm), self._serve)
@@ -224,11 +224,11 @@ class StateServer:
             answered = await asyncio.to_thread(self._try, request)
             self.gate.answered(answered[0])
             await self.gate.pace(len(answered[1]))
-            await self._send(channel, answered)
+            await self._send(channel, answered, PIECE_TIMEOUT_S)
 
-    async def _send(self, channel: Channel, answered: Answered) -> None:
+    async def _send(self, channel: Channel, answered: Answered, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         status, payload = answered
-        await channel.send(msgspec.msgpack.encode(Answer(status)), payload, timeout_s=self._timeout_s)
+        await channel.send(msgspec.msgpack.encode(Answer(status)), payload, timeout_s=timeout_s)
 
     def _try(self, request: Request) -> Answered:
         """What our disk does not give us we do not have. A certificate may also be replaced meanwhile."""
@@ -313,6 +313,7 @@ class StateClient:
         """Use `connect`."""
         self._channel = channel
         self.peer = channel.peer
+        self._taken = channel.bytes_received
 
     @classmethod
     async def connect(cls, network: Network, peer: bytes, swarm: bytes) -> "StateClient":
@@ -329,6 +330,7 @@ class StateClient:
 
     async def _answer(self, max_bytes: int, timeout_s: float) -> bytes | memoryview:
         frame = await self._channel.receive(timeout_s=timeout_s)
+        self._taken += PREFIX_BYTES + len(frame.header) + len(frame.payload)
         try:
             answer = msgspec.msgpack.decode(frame.header, type=Answer)
         except (ValueError, RecursionError) as error:
@@ -415,9 +417,20 @@ class StateClient:
     async def next_chunk(self, *, timeout_s: float) -> bytes | memoryview:
         """The answer to the oldest request for a chunk, not verified.
 
-        Raises Gone or Busy, which answer one request. After RemoteError or TimeoutError close the channel.
+        Raises Gone or Busy, which answer one request. After RemoteError close the channel; after TimeoutError
+        nothing is lost.
         """
         return await self._answer(CHUNK_BYTES, timeout_s)
+
+    @property
+    def bytes_arrived(self) -> int:
+        """All that has come, with what there is of an answer that is not whole yet."""
+        return self._channel.bytes_arrived
+
+    @property
+    def bytes_waiting(self) -> int:
+        """What of it belongs to answers that were not taken yet."""
+        return self._channel.bytes_arrived - self._taken
 
     async def records(self, first: int) -> dict[bytes, int]:
         """Lengths of the records of round `first` and later rounds, by the hash of their value."""
@@ -434,7 +447,7 @@ class StateClient:
         """A piece of a record, of this length; what is in it is the caller's to check."""
         request = msgspec.msgpack.encode(AskRecord(value, offset, length))
         await self._channel.send(request, timeout_s=ANSWER_TIMEOUT_S)
-        data = await self._answer(length, RECORD_TIMEOUT_S)
+        data = await self._answer(length, PIECE_TIMEOUT_S)
         if len(data) != length:
             raise RemoteError(self.peer, "malformed", f"{len(data)} of {length} bytes of a record")
         return data

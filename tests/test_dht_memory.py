@@ -54,6 +54,25 @@ def test_a_frame_takes_latency_and_bandwidth(sender: Link, receiver: Link, expec
     run_virtual(main())
 
 
+def test_a_frame_comes_little_by_little() -> None:
+    async def main() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            nodes = await two(MemoryHub(), tasks, Link(download=SECOND / 2), Link())
+            ours, theirs = await pair(nodes)
+            await ours.send(b"", bytes(SECOND), timeout_s=10)
+            seen = []
+            for _ in range(3):
+                await asyncio.sleep(0.5)
+                seen.append(theirs.bytes_arrived / SECOND)
+            assert seen == pytest.approx([0.25, 0.5, 0.75], rel=0.01)
+            await theirs.receive(timeout_s=10)
+            assert theirs.bytes_arrived == theirs.bytes_received > SECOND
+            for node in nodes:
+                await node.stop()
+
+    run_virtual(main())
+
+
 def test_channels_share_the_link_of_a_node() -> None:
     async def main() -> None:
         async with asyncio.TaskGroup() as tasks:

@@ -128,6 +128,28 @@ async def receive_all(channel: Channel) -> None:
         assert bytes(frame.payload) == bytes([number]) * BULK.max_payload
 
 
+@pytest.mark.processes
+def test_what_has_come_of_a_slow_frame_is_told() -> None:
+    rig = Rig("p2pd")
+
+    async def main() -> None:
+        async with rig.swarm(2, both) as nodes:
+            nodes[1].network.pacing.limit(4 * LOWEST_RATE, 0.0)
+            bulk, taken = await pair(nodes, BULK)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(bulk.send(b"", bytes(BULK.max_payload), timeout_s=20))
+                seen = {0}
+                receiving = tasks.create_task(taken.receive(timeout_s=20))
+                while not receiving.done():
+                    seen.add(taken.bytes_arrived)
+                    await asyncio.sleep(0.01)
+            whole = taken.bytes_received
+            assert taken.bytes_arrived == whole > BULK.max_payload
+            assert len(seen - {0, whole}) > 3
+
+    rig.run(main())
+
+
 def test_a_channel_that_is_closed_while_a_frame_waits_says_so(rig: Rig) -> None:
     async def main() -> None:
         async with rig.swarm(2, both) as nodes:
