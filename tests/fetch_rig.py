@@ -43,6 +43,13 @@ class State:
         return 8 * self.numel
 
 
+async def answer_honestly(state: State, channel: Channel) -> None:
+    """Serve chunks of a state for as long as the channel lasts."""
+    while True:
+        request = msgspec.msgpack.decode((await channel.receive(timeout_s=3600)).header, type=AskChunk)
+        await channel.send(msgspec.msgpack.encode(Answer("ok")), state.chunk(request), timeout_s=600)
+
+
 Fault = Callable[["Source", AskChunk, bytes], Awaitable[tuple[Status, bytes]]]
 """What a source answers instead of this chunk; it may also never answer."""
 
