@@ -1,10 +1,11 @@
 """Pause a training node at random moments, again and again: what is lost, and when the memory is back.
 
-    python benchmarks/pauses.py [--pauses 20] [--preset tiny] [--peers 2] [--seed 0]
-    python benchmarks/pauses.py --preset numpy-test --step-ms 500
+    python benchmarks/pauses.py [--pauses 20] [--minutes 60] [--preset tiny] [--peers 2] [--seed 0]
+    python benchmarks/pauses.py --minutes 5 --preset numpy-test --step-ms 500
 
-Real daemons on loopback; the guest's trainer is a process that trains the model of the preset. Each pause
-begins at a random moment of the time that training takes, and ends after a few seconds.
+Real daemons on loopback; the guest's trainer is a process that trains the model of the preset. Pauses begin
+at random moments of so many minutes of training, each of which is as likely as any other, and end after a
+few seconds.
 
 * *memory back*: from the order until the trainer's process is gone, as the operating system sees it.
 * *given up*: of that, the time which went into a step that was not finished. It is at most the whole of it.
@@ -23,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,9 +69,9 @@ def trains(node: DemoNode) -> bool:
     return now.get("state") in ("training", "exchanging") and bool(now.get("steps_per_second"))
 
 
-def pause_once(node: DemoNode, rng: random.Random, figures: Figures) -> None:
+def pause_once(node: DemoNode, after_s: float, rng: random.Random, figures: Figures) -> None:
     """Let it train for a while, pause it, and let it go on."""
-    time.sleep(rng.uniform(1.0, 15.0))
+    time.sleep(after_s)
     trainer = psutil.Process(until(lambda: (node.poll() or {}).get("trainer_pid"), "trainer"))
     figures.rss_bytes.append(trainer.memory_info().rss)
     api, began = LocalApi(node.state_dir), time.monotonic()
@@ -143,6 +145,7 @@ def main() -> int:
     """Found the swarm, disturb it, and tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--pauses", type=int, default=20)
+    parser.add_argument("--minutes", type=float, default=60.0, help="of training, in which they are")
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--peers", type=int, default=2)
     parser.add_argument("--steps", type=int, default=40, help="inner steps of a round")
@@ -156,9 +159,11 @@ def main() -> int:
             guest = nodes[-1]
             until(lambda: trains(guest), "training")
             began = time.monotonic()
-            for number in range(given.pauses):
-                pause_once(guest, rng, figures)
+            moments = sorted(rng.uniform(0.0, 60.0 * given.minutes) for _ in range(given.pauses))
+            for number, (before, moment) in enumerate(pairwise([0.0, *moments])):
+                pause_once(guest, moment - before, rng, figures)
                 print(f"{number + 1}: gone after {figures.gone_s[-1]:.2f} s", file=sys.stderr)
+            time.sleep(60.0 * given.minutes - moments[-1])
             LocalApi(guest.state_dir).order("finish")
             return 1 if told(guest, figures, began) else 0
         finally:
