@@ -27,6 +27,11 @@ LOWEST_RATE = 256 * 1024.0
 ROUND_SHARE = 0.25
 """Part of the measured uplink that state gets while a round is exchanged."""
 
+LOOK_S = 1.0
+"""So often is asked what the rate is while something waits: an exchange ends."""
+
+_ROUNDING = 1e-3  # bytes
+
 SERVED_SHARE = 0.9
 """Part of the limit of all that is sent that state gets when there is nothing else."""
 
@@ -52,7 +57,8 @@ class Gate:
         self._closed = closed
         self._waiting: dict[bytes, deque[asyncio.Future[None]]] = {}
         self._served: Counter[bytes] = Counter()
-        self._free_at = 0.0
+        self._asked = self._allowed = 0.0  # bytes that were to leave, and that were let, since the beginning
+        self._at = 0.0  # when that was reckoned
         self.refused: Counter[str] = Counter()
         """Requests for chunks that were not answered with one, by reason."""
         self.sent_bytes = 0
@@ -92,17 +98,24 @@ class Gate:
             self.refused[status] += 1
 
     async def pace(self, num_bytes: int) -> None:
-        """Wait until so many bytes may leave."""
+        """Wait until so many bytes may leave, after those of all who came before. The rate may change
+        meanwhile."""
         self.sent_bytes += num_bytes
-        rate = self._rate()
-        if rate == math.inf:
-            return
-        now = clock.now()
-        begin = max(now, self._free_at)
-        self._free_at = begin + num_bytes / rate
-        if begin > now:
-            self.waited_s += begin - now
-            await asyncio.sleep(begin - now)
+        rate, before = self._reckon(), self._asked
+        self._asked += num_bytes
+        while before - self._allowed > _ROUNDING:
+            wait_s = min((before - self._allowed) / rate, LOOK_S) if rate > 0 else LOOK_S
+            await asyncio.sleep(wait_s)
+            self.waited_s += wait_s
+            rate = self._reckon()
+
+    def _reckon(self) -> float:
+        """Let through what may have left since the last time; nothing is saved up. Returns the rate."""
+        rate, now = self._rate(), clock.now()
+        elapsed_s, self._at = now - self._at, now
+        more = rate if rate == math.inf else rate * elapsed_s
+        self._allowed = min(self._asked, self._allowed + more)
+        return rate
 
     def _may_begin(self, peer: bytes) -> bool:
         served = self._served

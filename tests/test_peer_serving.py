@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from talkoot.peer.serving import LOWEST_RATE, MAX_AT_ONCE, MAX_WAITING, Gate, serve_rate
+from talkoot.peer.serving import LOOK_S, LOWEST_RATE, MAX_AT_ONCE, MAX_WAITING, Gate, serve_rate
 from talkoot.peer.simulation.virtual_time import run_virtual
 
 
@@ -114,6 +114,36 @@ def test_bytes_leave_no_faster_than_they_may() -> None:
             await gate.pace(500)
         assert asyncio.get_running_loop().time() == pytest.approx(5)
         assert gate.sent_bytes == 5500
+
+    run(main)
+
+
+def test_what_waits_goes_on_as_soon_as_the_rate_rises() -> None:
+    rate = 10.0
+    gate = Gate(lambda: rate)
+
+    async def main() -> None:
+        nonlocal rate
+        await gate.pace(1000)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(gate.pace(1000))
+            group.create_task(gate.pace(1000))
+            await asyncio.sleep(20)
+            rate = 1000.0
+        assert asyncio.get_running_loop().time() == pytest.approx(20 + 1.8, abs=LOOK_S)
+        assert gate.waited_s == pytest.approx(2 * 20 + 0.8 + 1.8, abs=2 * LOOK_S)
+
+    run(main)
+
+
+def test_a_rate_without_end_lets_everything_through_at_once() -> None:
+    gate = Gate()
+
+    async def main() -> None:
+        for _ in range(100):
+            await gate.pace(1 << 20)
+        assert asyncio.get_running_loop().time() == 0
+        assert gate.waited_s == 0
 
     run(main)
 
