@@ -49,9 +49,14 @@ _LISTED_BYTES = 64
 """What naming one record takes at most."""
 
 ANSWER_TIMEOUT_S = 30.0
+"""Longest wait while nothing comes,"""
+
 PIECE_TIMEOUT_S = 60.0
-"""A chunk, or a piece of a record, may have to wait for its turn, and for bandwidth: a mebibyte takes 16 s of
-the lowest limit, of which state gets what rounds leave."""
+"""and for a piece of a record, which may have to wait for its turn and for bandwidth."""
+
+SLOWEST = 32e3
+"""Bytes a second, half of the lowest limit: an answer of which something comes may take longer than that by
+the time that its bytes need at this rate."""
 
 IDLE_TIMEOUT_S = 120.0
 DIAL_TIMEOUT_S = 10.0
@@ -224,10 +229,11 @@ class StateServer:
             answered = await asyncio.to_thread(self._try, request)
             self.gate.answered(answered[0])
             await self.gate.pace(len(answered[1]))
-            await self._send(channel, answered, PIECE_TIMEOUT_S)
+            await self._send(channel, answered)
 
-    async def _send(self, channel: Channel, answered: Answered, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+    async def _send(self, channel: Channel, answered: Answered) -> None:
         status, payload = answered
+        timeout_s = ANSWER_TIMEOUT_S + len(payload) / SLOWEST
         await channel.send(msgspec.msgpack.encode(Answer(status)), payload, timeout_s=timeout_s)
 
     def _try(self, request: Request) -> Answered:
@@ -326,7 +332,18 @@ class StateClient:
 
     async def _ask(self, request: Request, max_bytes: int) -> bytes | memoryview:
         await self._channel.send(msgspec.msgpack.encode(request), timeout_s=ANSWER_TIMEOUT_S)
-        return await self._answer(max_bytes, ANSWER_TIMEOUT_S)
+        return await self._patient_answer(max_bytes, ANSWER_TIMEOUT_S)
+
+    async def _patient_answer(self, max_bytes: int, timeout_s: float) -> bytes | memoryview:
+        """The next answer: it may be silent for so long, and takes longer while its bytes come."""
+        give_up_s = clock.now() + timeout_s + max_bytes / SLOWEST
+        while True:
+            before = self.bytes_arrived
+            try:
+                return await self._answer(max_bytes, timeout_s)
+            except TimeoutError:
+                if self.bytes_arrived == before or clock.now() >= give_up_s:
+                    raise TimeoutError(f"no whole answer within {timeout_s:.0f} s") from None
 
     async def _answer(self, max_bytes: int, timeout_s: float) -> bytes | memoryview:
         frame = await self._channel.receive(timeout_s=timeout_s)
@@ -447,7 +464,7 @@ class StateClient:
         """A piece of a record, of this length; what is in it is the caller's to check."""
         request = msgspec.msgpack.encode(AskRecord(value, offset, length))
         await self._channel.send(request, timeout_s=ANSWER_TIMEOUT_S)
-        data = await self._answer(length, PIECE_TIMEOUT_S)
+        data = await self._patient_answer(length, PIECE_TIMEOUT_S)
         if len(data) != length:
             raise RemoteError(self.peer, "malformed", f"{len(data)} of {length} bytes of a record")
         return data
