@@ -78,6 +78,16 @@ def test_each_attack_runs_and_a_clean_run_is_repeated_bit_for_bit(laboratory: La
     assert len(distinct) == len(ATTACKS) - 2  # nan and inf count as zeros; alone, a Sybil is an honest peer
 
 
+def test_a_factor_makes_another_run_of_the_same(laboratory: Laboratory) -> None:
+    states = []
+    for factor in (1.0, 1.0001):
+        training = Training(laboratory, replace(small(), factor=factor), None)
+        assert len(list(training.rounds())) == 2
+        states.append(training.exchange.theta_P)
+    assert not torch.equal(*states)
+    assert torch.allclose(*states, atol=1e-2)
+
+
 def test_the_bench_can_fail(laboratory: Laboratory) -> None:
     """A mean without bounds diverges under loud liars; a cap at the median norm does not."""
     losses = {}

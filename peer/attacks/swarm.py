@@ -50,6 +50,8 @@ class Setting:
     audits: Audits | None = None
     """None: trainers are not audited."""
     seed: int = 0
+    factor: float = 1.0
+    """Of all pseudo-gradients: a little beside 1 makes another run of the same, since training is chaotic."""
 
 
 def manifest_of(setting: Setting) -> Manifest:
@@ -228,7 +230,7 @@ class Training:
             source=0 if attack is not None and lies and attack.shares_data else worker,
             spoil=attack.spoil if attack is not None and lies else None,
         )
-        return torch.sub(self.exchange.theta_P, local_P)
+        return torch.mul(torch.sub(self.exchange.theta_P, local_P), setting.factor)
 
     def _lie(self, worker: int, round_: int, honest_NP: list[torch.Tensor]) -> Sent:
         attack = self._attack
