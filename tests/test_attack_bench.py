@@ -84,8 +84,9 @@ def test_a_factor_makes_another_run_of_the_same(laboratory: Laboratory) -> None:
         training = Training(laboratory, replace(small(), factor=factor), None)
         assert len(list(training.rounds())) == 2
         states.append(training.exchange.theta_P)
-    assert not torch.equal(*states)
-    assert torch.allclose(*states, atol=1e-2)
+    usual, other = states
+    assert not torch.equal(usual, other)
+    assert torch.allclose(usual, other, atol=1e-2)
 
 
 def test_the_bench_can_fail(laboratory: Laboratory) -> None:
