@@ -10,7 +10,9 @@ from talkoot.dht.identity import Identity
 from talkoot.dht.memory import Link, MemoryHub
 from talkoot.dht.network import Channel
 from talkoot.peer import clock
+from talkoot.peer.checks import Checks
 from talkoot.peer.simulation.virtual_time import run_virtual
+from talkoot.peer.survey import Survey
 from talkoot.peer.trainer.tokenizer import tokenizer_hash
 from talkoot.peer.transfer import (
     ANSWER_TIMEOUT_S,
@@ -89,3 +91,45 @@ def test_who_says_nothing_is_given_up_soon() -> None:
         assert clock.now() - began == pytest.approx(ANSWER_TIMEOUT_S, abs=1)
 
     run(main, download=1e6, silent=True)
+
+
+@pytest.mark.parametrize(("rate", "alone"), [(64e3, 3), (16e3, 1)])
+def test_a_chain_that_comes_at_a_good_pace_keeps_its_turn(rate: float, alone: int) -> None:
+    """Three peers with the same chain of 2 MB: one after the other, or after a while all at once."""
+    under_way, began_alone = 0, 0
+
+    async def main() -> None:
+        clients = [_Coming(rate) for _ in range(3)]
+        survey = Survey(
+            MemoryHub().node(NEWCOMER, swarm=SWARM), SWARM, ours=None, anchor=None, founders=(),
+            on_failure=lambda peer, error: None, checks=Checks(),
+        )  # fmt: skip
+        survey._clients = clients  # type: ignore[assignment]
+
+        async def look_at(client: _Coming) -> None:
+            nonlocal under_way, began_alone
+            async with survey._turn():
+                began_alone += not under_way
+                under_way += 1
+                client.began_s = clock.now()
+                await asyncio.sleep(2e6 / rate)
+                under_way -= 1
+
+        async with asyncio.TaskGroup() as group:
+            for client in clients:
+                group.create_task(look_at(client))
+
+    run_virtual(main())
+    assert began_alone == alone
+
+
+class _Coming:
+    """A peer of which bytes come at this rate while its turn lasts."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self.began_s: float | None = None
+
+    @property
+    def bytes_arrived(self) -> int:
+        return 0 if self.began_s is None else int(self._rate * (clock.now() - self.began_s))
