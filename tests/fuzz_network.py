@@ -42,6 +42,7 @@ class Said:
     """A channel on which the other side says these things, then nothing more."""
 
     peer = FOUNDERS[0].key
+    bytes_received = bytes_arrived = 0
 
     def __init__(self, *frames: Frame) -> None:
         self._frames = iter(frames)
