@@ -38,6 +38,9 @@ TURN_S = 5.0
 BRISK = SLOWEST
 """Bytes a second: over a narrow line one chain comes faster than eight times the same one."""
 
+LONGEST_TURNS_S = 60.0
+"""Nobody waits longer for its turn, whoever sends whatever how fast."""
+
 Kind = Literal["head", "snapshot"]
 
 
@@ -141,8 +144,8 @@ class Survey:
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
         """One chain after the other, as long as the one before makes no long job of it."""
-        held = False
-        while not held:
+        held, give_up_s = False, clock.now() + LONGEST_TURNS_S
+        while not held and clock.now() < give_up_s:
             before = self._arrived()
             with suppress(TimeoutError):
                 async with asyncio.timeout(TURN_S):

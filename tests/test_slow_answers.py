@@ -12,7 +12,7 @@ from talkoot.dht.network import Channel
 from talkoot.peer import clock
 from talkoot.peer.checks import Checks
 from talkoot.peer.simulation.virtual_time import run_virtual
-from talkoot.peer.survey import Survey
+from talkoot.peer.survey import LONGEST_TURNS_S, Survey
 from talkoot.peer.trainer.tokenizer import tokenizer_hash
 from talkoot.peer.transfer import (
     ANSWER_TIMEOUT_S,
@@ -95,7 +95,7 @@ def test_who_says_nothing_is_given_up_soon() -> None:
 
 @pytest.mark.parametrize(("rate", "alone"), [(64e3, 3), (16e3, 1)])
 def test_a_chain_that_comes_at_a_good_pace_keeps_its_turn(rate: float, alone: int) -> None:
-    """Three peers with the same chain of 2 MB: one after the other, or after a while all at once."""
+    """Three peers with the same chain of 1.5 MB: one after the other, or after a while all at once."""
     under_way, began_alone = 0, 0
 
     async def main() -> None:
@@ -112,7 +112,7 @@ def test_a_chain_that_comes_at_a_good_pace_keeps_its_turn(rate: float, alone: in
                 began_alone += not under_way
                 under_way += 1
                 client.began_s = clock.now()
-                await asyncio.sleep(2e6 / rate)
+                await asyncio.sleep(1.5e6 / rate)
                 under_way -= 1
 
         async with asyncio.TaskGroup() as group:
@@ -121,6 +121,21 @@ def test_a_chain_that_comes_at_a_good_pace_keeps_its_turn(rate: float, alone: in
 
     run_virtual(main())
     assert began_alone == alone
+
+
+def test_nobody_waits_for_its_turn_for_ever() -> None:
+    async def main() -> None:
+        client = _Coming(1e6)
+        survey = Survey(
+            MemoryHub().node(NEWCOMER, swarm=SWARM), SWARM, ours=None, anchor=None, founders=(),
+            on_failure=lambda peer, error: None, checks=Checks(),
+        )  # fmt: skip
+        survey._clients = [client]  # type: ignore[list-item]
+        client.began_s = began = clock.now()
+        async with survey._turn(), survey._turn():
+            assert clock.now() - began == pytest.approx(LONGEST_TURNS_S)
+
+    run_virtual(main())
 
 
 class _Coming:
