@@ -30,7 +30,7 @@ ROUND_SHARE = 0.25
 LOOK_S = 1.0
 """So often is asked what the rate is while something waits: an exchange ends."""
 
-_ROUNDING = 1e-3  # bytes
+_ROUNDING = 1.0  # bytes: sums stay exact to that for longer than any node runs
 
 SERVED_SHARE = 0.9
 """Part of the limit of all that is sent that state gets when there is nothing else."""
