@@ -59,7 +59,7 @@ def until(event: Callable[[], T | None], what: str) -> T:
         value = event()
         if value is not None and value is not False:
             return value
-        time.sleep(0.02)
+        time.sleep(0.02)  # between two looks at a daemon, which is a process of its own
     raise SystemExit(f"no {what} within {LIMIT_S:.0f} s")
 
 
@@ -71,7 +71,7 @@ def trains(node: DemoNode) -> bool:
 
 def pause_once(node: DemoNode, after_s: float, rng: random.Random, figures: Figures) -> None:
     """Let it train for a while, pause it, and let it go on."""
-    time.sleep(after_s)
+    time.sleep(after_s)  # it trains
     trainer = psutil.Process(until(lambda: (node.poll() or {}).get("trainer_pid"), "trainer"))
     figures.rss_bytes.append(trainer.memory_info().rss)
     api, began = LocalApi(node.state_dir), time.monotonic()
@@ -84,7 +84,7 @@ def pause_once(node: DemoNode, after_s: float, rng: random.Random, figures: Figu
     status = node.poll() or {}
     if (status.get("state"), status.get("reason")) != ("paused", "user"):
         raise SystemExit(f"paused, but it says {status.get('state')}: {status.get('reason')}")
-    time.sleep(rng.uniform(0.5, 5.0))
+    time.sleep(rng.uniform(0.5, 5.0))  # the pause
     figures.paused_s += time.monotonic() - began
     resumed = time.monotonic()
     api.order("resume")
@@ -163,7 +163,7 @@ def main() -> int:
             for number, (before, moment) in enumerate(pairwise([0.0, *moments])):
                 pause_once(guest, moment - before, rng, figures)
                 print(f"{number + 1}: gone after {figures.gone_s[-1]:.2f} s", file=sys.stderr)
-            time.sleep(60.0 * given.minutes - moments[-1])
+            time.sleep(60.0 * given.minutes - moments[-1])  # it trains on to the end of the time
             LocalApi(guest.state_dir).order("finish")
             return 1 if told(guest, figures, began) else 0
         finally:

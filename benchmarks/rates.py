@@ -174,8 +174,8 @@ class Rates:
             process.meet()
             process.say({"into": str(self.swarm.folder / "new"), "sources": [contact], "marks": []})
             return process.hear()
-        except SystemExit:  # states are made faster than it may send one
-            return {"ok": False}
+        except SystemExit as error:  # where states are made faster than it may send one
+            return {"ok": False, "why": str(error)}
         finally:
             process.end()
 
@@ -254,7 +254,9 @@ def report(found: Json) -> None:
         )
         print(f"{part} ({told['seconds']:.0f} s): {ways}")
     if not found["serving"]["result"]["ok"]:
-        print("nobody could fetch the state from the limited peer alone")
+        print(
+            f"nobody could fetch the state from the limited peer alone: {found['serving']['result']['why']}"
+        )
     told = found["rounds"]
     print(
         f"{told['counted']} of {told['number']} rounds counted the limited peer; from commit to commit "
