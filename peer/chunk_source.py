@@ -29,6 +29,9 @@ LONGEST_S = 60.0
 SILENT_S = 0.5
 """Who brings nothing for so long brings nothing at present."""
 
+TELLING = CHUNK_BYTES // 16
+"""So much of a chunk tells how fast it comes."""
+
 
 class Source:
     """Keeps the books of one peer. The caller asks and receives."""
@@ -106,11 +109,12 @@ class Source:
         return None
 
     def needs_s(self, piece: Piece, now: float) -> float:
-        """Seconds until it will bring what it owes, as far as one can tell: forever if it is silent."""
+        """Seconds until it will bring what it owes, as far as one can tell: forever if it is silent, 0 while
+        nothing tells."""
         passed_s, part = now - self.since_s, self.client.bytes_waiting
-        if part > 0 and now > self._begun_s and not self.is_silent(now):
+        if not self.is_silent(now) and part >= TELLING:
             left = max(0, (1 + self.owed.index(piece)) * CHUNK_BYTES - part)
             return left * (now - self._begun_s) / part
-        if not self.interval_s or passed_s > 3 * self.interval_s + SILENT_S + self._line_s:
+        if self.is_silent(now) and passed_s > 3 * self.interval_s + SILENT_S + self._line_s:
             return max(passed_s, self.interval_s)
         return (1 + self.owed.index(piece)) * self.interval_s

@@ -249,7 +249,7 @@ class Fetch:
         if self._todo or not self._may_ask.is_set():
             return None
         now = clock.now()
-        in_use = now - self._used_s <= SILENT_S
+        in_use = now - self._used_s <= max(SILENT_S, self._line_s(CHUNK_BYTES))
         line_s = self._line_s(self._to_come() + CHUNK_BYTES) if in_use else 0.0
         own_s = max(source.interval_s or LOOK_S, line_s)
         late = [

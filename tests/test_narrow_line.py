@@ -45,4 +45,4 @@ def test_each_chunk_comes_whole_from_somebody(tmp_path: Path) -> None:
     rig.run(main(), timeout_s=120.0)
     assert not assembly.missing
     assert blamed == []
-    assert progress.wasted_bytes == 0
+    assert progress.wasted_bytes <= 2 * CHUNK_BYTES  # what may be asked for again at the end, of any download
