@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from talkoot.dht import limits
+from talkoot.dht.child import child, send_signal
 from talkoot.dht.config import NetworkConfig
 from talkoot.dht.errors import ConfigError
 from talkoot.dht.identity import Identity
@@ -79,19 +80,10 @@ class P2pd:
         return text
 
     async def _stop(self) -> None:
-        self._signal(signal.SIGTERM)
-        try:
+        send_signal(self._process, signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STOP_TIMEOUT_S):
                 await self._process.wait()
-        except TimeoutError:
-            self._signal(signal.SIGKILL)
-            await self._process.wait()
-
-    def _signal(self, number: int) -> None:
-        # Not Popen's: it would reap a process that just died, behind asyncio's back.
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
 
 
 @contextlib.asynccontextmanager
@@ -100,12 +92,12 @@ async def running(identity: Identity, config: NetworkConfig, port: int) -> Async
 
     Raises P2pdError if it does not come up in `config.start_timeout_s`.
     """
-    with contextlib.ExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
         try:
             directory = stack.enter_context(_private_directory())
             key_path = directory / "key"
             _write_private(key_path, identity.libp2p_bytes())
-            process = await asyncio.create_subprocess_exec(
+            starting = child(
                 *arguments(config, port, directory),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
@@ -114,6 +106,7 @@ async def running(identity: Identity, config: NetworkConfig, port: int) -> Async
                 limit=_LINE_BYTES,
                 start_new_session=True,  # Ctrl-C in the terminal is ours: p2pd carries our farewell
             )
+            process = await stack.enter_async_context(starting)
         except OSError as error:  # a full disk, say
             raise P2pdError(f"p2pd does not start: {error}") from error
         p2pd = P2pd(process, directory)

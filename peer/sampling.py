@@ -14,6 +14,7 @@ import msgspec
 import psutil
 from msgspec import Meta
 
+from talkoot.dht.child import child
 from talkoot.peer import clock
 
 MAX_PROMPT_CHARS = 200
@@ -110,30 +111,22 @@ class Sampler:
     async def _ask(self, prompt: str) -> Sample:
         self._made += 1
         job = SampleJob(str(self._state_dir), prompt, MAX_TOKENS, WORK_S, seed=self._made)
-        process = await self._started()
+        starting = child(
+            *self._command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            limit=MAX_ANSWER_BYTES,
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+            start_new_session=True,  # Ctrl-C in the terminal is ours
+        )
         try:
-            async with asyncio.timeout(LIMIT_S):
+            async with starting as process, asyncio.timeout(LIMIT_S):
                 out, _ = await process.communicate(msgspec.json.encode(job))
             return msgspec.json.decode(out[:MAX_ANSWER_BYTES], type=Sample)
         except TimeoutError as error:
             raise ValueError(f"no sample within {LIMIT_S:.0f} s: this machine is busy") from error
-        except ValueError as error:
-            raise ValueError("the process that makes samples ended without one") from error
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-
-    async def _started(self) -> asyncio.subprocess.Process:
-        try:
-            return await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-                limit=MAX_ANSWER_BYTES,
-                env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-                start_new_session=True,  # Ctrl-C in the terminal is ours
-            )
         except OSError as error:
             raise ValueError(f"no process for a sample: {error.strerror or error}") from error
+        except ValueError as error:
+            raise ValueError("the process that makes samples ended without one") from error

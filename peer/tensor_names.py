@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from talkoot.dht.child import child
 from talkoot.dht.errors import ConfigError
 from talkoot.peer.manifest import Manifest, from_canonical
 from talkoot.peer.small_files import read_small, write_small
@@ -93,7 +94,7 @@ async def _built(manifest: Manifest, folder: Path) -> Names:
 
         return tuple((slot.name, slot.shape) for slot in Shape.of(manifest).layout)
     environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(folder / "trainer" / "compiled")}
-    process = await asyncio.create_subprocess_exec(
+    starting = child(
         sys.executable,
         "-m",
         "talkoot.peer.tensor_names",
@@ -104,14 +105,10 @@ async def _built(manifest: Manifest, folder: Path) -> Names:
         env=environment,
     )
     try:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with starting as process, asyncio.timeout(TIMEOUT_S):
             out, errors = await process.communicate(manifest.canonical())
     except TimeoutError as error:
         raise ConfigError(f"the model was not built within {TIMEOUT_S:.0f} s") from error
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
     if process.returncode != 0:
         lines = errors.decode(errors="replace").strip().splitlines()
         raise ConfigError(lines[-1] if lines else "no reason given")

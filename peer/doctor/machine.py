@@ -2,7 +2,6 @@
 
 import asyncio
 import ctypes
-import os
 import signal
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from talkoot.dht.child import child
 from talkoot.peer.doctor.memory import free_bytes
 from talkoot.peer.doctor.report import Check
 from talkoot.peer.manifest import Manifest
@@ -181,7 +181,7 @@ def _does_not_fit(found: dict[str, dict[str, Any]], device: Device) -> Check:
 
 async def _findings(arguments: list[str], limit_s: float) -> AsyncIterator[dict[str, Any]]:
     """What the process says, then `end` with how it ended unless that was well."""
-    process = await asyncio.create_subprocess_exec(
+    starting = child(
         sys.executable,
         "-m",
         "talkoot.peer.doctor.steps",
@@ -192,11 +192,11 @@ async def _findings(arguments: list[str], limit_s: float) -> AsyncIterator[dict[
         limit=MAX_LINE,
         start_new_session=True,
     )
-    assert process.stdout is not None
-    assert process.stderr is not None
     errors = b""
     try:
-        async with asyncio.timeout(limit_s):
+        async with starting as process, asyncio.timeout(limit_s):
+            assert process.stdout is not None
+            assert process.stderr is not None
             while line := await process.stdout.readline():
                 yield msgspec.json.decode(line, type=dict[str, Any])
             errors = await process.stderr.read(MAX_LINE)
@@ -204,11 +204,6 @@ async def _findings(arguments: list[str], limit_s: float) -> AsyncIterator[dict[
     except TimeoutError:
         yield {"finding": "end", "words": f"it took longer than {limit_s:.0f} s", "late": True}
         return
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
     if status:
         last = errors.decode("utf-8", "replace").strip().rpartition("\n")[2][:200]
         words = f"the trial ended by signal {-status}" if status < 0 else last

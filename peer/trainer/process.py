@@ -8,10 +8,11 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from talkoot.dht.child import child
 from talkoot.peer.disk import KINDS
 from talkoot.peer.trainer import protocol
 from talkoot.peer.trainer.halting import NUDGE
@@ -344,36 +345,36 @@ class TrainerProcess:
     async def _started(self) -> AsyncIterator[_Life]:
         """A running process with our `Setup` sent; at the end of the scope it is dead and reaped."""
         ours, theirs = socket.socketpair()
-        with ExitStack() as until_connected:
-            until_connected.enter_context(ours)
-            with theirs:
-                process = await asyncio.create_subprocess_exec(
-                    *self._command,
-                    str(theirs.fileno()),
-                    pass_fds=(theirs.fileno(),),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.DEVNULL,
-                    stderr=asyncio.subprocess.PIPE,
-                    env=self._environment(),
-                    start_new_session=True,  # Ctrl-C in the terminal is ours
+        async with AsyncExitStack() as running:
+            with ExitStack() as until_connected:
+                until_connected.enter_context(ours)
+                with theirs:
+                    starting = child(
+                        *self._command,
+                        str(theirs.fileno()),
+                        pass_fds=(theirs.fileno(),),
+                        stdin=asyncio.subprocess.DEVNULL,
+                        stdout=asyncio.subprocess.DEVNULL,
+                        stderr=asyncio.subprocess.PIPE,
+                        env=self._environment(),
+                        start_new_session=True,  # Ctrl-C in the terminal is ours
+                    )
+                    process = await running.enter_async_context(starting)
+                reader, writer = await asyncio.open_connection(
+                    sock=ours, limit=2 * protocol.MAX_MESSAGE_BYTES
                 )
-            reader, writer = await asyncio.open_connection(sock=ours, limit=2 * protocol.MAX_MESSAGE_BYTES)
-            until_connected.pop_all()  # the writer closes it from now on
-        life = _Life(process, reader, writer)
-        self._life = life
-        try:
-            writer.write(protocol.encode(protocol.Setup.of(self._spec)))
-            if self._held:
-                self._send_hold(life)
-            yield life
-        finally:
-            self._life = None
-            life.end("the trainer ended")
-            writer.close()
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+                until_connected.pop_all()  # the writer closes it from now on
+            life = _Life(process, reader, writer)
+            self._life = life
+            try:
+                writer.write(protocol.encode(protocol.Setup.of(self._spec)))
+                if self._held:
+                    self._send_hold(life)
+                yield life
+            finally:
+                self._life = None
+                life.end("the trainer ended")
+                writer.close()
 
     def _environment(self) -> dict[str, str]:
         environment = dict(os.environ)
