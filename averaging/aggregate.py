@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from talkoot.averaging.arming import mean_unless_far
 from talkoot.averaging.centered_clip import centered_clip
 from talkoot.averaging.coordinates import coordinate_median, trimmed_mean
 from talkoot.averaging.digest import content_hash
@@ -38,6 +39,7 @@ __all__ = [
     "geometric_median",
     "krum",
     "mean",
+    "mean_unless_far",
     "nearest_neighbor_mixing",
     "norm_capped_mean",
     "trimmed_mean",

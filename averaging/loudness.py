@@ -8,10 +8,16 @@ With u_i the capped norms of those that weigh: a weighted mean, and whatever rul
 than the largest u_i. A coordinate-wise rule is no longer than sqrt(sum u_i^2), and where k values of each
 side are left out in each coordinate, sqrt(sum u_i^2 / (k + 1)), since k + 1 of them are at least as large as
 the result. What late contributions have above one round's worth goes on top of that, by their weights.
+
+Where the defence arms only at need, a chunk is that, r, or the plain mean, which is no longer than the mean
+of the norms v_i without caps, and within `arms_at` median distances of r. The median distance is no longer
+than |r| and the median of v_i, one round's worth of each, together. Where chunks' norms are not known: of n
+contributions at least n // 2 + 1 are as long as the lower median in a chunk.
 """
 
 from collections.abc import Mapping, Sequence
-from math import fsum, sqrt
+from math import fsum, hypot, sqrt
+from statistics import median_low
 
 import torch
 
@@ -56,8 +62,26 @@ def loudest(
     for offset in range(len(rows[0]) if rows else 0):
         for i, cap in enumerate(caps.at(offset)):
             norms2[i] += cap**2 * rows[i][offset].norm2
+    limit = sqrt(_bound(norms2, weighed, rules.robustness))
+    if rules.robustness.arms_at and rows:
+        limit = _armed(limit, rows, known, weighed, rules.robustness.arms_at)
     fine = ledger.aggregate_codec.partition(":")[0] in NEARLY_LOSSLESS
-    return (FINE_SLACK if fine else SLACK) * sqrt(_bound(norms2, weighed, rules.robustness)) + TINY
+    return (FINE_SLACK if fine else SLACK) * limit + TINY
+
+
+def _armed(
+    limit: float, rows: Sequence[Sequence[Entry]], known: bool, weighed: Sequence[Weighed], arms_at: float
+) -> float:
+    """Of the norm of chunks that are the plain mean or the robust rule's, which is at most `limit` long."""
+    norms = [sqrt(fsum(entry.norm2 for entry in row)) for row in rows]
+    mean = fsum(item.weight * norm for item, norm in zip(weighed, norms, strict=True))
+    single = [[e.norm2 / w.allowance**2 for e in row] for row, w in zip(rows, weighed, strict=True)]
+    if known:
+        median2 = fsum(median_low(column) for column in zip(*single, strict=True))
+    else:
+        median2 = fsum(norm2 for (norm2,) in single) / (len(rows) // 2 + 1)
+    near = limit + arms_at * (sqrt(median2) + limit)
+    return min(hypot(limit, mean), near)
 
 
 def _bound(norms2: Sequence[float], weighed: Sequence[Weighed], robustness: Robustness) -> float:

@@ -19,6 +19,7 @@ from math import fsum
 
 import torch
 
+from talkoot.averaging.arming import distance, stands
 from talkoot.averaging.centered_clip import clipped
 from talkoot.averaging.coordinates import median_, trimmed_
 from talkoot.averaging.geometric_median import weiszfeld
@@ -173,6 +174,30 @@ class RobustPart:
         if not self._sources:
             out.zero_()
             return
+        self._robust_chunk(offset, out)
+        if self._robustness.arms_at:
+            mean, distances = self._mean_and_distances(offset, out)
+            if stands(mean, out, distances, self._robustness.arms_at):
+                out.copy_(mean)
+
+    def _mean_and_distances(self, offset: int, robust: torch.Tensor) -> tuple[torch.Tensor, list[float]]:
+        """The plain mean of a chunk, and how far one round's worth of each contribution is from `robust`;
+        both without caps. To be asked for after the rule, since the first row is used up."""
+        mean, distances = torch.zeros_like(robust), []
+        row = self._rows[0, : robust.numel()]
+        for i, (source, weight) in enumerate(zip(self._sources, self._weights, strict=True)):
+            if self._sound[offset][i]:
+                source.codec.decode_into(source.chunks[offset], row)
+            else:
+                row.zero_()
+            add_up_([row], [weight], mean)
+            if source.allowance != 1:
+                torch.div(row, source.allowance, out=row)
+            distances.append(distance(row, robust))
+        return mean, distances
+
+    def _robust_chunk(self, offset: int, out: torch.Tensor) -> None:
+        """By the rule."""
         if self._is_sum:
             rows = self._decode(offset, self._shares)
             center = [self._centers[offset]] if self._has_center else []

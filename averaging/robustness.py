@@ -15,6 +15,7 @@ MAX_HOSTILE_SHARE = 0.49
 MAX_BUCKET = 64
 MAX_CLIP_ITERATIONS = 64
 MAX_CLIP_RADIUS = 1000.0
+MAX_ARMS_AT = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +48,10 @@ class Robustness:
     """Iterations of `centered_clip`. They cost nothing: distances follow from inner products."""
     clip_radius: float = 1.0
     """How far a contribution may pull in `centered_clip`, in median distances to the centre."""
+    arms_at: float = 0.0
+    """Where above 0, all this counts only where it matters: a chunk of 2**18 parameters is the plain weighted
+    mean, without caps, unless that is farther from what the rule comes to than so many median distances of
+    the contributions. What liars move by less than that passes. Dense contributions only."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.hostile_share <= MAX_HOSTILE_SHARE, "hostile_share", f"0 to {MAX_HOSTILE_SHARE}")
@@ -55,11 +60,12 @@ class Robustness:
         _require(1 <= self.clip_iterations <= limit, "clip_iterations", f"1 to {limit}")
         limits = f"above 0, at most {MAX_CLIP_RADIUS:g}"
         _require(0 < self.clip_radius <= MAX_CLIP_RADIUS, "clip_radius", limits)
+        _require(0 <= self.arms_at <= MAX_ARMS_AT, "arms_at", f"0 to {MAX_ARMS_AT:g}")
 
     @property
     def plain(self) -> bool:
         """Whether contributions are only scaled and added up, each chunk by itself."""
-        return self.rule == "mean" and self.before == "none"
+        return self.rule == "mean" and self.before == "none" and self.arms_at == 0
 
     @property
     def compares(self) -> bool:
@@ -86,6 +92,8 @@ def sparse_problem(robustness: Robustness, *, exchange: Literal["dense", "sparse
         )
     if robustness.before != "none":
         return f'robustness.before must be "none" with {sparse}: zeros would be nearest to everybody'
+    if robustness.arms_at:
+        return f"robustness.arms_at must be 0 with {sparse}: their distances say who sent which coordinates"
     if exchange == "sparse" and robustness.norm_cap == "part":
         return 'robustness.norm_cap must not be "part" with a sparse exchange, which has none: try "chunk"'
     return None

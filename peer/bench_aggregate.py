@@ -31,6 +31,9 @@ RULES: dict[str, Robustness] = {
     "norm cap by chunk": Robustness(norm_cap="chunk"),
     "coordinate_median": Robustness(rule="coordinate_median"),
     "trimmed_mean": Robustness(rule="trimmed_mean"),
+    "trimmed_mean where it is far from the mean": Robustness(
+        rule="trimmed_mean", norm_cap="part", arms_at=0.5
+    ),
     "geometric_median": Robustness(rule="geometric_median"),
     "krum": Robustness(rule="krum"),
     "centered_clip": Robustness(rule="centered_clip", norm_cap="part"),

@@ -414,8 +414,9 @@ class Manifest:
     def canonical(self) -> bytes:
         """The one byte string that stands for this manifest: msgpack with sorted keys.
 
-        Sections [robustness] and [audits], swarm.allowlist, swarm.relays and swarm.relayed are in it only
-        where they differ from the default, so that swarms from before there were any keep their ids.
+        Sections [robustness] and [audits], robustness.arms_at, swarm.allowlist, swarm.relays and
+        swarm.relayed are in it only where they differ from the default, so that swarms from before there were
+        any keep their ids.
         """
         values = asdict(self)
         for section in fields(self):
@@ -425,6 +426,8 @@ class Manifest:
         for name, default in (("robustness", Robustness()), ("audits", Audits())):
             if getattr(self, name) == default:
                 del values[name]
+        if "robustness" in values and not self.robustness.arms_at:
+            del values["robustness"]["arms_at"]
         for item in fields(Swarm):
             if (
                 item.name in ("allowlist", "relays", "relayed")

@@ -20,6 +20,14 @@ def norm_capped_mean(x: Array, w: Array) -> Array:
     return mean(x * np.minimum(1, cap / np.maximum(norms, 1e-300))[:, None], w)
 
 
+def mean_unless_far(x: Array, w: Array, robust: Array, arms_at: float) -> tuple[Array, float]:
+    """And how far from the decision it was, in median distances."""
+    distances = np.sort(np.linalg.norm(x - robust, axis=1))
+    m = mean(x, w)
+    margin = arms_at * distances[(len(x) - 1) // 2] - float(np.linalg.norm(m - robust))
+    return (m if margin >= 0 else robust), margin
+
+
 def coordinate_median(x: Array, w: Array) -> Array:
     """Any minimiser of sum_i w_i |x_i - m|; the middle of all of them."""
     out = np.empty(x.shape[1])

@@ -24,6 +24,10 @@ def rules(num: int) -> dict[str, Rule]:
     def in_buckets(updates: Vectors, weights: list[float]) -> torch.Tensor:
         return aggregate.geometric_median(*aggregate.bucketing(updates, weights, size=2, seed=b"s"))
 
+    def armed(updates: Vectors, weights: list[float]) -> torch.Tensor:
+        median = aggregate.coordinate_median(updates, weights)
+        return aggregate.mean_unless_far(updates, weights, median, arms_at=0.5)
+
     return {
         "mean": aggregate.mean,
         "norm_capped_mean": aggregate.norm_capped_mean,
@@ -36,6 +40,7 @@ def rules(num: int) -> dict[str, Rule]:
         "centered_clip with tau": lambda u, w: aggregate.centered_clip(u, w, tau=2.0),
         "nearest_neighbor_mixing": mixed,
         "bucketing": in_buckets,
+        "mean_unless_far": armed,
     }
 
 

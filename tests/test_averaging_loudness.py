@@ -66,6 +66,7 @@ class Cut:
         hostile_share=st.sampled_from((0.0, 0.25, 0.49)),
         clip_center=st.sampled_from(get_args(ClipCenter)),
         clip_radius=st.sampled_from((0.5, 2.0)),
+        arms_at=st.sampled_from((0.0, 0.5, 2.0)),
     ),
     aggregate_codec=st.sampled_from(("fp32", "bf16", "int8", "int4", "lloyd4", "lloyd2")),
     num=st.integers(1, 5),

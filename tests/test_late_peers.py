@@ -81,16 +81,20 @@ def values(source: Source) -> torch.Tensor:
     return source.clip * torch.cat([source.codec.decode(data, n) for data, n in _sized(source)])
 
 
-@pytest.mark.parametrize("cap", get_args(NormCap))
+@pytest.mark.parametrize(
+    ("cap", "arms_at"), [*((cap, 0.0) for cap in get_args(NormCap)), ("part", 0.5), ("whole", 0.5)]
+)
 @pytest.mark.parametrize("before", get_args(Before))
 @pytest.mark.parametrize("rule", get_args(Rule))
 def test_a_late_contribution_counts_as_one_in_time_and_once_more(
-    rule: Rule, before: Before, cap: NormCap
+    rule: Rule, before: Before, cap: NormCap, arms_at: float
 ) -> None:
     """No rule takes it for an outlier, however it mixes; and it adds no more than its weight times what the
     cap leaves of it."""
     rules = make_rules(
-        numel=NUMEL, chunk_size=CHUNK, robustness=Robustness(rule=rule, before=before, norm_cap=cap)
+        numel=NUMEL,
+        chunk_size=CHUNK,
+        robustness=Robustness(rule=rule, before=before, norm_cap=cap, arms_at=arms_at),
     )
     carry = BEFORE.clone()
     sent = [

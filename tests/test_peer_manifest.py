@@ -44,6 +44,10 @@ def test_swarms_without_a_robust_rule_have_the_ids_of_before_there_were_any() ->
     changed = tiny(robustness=Robustness(rule="centered_clip"))
     assert changed.swarm_id != tiny().swarm_id
     assert from_canonical(changed.canonical()) == changed
+    assert "arms_at" not in msgspec.msgpack.decode(changed.canonical())["robustness"]
+    arming = tiny(robustness=Robustness(rule="trimmed_mean", arms_at=0.5))
+    assert from_canonical(arming.canonical()) == arming
+    assert arming.swarm_id != tiny(robustness=Robustness(rule="trimmed_mean")).swarm_id
     values = msgspec.msgpack.decode(tiny().canonical())
     for wrong in ({}, {"rule": "mean"}, {"rule": "median"}, {"hostile_share": 2.0}):
         with pytest.raises(ValueError, match=r"\w"):

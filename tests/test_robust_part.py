@@ -19,6 +19,7 @@ from talkoot.averaging.parts import Part
 from talkoot.averaging.robustness import Before, Robustness, Rule, sparse_problem
 from talkoot.compression import codec as codecs
 from talkoot.peer.manifest import Compression
+from talkoot.peer.presets import PUBLIC
 from talkoot.peer.rules_of import rules_of
 
 CHUNK = 2**16
@@ -98,9 +99,10 @@ def test_a_part_is_what_the_rule_makes_of_what_was_sent(rule: Rule, before: Befo
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("arms_at", [0.0, 0.5, 10.0])
 @pytest.mark.parametrize("rule", get_args(Rule))
-def test_what_is_not_what_was_signed_counts_as_zeros(rule: Rule) -> None:
-    of, how = sources(), Robustness(rule=rule)
+def test_what_is_not_what_was_signed_counts_as_zeros(rule: Rule, arms_at: float) -> None:
+    of, how = sources(), Robustness(rule=rule, arms_at=arms_at)
     lies = replace(of[2], entries=[of[2].entries[0], Entry(bytes(32), of[2].entries[1].norm2 * 1.001)])
     torn = replace(of[5], chunks=[of[5].chunks[0], b"torn"])
     nothing, silence = INT8.encode(torch.zeros(500)), Entry(b"", 0.0)
@@ -117,9 +119,64 @@ def test_what_is_not_what_was_signed_counts_as_zeros(rule: Rule) -> None:
 def test_who_weighs_nothing_is_not_even_decoded(rule: Rule) -> None:
     of = sources()
     silent = [Source(0.0, [b"garbage", b""], [Entry(bytes(32), 1e9)] * 2, INT8) for _ in range(4)]
-    for how in (Robustness(rule=rule), Robustness(rule=rule, norm_cap="part", before="buckets")):
+    for how in (
+        Robustness(rule=rule),
+        Robustness(rule=rule, norm_cap="part", before="buckets"),
+        Robustness(rule=rule, arms_at=0.5),
+    ):
         assert torch.equal(result([*silent[:2], *of, *silent[2:]], how), result(of, how))
         assert not result(silent, how).any()
+
+
+CHUNKS = (Part(b"a" * 32, 0, 1), Part(b"b" * 32, 1, 1))
+WHERE = (slice(0, CHUNK), slice(CHUNK, NUMEL))
+
+
+@pytest.mark.parametrize("before", get_args(Before))
+@pytest.mark.parametrize("rule", get_args(Rule))
+def test_a_chunk_is_the_plain_mean_where_the_rule_is_near_it(rule: Rule, before: Before) -> None:
+    """Of all contributions as they came, whatever the rule does to them; each chunk by itself."""
+    of = sources(clips=(1.0, 0.5, 1.0, 1.0, 0.9, 1.0, 0.25))
+    robust = result(of, Robustness(rule=rule, before=before, arms_at=1e-9))
+    torch.testing.assert_close(robust, result(of, Robustness(rule=rule, before=before)), rtol=1e-6, atol=1e-6)
+    rows = decoded(sources())
+    plain = result(sources(), Robustness(norm_cap="none"))
+    for arms_at in (0.01, 0.3, 10.0):
+        ours = result(of, Robustness(rule=rule, before=before, arms_at=arms_at))
+        for at in WHERE:
+            here = aggregate.mean_unless_far([row[at] for row in rows], WEIGHTS, robust[at], arms_at=arms_at)
+            torch.testing.assert_close(ours[at], here, rtol=1e-6, atol=1e-6)
+            assert torch.equal(ours[at], robust[at]) or torch.equal(ours[at], plain[at])
+
+
+def test_one_lie_arms_only_the_chunk_it_is_in() -> None:
+    how, of = Robustness(rule="trimmed_mean", norm_cap="chunk", arms_at=0.5), sources()
+    plain = result(of, Robustness(norm_cap="none"))
+    assert torch.equal(result(of, how), plain)
+    lie = torch.cat([INT8.decode(of[3].chunks[0], CHUNK), -50 * INT8.decode(of[3].chunks[1], NUMEL - CHUNK)])
+    index, chunks = encoded(lie)
+    spoiled = [*of[:3], replace(of[3], chunks=[chunks[0], chunks[1]], entries=index.entries), *of[4:]]
+    ours, robust = result(spoiled, how), result(spoiled, replace(how, arms_at=0.0))
+    assert torch.equal(ours[WHERE[0]], plain[WHERE[0]])
+    assert torch.equal(ours[WHERE[1]], robust[WHERE[1]])
+    assert not torch.equal(robust[WHERE[0]], plain[WHERE[0]])
+    for part, at in zip(CHUNKS, WHERE, strict=True):  # and none depends on the others
+        of_part = [
+            replace(s, chunks=[s.chunks[c] for c in part.chunks], entries=[s.entries[c] for c in part.chunks])
+            for s in spoiled
+        ]
+        assert torch.equal(result(of_part, how, part)[at], ours[at])
+
+
+def test_what_no_mean_can_hold_arms_the_defence() -> None:
+    """Contributions of the largest numbers there are, in a codec that holds them: their sum does not fit."""
+    most = torch.full((NUMEL,), torch.finfo(torch.float32).max)
+    index, chunks = encode_delta(
+        most, torch.zeros(NUMEL), torch.zeros(NUMEL), scale=1.0, codec=FP32, rules=PLAIN
+    )
+    loud = [Source(w, [chunks[0], chunks[1]], index.entries, FP32) for w in (0.5, 0.6)]  # more than all
+    how = Robustness(rule="trimmed_mean", norm_cap="none", arms_at=10.0)
+    assert torch.isfinite(result([*loud, *sources()], how)).all()
 
 
 @pytest.mark.parametrize("cap", ["part", "chunk"])
@@ -152,6 +209,8 @@ HOW = [
     Robustness(rule="geometric_median", before="buckets"),
     Robustness(rule="krum", before="nearest_neighbors", norm_cap="none"),
     Robustness(rule="trimmed_mean", norm_cap="chunk"),
+    PUBLIC,
+    Robustness(rule="mean", norm_cap="part", arms_at=0.5),
 ]
 
 
@@ -165,7 +224,9 @@ class LyingSwarm(LoggedSwarm):
         liar.local = liar.theta + 1e6 * (liar.theta - liar.local)
 
 
-@pytest.mark.parametrize("how", HOW, ids=lambda how: f"{how.rule}, {how.before}, {how.norm_cap}")
+@pytest.mark.parametrize(
+    "how", HOW, ids=lambda how: f"{how.rule}, {how.before}, {how.norm_cap}, {how.arms_at}"
+)
 def test_a_round_with_a_liar_ends_on_the_same_bits_and_near_the_honest_ones(how: Robustness) -> None:
     swarm = LyingSwarm(how)
     swarm.play()
@@ -204,6 +265,7 @@ def test_a_sparse_round_with_chunk_caps_replays() -> None:
         ("bucket_size", (0, 65)),
         ("clip_iterations", (0, 65)),
         ("clip_radius", (0.0, 1001.0, float("nan"))),
+        ("arms_at", (-0.1, 10.5, float("nan"))),
     ],
 )
 def test_settings_have_bounds(name: str, values: tuple[float, ...]) -> None:
@@ -235,6 +297,10 @@ def test_rules_that_compare_are_refused_where_contributions_are_sparse() -> None
             assert problem is None or (problem.startswith("robustness.rule must be") and "\n" not in problem)
     mixed = Robustness(before="buckets")
     assert "robustness.before" in (sparse_problem(mixed, exchange="dense", codec="topk") or "")
+    armed = Robustness(norm_cap="chunk", arms_at=0.5)
+    assert sparse_problem(armed, exchange="dense", codec="int8") is None
+    for exchange, codec in (("dense", "topk"), ("sparse", "int8")):
+        assert "robustness.arms_at must be 0" in (sparse_problem(armed, exchange=exchange, codec=codec) or "")  # type: ignore[arg-type]
     by_part = Robustness(norm_cap="part")
     assert sparse_problem(by_part, exchange="dense", codec="topk") is None
     assert "norm_cap" in (sparse_problem(by_part, exchange="sparse", codec="int8") or "")

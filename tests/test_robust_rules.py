@@ -25,9 +25,11 @@ def exact(rows: Vectors) -> reference.Array:
     return np.stack([row.numpy().astype(np.float64) for row in rows])
 
 
-def close(ours: torch.Tensor, theirs: reference.Array) -> bool:
+def close(ours: torch.Tensor, theirs: reference.Array, added: reference.Array | None = None) -> bool:
+    """To 1e-6; of what was `added` up in float32 and cancels, to the last place of what was added."""
     error = np.linalg.norm(ours.numpy().astype(np.float64) - theirs)
-    return float(error) <= 1e-6 * float(np.linalg.norm(theirs))
+    rounding = 0.0 if added is None else 2.0**-24 * float(np.linalg.norm(added, axis=1).mean())
+    return float(error) <= 1e-6 * float(np.linalg.norm(theirs)) + rounding
 
 
 GROUPS = st.tuples(
@@ -53,8 +55,8 @@ def test_rules_are_those_of_the_papers(
     f = seed % (max(0, (num - 3) // 2) + 1)
     chosen = 1 + seed % num
     center = vectors(1, numel, seed + 1)[0]
-    assert close(aggregate.mean(rows, weights), reference.mean(x, w))
-    assert close(aggregate.norm_capped_mean(rows, weights), reference.norm_capped_mean(x, w))
+    assert close(aggregate.mean(rows, weights), reference.mean(x, w), x)
+    assert close(aggregate.norm_capped_mean(rows, weights), reference.norm_capped_mean(x, w), x)
     assert close(aggregate.coordinate_median(rows, weights), reference.coordinate_median(x, w))
     assert close(aggregate.trimmed_mean(rows, weights, trim=trim), reference.trimmed_mean(x, w, trim))
     assert close(
@@ -71,6 +73,12 @@ def test_rules_are_those_of_the_papers(
     ):
         ours = aggregate.centered_clip(rows, weights, tau=size, iterations=iterations, center=start)  # type: ignore[arg-type]
         assert close(ours, reference.centered_clip(x, w, size, iterations, begin))
+    trimmed = aggregate.trimmed_mean(rows, weights, trim=trim)
+    for arms_at in (0.0, 0.1, 0.5, 2.0):
+        ours = aggregate.mean_unless_far(rows, weights, trimmed, arms_at=arms_at)
+        theirs, margin = reference.mean_unless_far(x, w, exact([trimmed])[0], arms_at)
+        if abs(margin) > 1e-6 * np.linalg.norm(x):
+            assert close(ours, theirs, x)
     mixed, kept = aggregate.nearest_neighbor_mixing(rows, weights, num_byzantine=trim)
     expected = reference.nearest_neighbor_mixing(x, w, trim)
     assert all(close(ours, theirs) for ours, theirs in zip(mixed, expected, strict=True))
@@ -133,6 +141,12 @@ def test_settings_out_of_bounds_are_refused() -> None:
     calls: list[Callable[[], object]] = [
         lambda: aggregate.trimmed_mean(rows, w, trim=3),
         lambda: aggregate.trimmed_mean(rows, w, trim=-1),
+        lambda: aggregate.mean_unless_far(rows, w, rows[0], arms_at=-0.1),
+        lambda: aggregate.mean_unless_far(rows, w, rows[0], arms_at=float("nan")),
+        lambda: aggregate.mean_unless_far(rows, w, rows[0][:5], arms_at=1.0),
+        lambda: aggregate.mean_unless_far(rows, w, rows[0].double(), arms_at=1.0),
+        lambda: aggregate.mean_unless_far(rows, w, rows[0] * float("inf"), arms_at=1.0),
+        lambda: aggregate.mean_unless_far(rows, w, rows[0] * float("nan"), arms_at=1.0),
         lambda: aggregate.krum(rows, w, num_byzantine=2),
         lambda: aggregate.krum(rows, w, num_byzantine=-1),
         lambda: aggregate.krum(rows, w, num_byzantine=1, num_selected=6),
@@ -204,6 +218,11 @@ def test_liars_do_not_break_rules_below_their_breakdown_point(lie: str, num: int
     ):
         assert (inside >= stack.min(0).values).all()
         assert (inside <= stack.max(0).values).all()
+    trimmed = aggregate.trimmed_mean(rows, weights, trim=f)
+    farthest = max((row - trimmed).norm().item() for row in honest)
+    armed = aggregate.mean_unless_far(rows, weights, trimmed, arms_at=0.5)
+    assert (armed - trimmed).norm().item() <= 0.5 * farthest * (1 + 1e-6)
+    assert torch.equal(armed, trimmed) or torch.equal(armed, aggregate.mean(rows, weights))
     off = (aggregate.geometric_median(rows, weights, iterations=400) - middle).norm().item()
     assert off <= 2 * (1 - share) / (1 - 2 * share) * radius
     for chosen in (1, num - f):
@@ -235,7 +254,7 @@ def test_a_bucket_spreads_one_liar_over_no_more_than_itself() -> None:
 
 # -- the same bits everywhere --------------------------------------------------------------------------------
 
-GOLDEN = "6be237d61006d918"
+GOLDEN = "9ddc5a7ca70ac1f0"
 PRINT_DIGEST = "import robust_rig; print(robust_rig.digest())"
 
 

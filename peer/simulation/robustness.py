@@ -23,6 +23,7 @@ def robustness_of(seed: int, exchange: Exchange, compression: Compression) -> Ro
         clip_center=random.choice(get_args(ClipCenter)),
         clip_iterations=random.choice((1, 3)),
         clip_radius=random.choice((0.5, 1.0, 2.0)),
+        arms_at=random.choice((0.0, 0.0, 0.5)),
     )
     problem = sparse_problem(drawn, exchange=exchange, codec=compression.codec)
     return Robustness(norm_cap="chunk") if problem else drawn
