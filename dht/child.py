@@ -42,7 +42,8 @@ async def _end(process: asyncio.subprocess.Process, *, in_session: bool) -> None
 
 def send_signal(process: asyncio.subprocess.Process, number: int, *, in_session: bool = False) -> None:
     """Send `process` (or its whole session, which it leads) a signal; nothing if it is gone."""
-    # Not Popen's: it would reap a process that just died, behind asyncio's back.
+    # Not Popen's: it would reap a process that just died, behind asyncio's back. A session of which only an
+    # unreaped leader is left may be refused (macOS).
     if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             (os.killpg if in_session else os.kill)(process.pid, number)
