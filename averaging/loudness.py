@@ -58,30 +58,34 @@ def loudest(
     caps = Caps(
         [source_of(item, (), row) for item, row in zip(weighed, rows, strict=True)], rules.robustness.norm_cap
     )
-    norms2 = [0.0] * len(rows)
-    for offset in range(len(rows[0]) if rows else 0):
-        for i, cap in enumerate(caps.at(offset)):
-            norms2[i] += cap**2 * rows[i][offset].norm2
-    limit = sqrt(_bound(norms2, weighed, rules.robustness))
-    if rules.robustness.arms_at and rows:
-        limit = _armed(limit, rows, known, weighed, rules.robustness.arms_at)
+    capped2 = [
+        [cap**2 * row[offset].norm2 for cap, row in zip(caps.at(offset), rows, strict=True)]
+        for offset in range(len(rows[0]) if rows else 0)
+    ]
+    if not rules.robustness.arms_at:
+        whole2 = [fsum(column) for column in zip(*capped2, strict=True)]
+        limit2 = _bound(whole2, weighed, rules.robustness)
+    else:
+        limit2 = fsum(
+            _armed(_bound(norms2, weighed, rules.robustness), column, weighed, rules.robustness, known)
+            for norms2, column in zip(capped2, zip(*rows, strict=True), strict=True)
+        )
     fine = ledger.aggregate_codec.partition(":")[0] in NEARLY_LOSSLESS
-    return (FINE_SLACK if fine else SLACK) * limit + TINY
+    return (FINE_SLACK if fine else SLACK) * sqrt(limit2) + TINY
 
 
 def _armed(
-    limit: float, rows: Sequence[Sequence[Entry]], known: bool, weighed: Sequence[Weighed], arms_at: float
+    robust2: float, entries: Sequence[Entry], weighed: Sequence[Weighed], robustness: Robustness, known: bool
 ) -> float:
-    """Of the norm of chunks that are the plain mean or the robust rule's, which is at most `limit` long."""
-    norms = [sqrt(fsum(entry.norm2 for entry in row)) for row in rows]
-    mean = fsum(item.weight * norm for item, norm in zip(weighed, norms, strict=True))
-    single = [[e.norm2 / w.allowance**2 for e in row] for row, w in zip(rows, weighed, strict=True)]
-    if known:
-        median2 = fsum(median_low(column) for column in zip(*single, strict=True))
-    else:
-        median2 = fsum(norm2 for (norm2,) in single) / (len(rows) // 2 + 1)
-    near = limit + arms_at * (sqrt(median2) + limit)
-    return min(hypot(limit, mean), near)
+    """Of the squared norm of a chunk that is the plain mean or the robust rule's, whose is at most `robust2`;
+    or where only whole contributions are known, of all chunks of a part."""
+    robust = sqrt(robust2)
+    mean = fsum(item.weight * sqrt(entry.norm2) for item, entry in zip(weighed, entries, strict=True))
+    single2 = [entry.norm2 / item.allowance**2 for item, entry in zip(weighed, entries, strict=True)]
+    median2 = median_low(single2) if known else fsum(single2) / (len(single2) // 2 + 1)
+    near = robust + robustness.arms_at * (sqrt(median2) + robust)
+    either = max(robust, mean) if known else hypot(robust, mean)
+    return min(either, near) ** 2
 
 
 def _bound(norms2: Sequence[float], weighed: Sequence[Weighed], robustness: Robustness) -> float:

@@ -118,3 +118,20 @@ def test_the_bound_is_near_what_it_bounds_and_liars_do_not_lift_it(rule: Rule) -
     assert not is_louder(out_P, PARTS[1], rules, limits[0])
     out_P[0] = float("nan")
     assert is_louder(out_P, PARTS[0], rules, limits[0])
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_defence_at_need_lets_no_more_pass_than_one_that_is_always_on_where_all_are_alike(
+    part: Part,
+) -> None:
+    """And where a liar is ten thousand times as loud, twice that and a median norm at most."""
+    row, always = torch.ones(NUMEL), Robustness(rule="trimmed_mean", norm_cap="part")
+    at_need = replace(always, arms_at=0.5)
+    limits = {}
+    for loud in (1.0, 1e4):
+        cut = Cut([row, row, row, row, row * loud], [0] * 5)
+        for how in (always, at_need):
+            rules = replace(cut.rules, robustness=how)
+            limits[loud, how] = loudest(part, cut.headers, cut.indexes, LEDGER, rules)
+    assert limits[1.0, at_need] == pytest.approx(limits[1.0, always], rel=1e-6)
+    assert limits[1e4, always] < limits[1e4, at_need] <= 2 * limits[1e4, always]
