@@ -32,7 +32,7 @@ RULES: dict[str, Robustness] = {
     "coordinate_median": Robustness(rule="coordinate_median"),
     "trimmed_mean": Robustness(rule="trimmed_mean"),
     "trimmed_mean where it is far from the mean": Robustness(
-        rule="trimmed_mean", norm_cap="part", arms_at=0.5
+        rule="trimmed_mean", norm_cap="part", arms_at=0.25
     ),
     "geometric_median": Robustness(rule="geometric_median"),
     "krum": Robustness(rule="krum"),

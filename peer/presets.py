@@ -9,7 +9,7 @@ from talkoot.averaging.robustness import Robustness
 from talkoot.dht.errors import ConfigError
 from talkoot.peer.manifest import Compression, Data, Inner, Manifest, Model, Outer, Round, Swarm
 
-PUBLIC = Robustness(rule="trimmed_mean", norm_cap="part", arms_at=0.5)
+PUBLIC = Robustness(rule="trimmed_mean", norm_cap="part", arms_at=0.25)
 """For swarms of strangers: where contributions disagree, norms of each part capped at the median, then in
 each coordinate the mean without the highest and the lowest quarter; else the plain mean. Chosen by `talkoot
 bench attacks`: it costs nothing where nobody lies, and little under each attack (docs/experiments.md,
