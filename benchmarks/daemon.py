@@ -106,7 +106,7 @@ def idle(folder: Path, seconds: float) -> Figures:
     try:
         api_s = wait(node, lambda status: True)
         ready_s = wait(node, lambda status: status["state"] == "paused") + api_s
-        time.sleep(SETTLE_S)
+        time.sleep(SETTLE_S)  # what a start leaves to do is no idling
         processes = parts(node)
         before, began = cpu(processes), time.monotonic()
         time.sleep(seconds)  # what is measured: nothing happens
@@ -163,7 +163,7 @@ def rounds(folder: Path, manifest: Manifest, seconds: float) -> Figures:
         peaks: list[dict[str, int]] = []
         while (elapsed := time.monotonic() - began) < seconds:
             peaks += [resident(each["daemon"]) for each in processes]
-            time.sleep(SAMPLE_S)
+            time.sleep(SAMPLE_S)  # between two samples
         used = [cpu(each)["daemon"] for each in processes]
         statuses = [node.poll() or {} for node in nodes]
         return {
@@ -206,7 +206,7 @@ def wait(node: DemoNode, event: Callable[[Figures], bool]) -> float:
         status = node.poll()
         if status is not None and event(status):
             return time.monotonic() - began
-        time.sleep(POLL_S)
+        time.sleep(POLL_S)  # another process, and says when asked only
     raise SystemExit(f"{node.name} did not get there: {node.last_words()}")
 
 

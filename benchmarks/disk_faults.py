@@ -130,7 +130,7 @@ def until(event: Callable[[], bool], what: str) -> float:
     while time.monotonic() - began < LIMIT_S:
         if event():
             return time.monotonic() - began
-        time.sleep(POLL_S)
+        time.sleep(POLL_S)  # another process, and says when asked only
     raise SystemExit(f"not within {LIMIT_S:.0f} s: {what}")
 
 

@@ -206,7 +206,7 @@ async def download(group: asyncio.TaskGroup, network: P2PNetwork, manifest: Mani
                 most_sources = max(most_sources, len(progress.sources))
                 while marks and progress.received_bytes >= marks[0][1] * progress.total_bytes:
                     say({"mark": marks.pop(0)[0]})
-            await asyncio.sleep(SAMPLE_S)
+            await asyncio.sleep(SAMPLE_S)  # between two samples
 
     watchers = [group.create_task(watch()), group.create_task(memory.watch())]
     rejected, received, link = network.events.rejected.copy(), network.traffic.bytes_received, link_bytes()

@@ -135,7 +135,7 @@ async def measure(watched: Watched, outside: Outside, level: str, options: argpa
     """Change to one level and watch it."""
     power = LEVELS.get(level) or float(level)
     watched.trainer.tune(Tuning(power=power, threads=options.threads))
-    await asyncio.sleep(SETTLE_S)
+    await asyncio.sleep(SETTLE_S)  # steps under way end at the level before
     outside.gpu()
     first, began = watched.now(), time.monotonic()
     cpu_s, wanted_s = outside.cpu_s(), outside.wanted_s()

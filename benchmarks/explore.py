@@ -137,7 +137,7 @@ async def watched(invite: str, expected: int, seconds: float) -> dict[str, Any]:
                 hiccups.append(f"{elapsed:.0f} s: a reading of {time.time() - status['at_s']:.0f} s ago")
             if answers[-1] > SLOW_S:
                 hiccups.append(f"{elapsed:.0f} s: an answer after {answers[-1]:.1f} s")
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(1.0)  # between two looks at the page
         cpu = resources.cpu_times()
     process.terminate()
     assert await process.wait() == 0

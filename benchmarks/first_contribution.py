@@ -74,7 +74,7 @@ def until(nodes: list[DemoNode], done: object) -> None:
     while not done():
         if time.monotonic() > deadline or not all(node.running for node in nodes):
             sys.exit("; ".join(f"{node.name}: {node.last_words()}" for node in nodes))
-        time.sleep(POLL_S)
+        time.sleep(POLL_S)  # other processes, which say when asked only
 
 
 def counted(founder: DemoNode, peer: str) -> bool:

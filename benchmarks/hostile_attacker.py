@@ -79,7 +79,7 @@ class Attacker:
             with suppress(RemoteError, P2pdError, TimeoutError):
                 return await control.open_stream(self.victim, spec.name, timeout_s=5.0)
         self.refused += 1
-        await asyncio.sleep(DOOR_S)
+        await asyncio.sleep(DOOR_S)  # it was shown the door: so long until it tries again
         return None
 
     async def write(self, spec: ProtocolSpec, frames: list[bytes]) -> None:
@@ -123,7 +123,7 @@ class Attacker:
             await stub.rpc_store(request, timeout=3.0)
         except (OSError, EOFError, P2PDaemonError, P2PHandlerError):
             self.refused += 1
-            await asyncio.sleep(DOOR_S)
+            await asyncio.sleep(DOOR_S)  # it was shown the door: so long until it tries again
 
     async def envelopes(self) -> list[tuple[bytes, bytes]]:
         """The honest peers' announcements, as they are in the directory."""
@@ -332,7 +332,7 @@ async def _knock(attacker: Attacker, first: Callable[[], bytes], *, drip: bool =
     hold_s = max(0.0, attacker.until - time.monotonic())
     attacker.orders["held"] = len(held)
     for second in range(int(hold_s)):
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(1.0)  # they are held open: that is the attack
         for connection in held if drip else ():
             with suppress(OSError):
                 connection.send(HANDSHAKE[1 + second % 18 : 2 + second % 18])

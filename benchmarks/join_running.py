@@ -160,7 +160,7 @@ class Swarm:
             if time.monotonic() > deadline or not all(node.running for node in self.nodes):
                 told = "; ".join(f"{node.name}: {node.last_words()}" for node in self.nodes)
                 raise SystemExit(f"no {what} in {LIMIT_S:.0f} s: {told}")
-            time.sleep(POLL_S)
+            time.sleep(POLL_S)  # other processes, which say when asked only
 
     def last_counts(self, count: int) -> bool:
         """Whether the last round counted so many."""

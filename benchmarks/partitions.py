@@ -86,7 +86,7 @@ class Partition:
             if self.kind == "two-way":
                 self.world.hub.hold(*((receiver, sender) for sender, receiver in ways))
         before = [peer.round for peer in peers]
-        await asyncio.sleep(apart_s)
+        await asyncio.sleep(apart_s)  # the partition lasts, on the virtual clock
         heads = len(self._digests())
         gained = [peer.round - then for peer, then in zip(peers, before, strict=True)]
         self.world.hub.heal()

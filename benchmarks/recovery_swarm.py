@@ -82,7 +82,7 @@ class Swarm:
             value = event()
             if value is not None and value is not False:
                 return value
-            time.sleep(POLL_S)
+            time.sleep(POLL_S)  # other processes, which say when asked only
         told = "; ".join(f"{node.name}: {node.last_words()}" for node in self.nodes if not node.frozen)
         raise Lost(f"no {what} within {LIMIT_S:.0f} s; {told}")
 

@@ -109,7 +109,7 @@ def memory(count: int) -> None:
                     made = waiting.submit(process.stdout.readline)
                     while not made.done():
                         most = max(most, served.memory_mb)
-                        time.sleep(0.1)
+                        time.sleep(0.1)  # between two samples of memory
                 most = max(most, served.memory_mb)
             print(f"| {count} circuits, {words} | {before:.0f} | {most:.0f} |", flush=True)
 

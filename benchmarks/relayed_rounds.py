@@ -136,7 +136,7 @@ class Swarm:
                 sys.stdout.write(f"not within {self.options.limit:.0f} s: {what}\n")
                 return False
             self.look()
-            time.sleep(LOOK_S)
+            time.sleep(LOOK_S)  # other processes, which say when asked only
         return True
 
     def kill_relay(self) -> Json:

@@ -104,7 +104,7 @@ class Subject:
         while (status := node.poll()) is None or status["steps_total"] == 0:
             if time.monotonic() > until or not node.running:
                 raise SystemExit(f"the node does not train: {node.last_words()}")
-            time.sleep(LOOK_S)
+            time.sleep(LOOK_S)  # another process, and says when asked only
         self._api = http.client.HTTPConnection("127.0.0.1", status["http_port"], timeout=REPORT_LIMIT_S)
         self._daemon = psutil.Process(json.loads((node.state_dir / "api.json").read_bytes())["pid"])
         self._trainer = max(self._daemon.children(recursive=True), key=processor_s)
@@ -128,7 +128,7 @@ class Subject:
         while (steps := self._steps()) == before:
             if time.monotonic() > until:
                 raise SystemExit(f"no report for {REPORT_LIMIT_S:.0f} s: {self._node.last_words()}")
-            time.sleep(LOOK_S)
+            time.sleep(LOOK_S)  # another process, and says when asked only
         daemon_s, trainer_s = processor_s(self._daemon), processor_s(self._trainer)
         return Reading(at=time.monotonic(), steps=steps, daemon_s=daemon_s, trainer_s=trainer_s)
 

@@ -122,7 +122,7 @@ def released_after(before_mib: int, stopped: float) -> float | None:
     while time.monotonic() < stopped + 60:
         if device_memory_mib() <= before_mib + RELEASED_WITHIN_MIB:
             return round(time.monotonic() - stopped, 2)
-        time.sleep(MEMORY_POLL_S)
+        time.sleep(MEMORY_POLL_S)  # between two samples
     return None
 
 
@@ -210,7 +210,7 @@ def _pause(nodes: list[DemoNode], deadline: float) -> None:
     ended = [node for node in nodes if node.exit_code is not None]
     if ended or time.monotonic() > deadline:
         raise SystemExit(f"the mixed swarm does not train: {[node.last_words() for node in nodes]}")
-    time.sleep(POLL_S)
+    time.sleep(POLL_S)  # other processes, which say when asked only
 
 
 def _common_rounds(nodes: list[DemoNode]) -> dict[int, set[str]]:

@@ -86,7 +86,7 @@ class Trial:
 def wait(event: Callable[[], T | None], until: float) -> T | None:
     """Its first value that is not None, or None after the time."""
     while (value := event()) is None and time.monotonic() < until:
-        time.sleep(POLL_S)
+        time.sleep(POLL_S)  # another process, and says when asked only
     return value
 
 

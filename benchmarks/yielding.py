@@ -67,7 +67,7 @@ def until(what: str, event: Callable[[], bool]) -> float:
     while not event():
         if time.monotonic() - began > LIMIT_S:
             raise SystemExit(f"no {what} within {LIMIT_S:.0f} s")
-        time.sleep(POLL_S)
+        time.sleep(POLL_S)  # another process, and says when asked only
     return time.monotonic() - began
 
 
@@ -116,7 +116,7 @@ def interrupt(node: DemoNode, folder: Path, kind: str) -> Times:
         paused = time.monotonic() - began
         until("end of the trainer", lambda: not alive(trainer))
         freed = time.monotonic() - began
-        time.sleep(BUSY_S)
+        time.sleep(BUSY_S)  # the other program runs for so long
     times = Times(paused=paused, freed=freed, back=until("return", trains))
     print(f"{kind:8} {times}", flush=True)
     return times
