@@ -53,6 +53,8 @@ class EncodedPart:
     chunks: tuple[bytes, ...]
     hashes: tuple[bytes, ...]
     """Content hash of each chunk."""
+    armed: int = 0
+    """Chunks that counted by a robust rule, not as a sum; known to who aggregated them."""
 
 
 def aggregate_part(
@@ -65,9 +67,10 @@ def aggregate_part(
     signed bytes can repeat. So does a sum that `codec` cannot hold, so that no contributions whatever keep a
     round from ending.
     """
-    offsets = range(part.num_chunks)
-    chunks = tuple(aggregated_chunks(part, sources, offsets, codec=codec, rules=rules, seed=seed))
-    return EncodedPart(chunks, tuple(content_hash(chunk) for chunk in chunks))
+    numels = [rules.chunk_numel(chunk) for chunk in part.chunks]
+    rule = _rule(sources, numels, rules, seed)
+    chunks = tuple(_encoded_chunks(rule, numels, range(part.num_chunks), codec))
+    return EncodedPart(chunks, tuple(content_hash(chunk) for chunk in chunks), rule.armed)
 
 
 def aggregated_chunks(
@@ -76,7 +79,12 @@ def aggregated_chunks(
     """What `aggregate_part` makes of some of the part's chunks, one at a time. Unless the rule compares
     (`Robustness.compares`) it reads no other chunks of the sources."""
     numels = [rules.chunk_numel(chunk) for chunk in part.chunks]
-    rule = _rule(sources, numels, rules, seed)
+    yield from _encoded_chunks(_rule(sources, numels, rules, seed), numels, offsets, codec)
+
+
+def _encoded_chunks(
+    rule: PlainPart | RobustPart, numels: Sequence[int], offsets: range, codec: Codec
+) -> Iterator[bytes]:
     total = torch.empty(max(numels))
     for offset in offsets:
         acc = total[: numels[offset]]

@@ -15,6 +15,8 @@ class PlainPart:
         self._sources = sources
         self._caps = Caps(sources, norm_cap)
         self._scratch = torch.empty(chunk_size)
+        self.armed = 0
+        """Chunks that counted by a rule other than the sum: none."""
 
     def chunk(self, offset: int, out: torch.Tensor) -> None:
         """Aggregate chunk number `offset` into `out`."""

@@ -58,6 +58,8 @@ class RobustPart:
         self._mixed_weights = self._weights
         self._shares: list[float] = []
         """Of the contributions, then of the centre, in the aggregate, where that is a sum of them."""
+        self.armed = 0
+        """Chunks that counted by the rule, since the plain mean was too far from it or is never asked for."""
         if num:
             self._decide(seed)
 
@@ -179,6 +181,8 @@ class RobustPart:
             mean, distances = self._mean_and_distances(offset, out)
             if stands(mean, out, distances, self._robustness.arms_at):
                 out.copy_(mean)
+                return
+        self.armed += 1
 
     def _mean_and_distances(self, offset: int, robust: torch.Tensor) -> tuple[torch.Tensor, list[float]]:
         """The plain mean of a chunk, and how far one round's worth of each contribution is from `robust`;

@@ -57,6 +57,7 @@ class Measuring:
         metrics.follow_checks(node.joiner.checks, follow)
         follow.totals(metrics.messages_sent, node.runner.sent)
         follow.totals(metrics.messages_received, node.runner.received)
+        metrics.armed.set(node.runner.armed)
         follow.total(metrics.peer_connections, node.links.connections)
         follow.totals(metrics.peer_disconnections, node.links.disconnections)
         self._connected()

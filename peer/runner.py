@@ -6,6 +6,7 @@ same runner serves the daemon and the benchmark of a bare round.
 
 import asyncio
 import logging
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -122,6 +123,8 @@ class Runner:
         self.round: Round | None = None
         self.encoded: Encoded | None = None
         """What the aggregate of the current round was decoded from."""
+        self.armed = math.nan
+        """Share of the chunks of the part that was last reduced here in which the robust rule counted."""
         self._past: Round | None = None
         """The round before, as long as others may want blobs of it."""
         self.seconds: Counter[str] = Counter()
@@ -317,6 +320,7 @@ class Runner:
                     rules=machine.context.rules,
                     seed=machine.context.prior,
                 )
+                self.armed = encoded.armed / len(encoded.chunks)
                 outs = machine.aggregated(attempt, encoded, self._clock())
             case outputs.DecodePart():
                 outs = await self._decode(machine, output)

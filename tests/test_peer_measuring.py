@@ -3,6 +3,7 @@
 import asyncio
 import math
 import types
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talkoot.averaging.certificate import Contribution
+from talkoot.averaging.robustness import Robustness, Rule
 from talkoot.dht.multiaddr import is_relayed, parse_address
 from talkoot.dht.records import PeerRecord
 from talkoot.peer.announcement import VERSION
 from talkoot.peer.duty import WINDOW_S, DutyCycle
 from talkoot.peer.guest.words import STATES
+from talkoot.peer.manifest import Compression
 from talkoot.peer.measuring import agent_of, observed_state
 from talkoot.peer.metrics import FAMILIES, Metrics, is_known
 from talkoot.peer.metrics.known import MAX_SERIES
@@ -27,6 +30,7 @@ from talkoot.peer.metrics.words import AGENTS, PHASES
 from talkoot.peer.round_counts import norm_ratio, phases_of
 from talkoot.peer.simulation.disks import simulated_disks
 from talkoot.peer.simulation.signatures import stand_in_signatures
+from talkoot.peer.simulation.tasks import drift
 from talkoot.peer.simulation.virtual_time import run_virtual
 from talkoot.peer.simulation.world import World
 from talkoot.peer.trainer import gpu
@@ -69,7 +73,8 @@ def stranger(number: int) -> PeerRecord:
     )
 
 
-async def look(world: World) -> None:
+async def look(world: World, share: float) -> None:
+    """`share`: of chunks that count by a robust rule."""
     await asyncio.sleep(60.0)  # virtual time
     node = world.peers[0].node
     assert node is not None
@@ -93,6 +98,7 @@ async def look(world: World) -> None:
     assert before["talkoot_round_phase_seconds_total", "compute"] > 0
     assert before["talkoot_peer_rtt_seconds_count",] > 0
     assert 0 < before["talkoot_update_norm_ratio",] < 10
+    assert before["talkoot_robust_chunks_ratio",] == share
     node.swarming.view.update({bytes([n // 256, n % 256]) * 16: stranger(n) for n in range(500)})
     node.measuring.look_now()
     after = series(metrics)
@@ -107,10 +113,12 @@ async def look(world: World) -> None:
     assert set(node.swarming.view.relays) == set(announced)
 
 
-def test_500_peers_make_no_series(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rule", "share"), [("mean", 0.0), ("trimmed_mean", 1.0)])
+def test_500_peers_make_no_series(tmp_path: Path, rule: Rule, share: float) -> None:
     async def main() -> None:
-        world = World(3, 1, tmp_path, witness=lambda *_: None, on_head=lambda *_: None)
-        await world.run(lambda: look(world))
+        task = replace(drift(1, "dense", Compression()), robustness=Robustness(rule=rule))
+        world = World(3, 1, tmp_path, witness=lambda *_: None, on_head=lambda *_: None, task=task)
+        await world.run(lambda: look(world, share))
 
     with simulated_disks(), stand_in_signatures():
         run_virtual(main())

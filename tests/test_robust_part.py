@@ -54,6 +54,11 @@ def decoded(of: Sequence[Source]) -> list[torch.Tensor]:
     ]
 
 
+def armed(of: Sequence[Source], robustness: Robustness) -> int:
+    rules = replace(PLAIN, robustness=robustness)
+    return aggregate_part(WHOLE, of, codec=FP32, rules=rules, seed=SEED).armed
+
+
 def result(of: Sequence[Source], robustness: Robustness, part: Part = WHOLE) -> torch.Tensor:
     rules = replace(PLAIN, robustness=robustness)
     done = aggregate_part(part, of, codec=FP32, rules=rules, seed=SEED)
@@ -160,6 +165,8 @@ def test_one_lie_arms_only_the_chunk_it_is_in() -> None:
     assert torch.equal(ours[WHERE[0]], plain[WHERE[0]])
     assert torch.equal(ours[WHERE[1]], robust[WHERE[1]])
     assert not torch.equal(robust[WHERE[0]], plain[WHERE[0]])
+    assert [armed(of, how), armed(spoiled, how), armed(spoiled, replace(how, arms_at=0.0))] == [0, 1, 2]
+    assert armed(spoiled, Robustness()) == 0, "a sum is no rule that arms"
     for part, at in zip(CHUNKS, WHERE, strict=True):  # and none depends on the others
         of_part = [
             replace(s, chunks=[s.chunks[c] for c in part.chunks], entries=[s.entries[c] for c in part.chunks])

@@ -157,6 +157,7 @@ class Metrics:
         self.contributions_rejected = self._labelled("contributions_rejected", _rejected_contribution)
         self.contribution_error = self._gauge("contribution_error_ratio")
         self.update_norm = self._gauge("update_norm_ratio")
+        self.armed = self._gauge("robust_chunks_ratio")
         self.audits = self._labelled("audits")
         self.contributions_odd = self._labelled("contributions_odd")
         self.peers_suspected = self._gauge("peers_suspected")

@@ -111,6 +111,12 @@ ROUNDS = (
 )
 
 AUDITS = (
+    gauge(
+        "robust_chunks_ratio",
+        "Share of the chunks last reduced here that counted by the robust rule, not as a plain mean.",
+        unit="ratio",
+        unknown=True,
+    ),
     counter(
         "audits",
         "Parts of other reducers that were computed again.",

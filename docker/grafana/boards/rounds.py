@@ -119,6 +119,12 @@ BOARD = Board(
             "Trust",
             [
                 graph(
+                    "Parts in which the defence counted",
+                    "Share of the chunks; where it arms at need a jump says that liars are loud.",
+                    ("talkoot_robust_chunks_ratio{@}", "{{instance}}"),
+                    unit="percentunit",
+                ),
+                graph(
                     "Parts of reducers checked",
                     "Wrong must stay 0: one is a proof.",
                     ("sum by (result) (talkoot_audits_total{@})", "{{result}}"),
