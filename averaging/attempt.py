@@ -413,6 +413,11 @@ class Attempt:
         self.deadline = self._until(now, self.roster.certify_s)
         return out
 
+    @property
+    def weak(self) -> bool:
+        """Whether its roster has no quorum."""
+        return self.roster is not None and self.roster.weak
+
     def committed(self, now: float) -> None:
         """The certificate of this attempt has come: what was measured counts for later rounds."""
         if "exchange" in self.took_s:

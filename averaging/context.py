@@ -1,11 +1,13 @@
 """What all parts of one round share: the state before it, the rules, and our own key."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from msgspec import UNSET
 
+from talkoot.averaging.branches import outvoted
 from talkoot.averaging.certificate import (
     Certificate,
     CertificateError,
@@ -133,9 +135,21 @@ class Context:
         """Who leads an attempt."""
         return leader_of(self.order, attempt)
 
+    def able(
+        self, reachable: AbstractSet[bytes], suspects: AbstractSet[bytes], *, yields: bool
+    ) -> AbstractSet[bytes]:
+        """Who may lead, of those we reach and ourselves; not we where we would rather not (`yields`) and
+        another voter can."""
+        others = reachable - suspects - self.convicted or reachable
+        return others if yields and not others.isdisjoint(self.ledger.voters) else others | {self.key}
+
     def is_weak(self, joins: Iterable[Join]) -> bool:
         """Whether those who joined cannot make the round final."""
         return len(self._deciding(joins)) < quorum(len(self.ledger.voters))
+
+    def needs(self, weak: Certificate, reachable: Collection[bytes]) -> bool:
+        """Whether the round can hardly be made final without those who certified it weakly."""
+        return not outvoted([weak], self.ledger.voters, {*reachable, self.key})
 
     def join(
         self,

@@ -262,11 +262,9 @@ class Round:
     def _start_attempt(self, attempt: int, now: float) -> None:
         """Enter the forming phase of an attempt; leaders out of reach are skipped, and we if we yield."""
         self.attempt, self._running = attempt, None
-        able = self._reachable - self.suspects - self.context.convicted or self._reachable
-        voters = self.context.ledger.voters
-        yields = self._yields and attempt < len(voters) and not able.isdisjoint(voters)
-        us = set[bytes]() if yields else {self.context.key}
-        while self.context.leader(self.attempt) not in able | us:
+        yields = self._yields and attempt < len(self.context.ledger.voters)
+        able = self.context.able(self._reachable, self.suspects, yields=yields)
+        while self.context.leader(self.attempt) not in able:
             if not self._one_more_failure("leaders_unreachable"):
                 return
             self.attempt += 1
@@ -454,19 +452,20 @@ class Round:
         self._send(self.context.leader(self.attempt), join)
 
     def _on_committed(self, certificate: Certificate, now: float) -> None:
-        value = certificate.value
         self.context.check_certificate(certificate)
-        running = self._running_in(certificate.attempt)
+        running, idle = self._running_in(certificate.attempt), self.phase in ("idle", "forming")
+        ledger = self._staged.ledger_after(certificate.value)
+        if certificate.weak and ledger is None and self._certified is None:
+            ours = running is not None and running.weak
+            if not ours and not (idle and self.context.needs(certificate, self._reachable)):
+                raise MessageError("weak", "a weak certificate while we try, or can do without")
         if running is not None and self._certified is None:
             running.committed(now)
-        ledger = self._staged.ledger_after(value)
         if ledger is not None:
             self._done = True
             self._out.append(Commit(certificate, ledger))
         elif self._certified is None and running is not None and running.exchanges:
             self._certified = certificate  # our own work on it is about to be done
-        elif certificate.weak and self._certified is None and self.phase not in ("idle", "forming"):
-            raise MessageError("weak", "a weak certificate while our own attempt is running")
         else:
             self._done = True
             self._out.append(NeedState(certificate))

@@ -22,7 +22,7 @@ from talkoot.peer.checks import Checks
 from talkoot.peer.fetching import Fetch, Incomplete, OnFailure
 from talkoot.peer.generation import Generation
 from talkoot.peer.invite import Anchor
-from talkoot.peer.survey import MAX_SOURCES, Survey, Target, best_branch, targets
+from talkoot.peer.survey import MAX_SOURCES, Survey, Target, best_branch, followed, targets
 from talkoot.peer.sync import Branch
 from talkoot.peer.sync_progress import SyncProgress, words
 from talkoot.peer.transfer import Busy, Gone, StateClient
@@ -58,6 +58,8 @@ class Job:
     """Gives the generation to fill, once a state was chosen whose tree is verified."""
     prefer: Callable[[Branch], str | None] = lambda _branch: "there is no other"
     """Why a branch is to be preferred to ours; None if it is not. Called in a thread."""
+    outvoted: Callable[[Branch], bool] = lambda _branch: False
+    """Whether a branch is not to be followed, whatever the others offer. Called in a thread."""
     replays: int = 0
     """Rounds that can be replayed afterwards: a state that is kept for a while may be so much older."""
     own: Own | None = None
@@ -138,6 +140,7 @@ class Downloader:
         )
         try:
             offers = await survey.ask(self._usable(peers))
+            offers = await asyncio.to_thread(followed, offers, job.outvoted)
             if not offers:
                 raise Incomplete
             best = best_branch(offers)

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.ledger import Ledger
@@ -28,8 +29,8 @@ from talkoot.peer.invite import Anchor
 from talkoot.peer.manifest import Manifest, State
 from talkoot.peer.statedir import StateDir
 from talkoot.peer.store import OuterStore
-from talkoot.peer.survey import MAX_SOURCES, Survey, Target, best_branch
-from talkoot.peer.sync import Branch, prefers, ways_apart
+from talkoot.peer.survey import MAX_SOURCES, Survey, Target, best_branch, followed
+from talkoot.peer.sync import Branch, Standing, is_outvoted, prefers, ways_apart
 from talkoot.peer.sync_progress import SyncProgress
 from talkoot.peer.trainer.protocol import Mode
 from talkoot.peer.transfer import Busy, Gone, StateClient
@@ -97,6 +98,8 @@ class Joiner:
         """Rounds that `update` can replay: a snapshot that is no further behind is the better start."""
         self.keep = State()
         """What the manifest says about the state that is kept."""
+        self.standing: Standing = lambda _round: ()
+        """Who might make the next round final with us."""
 
     @property
     def progress(self) -> SyncProgress | None:
@@ -269,6 +272,7 @@ class Joiner:
             founders=founders,
             stage=stage,
             prefer=prefer,
+            outvoted=partial(is_outvoted, holdings, standing=self.standing),
             replays=self.replays,
             own=(holdings.store.current, holdings.tree),
         )
@@ -333,6 +337,8 @@ class Joiner:
         finally:
             self._downloader.heard += survey.heard
             await survey.close()
+        outvoted = partial(is_outvoted, holdings, standing=self.standing)
+        offers = await asyncio.to_thread(followed, offers, outvoted)
         if not offers:
             return None, []
         best = best_branch(offers)

@@ -223,6 +223,8 @@ class Node:
             on_head=self._head,
         )
         self.swarming.recollection = recollection
+        view, key = self.swarming.view, self.identity.key
+        self.joiner.standing = lambda number: view.standing({*self.links.connected, key}, number)
         self.swarming.hold(self.holds.rests)
         self.checkpoints = Checkpoints(
             self.paths.checkpoints,

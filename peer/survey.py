@@ -180,6 +180,15 @@ class Survey:
             self.offers.append(Offer(client, branch_to(client.peer, known, certificate, ledger), "snapshot"))
 
 
+def followed(offers: Sequence[Offer], outvoted: Callable[[Branch], bool]) -> list[Offer]:
+    """Those that do not end with weak rounds which a quorum does without."""
+    kept = [offer for offer in offers if not outvoted(offer.branch)]
+    if len(kept) < len(offers):
+        few = len(offers) - len(kept)
+        log.info("%d of %d peers offer weak rounds that a quorum does without", few, len(offers))
+    return kept
+
+
 def best_branch(offers: Sequence[Offer]) -> Branch:
     """The branch to follow, of those that start at the same certificate. There is an offer at least."""
     best = offers[0].branch

@@ -4,7 +4,7 @@ Relays announce themselves in the same directory and are no peers of the swarm: 
 for all that reads `others`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from talkoot.averaging.deadlines import slower_than_most
@@ -70,6 +70,12 @@ class SwarmView:
         """Peers that claim a later round, the furthest first."""
         ahead = [key for key, seen in self.others.items() if seen.record.round > own_round]
         return sorted(ahead, key=lambda key: -self._seen[key].record.round)
+
+    def standing(self, peers: Iterable[bytes], number: int) -> frozenset[bytes]:
+        """Those of `peers` who do not announce more rounds than so many."""
+        return frozenset(
+            key for key in peers if key not in self._seen or self._seen[key].record.round <= number
+        )
 
     def elsewhere(self, digest_at: Callable[[int], bytes | None]) -> list[bytes]:
         """Peers that announce another state than ours after the same number of rounds.

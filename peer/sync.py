@@ -7,10 +7,10 @@ before named. The highest round number alone means nothing.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from talkoot.averaging.branches import choose
+from talkoot.averaging.branches import choose, loose_end, outvoted
 from talkoot.averaging.certificate import (
     Certificate,
     CertificateError,
@@ -30,6 +30,10 @@ log = logging.getLogger("talkoot.sync")
 
 MAX_CHAIN = 1_000_000
 """Most certificates that are followed in one go."""
+
+
+Standing = Callable[[int], Collection[bytes]]
+"""Who is here, ourselves included, and is not known to be beyond so many rounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,16 @@ def prefers(holdings: Holdings, branch: Branch) -> tuple[bool, str]:
     """Whether a verified branch is to be preferred to ours, and why. It starts at our last final round."""
     choice, reason = choose(_ours_from(holdings, branch), branch.chain, branch.start.value.voters)
     return choice == "theirs", reason
+
+
+def is_outvoted(holdings: Holdings, branch: Branch, standing: Standing) -> bool:
+    """Whether a verified branch that starts at our last final round ends with weak rounds that a quorum does
+    without (`outvoted`). Not where our own rounds are weak, too, and others: there more voters decide."""
+    ours, theirs = ways_apart(holdings, branch)
+    rest, voters = loose_end(theirs, branch.start.value.voters)
+    if not rest or (ours and len(rest) == len(theirs)):
+        return False
+    return outvoted(rest, voters, standing(rest[0].value.round))
 
 
 def _ours_from(holdings: Holdings, branch: Branch) -> list[Certificate]:

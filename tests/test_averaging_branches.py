@@ -6,8 +6,9 @@ from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talkoot.averaging.branches import choose
+from talkoot.averaging.branches import choose, loose_end, outvoted
 from talkoot.averaging.certificate import Certificate
+from talkoot.averaging.quorum import quorum
 
 PEERS = peers(12)
 FOUR, SYBILS = PEERS[:4], PEERS[4:]
@@ -80,3 +81,42 @@ def test_two_peers_choose_the_same_branch(one: list[Certificate], other: list[Ce
     same = [link.value.hash for link in one] == [link.value.hash for link in other]
     choices = (choose(one, other, VOTERS)[0], choose(other, one, VOTERS)[0])
     assert choices == ("ours", "ours") if same else sorted(choices) == ["ours", "theirs"]
+
+
+@pytest.mark.parametrize(
+    ("weak_ones", "here", "expected"),
+    [
+        pytest.param([weak("d", 1)], "abc", True, id="one alone, while a quorum is here"),
+        pytest.param([weak("d", 1), weak("d", 2)], "abc", True, id="again and again"),
+        pytest.param([weak("d", 1)], "abcd", True, id="it is here itself, and signed"),
+        pytest.param([weak("d", 1)], "ab", False, id="no quorum is here"),
+        pytest.param([weak("d", 1)], "abefgh", False, id="strangers are no quorum"),
+        pytest.param([weak("cd", 1)], "abcd", False, id="more than may lie signed"),
+        pytest.param([weak("c", 1), weak("d", 2)], "abcd", False, id="in turn"),
+        pytest.param([weak("efgh", 1)], "abc", True, id="strangers signed"),
+        pytest.param([], "abcd", False, id="nothing is weak"),
+    ],
+)
+def test_weak_rounds_are_left_to_few_while_a_quorum_is_here(
+    weak_ones: list[Certificate], here: str, expected: bool
+) -> None:
+    keys = keys_of([PEERS[ord(letter) - ord("a")] for letter in here])
+    assert outvoted(weak_ones, VOTERS, keys) is expected
+
+
+@pytest.mark.parametrize("num", [1, 2, 3, 4, 5, 7, 10, 12])
+def test_who_may_lie_is_outvoted_by_all_others_and_nobody_else_is(num: int) -> None:
+    voters = keys_of(PEERS[:num])
+    for signers in range(num + 1):
+        by = PEERS[:signers]
+        value = make_value(by or PEERS[:1], PEERS[:num], cut=(make_contribution(PEERS[0]),))
+        certificate = certify(value, by, weak=True)
+        assert outvoted([certificate], voters, voters) is (signers <= num - quorum(num))
+
+
+def test_the_loose_end_is_what_no_final_round_follows() -> None:
+    tail = [weak("d", 5), weak("d", 6)]
+    assert loose_end([weak("a", 1), final("abc", 2), *tail], VOTERS)[0] == tail
+    assert loose_end(tail, VOTERS) == (tail, VOTERS)
+    assert loose_end([*tail, final("abc", 7)], VOTERS)[0] == []
+    assert loose_end(FORGED, VOTERS) == (FORGED, VOTERS), "friends make nothing final"

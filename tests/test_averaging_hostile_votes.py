@@ -1,18 +1,21 @@
 """Bad votes, proposals, locks and certificates: refused with a reason, without a change, and the honest
 commit."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from averaging_help import prepared, sign_votes
+from averaging_help import make_contribution, prepared, sign_votes
 from hostile_rig import (
     STRANGER,
     Attack,
     Scene,
     exchanging,
     fingerprint,
+    formed,
     from_leader,
     from_villain,
+    leaders,
     proposed,
     replace,
     run,
@@ -22,6 +25,7 @@ from hostile_rig import (
     votes_of,
     weak_lock,
 )
+from round_swarm import Swarm
 
 from talkoot.averaging import outputs
 from talkoot.averaging.certificate import Certificate, Value
@@ -199,6 +203,49 @@ TO_A_VOTER: dict[str, tuple[Attack, str]] = {
 @pytest.mark.parametrize("name", TO_A_VOTER)
 def test_before_a_voter_votes(name: str) -> None:
     run(scene(victim=1, until=staged, slow_leader=True), *TO_A_VOTER[name])
+
+
+def lone_round(made: Scene, attempt: int) -> Committed:
+    """The villain was the only one present, it says, and counted nobody else."""
+    value = some_value(made, (made.villain.key,))
+    here = {"swarm": value.swarm, "round": value.round, "prior": value.prior}
+    counted = make_contribution(made.villain.signer, numel=made.victim.machine.context.rules.numel, **here)
+    value = replace(value, cut=(counted,))
+    votes = sign_votes(value, [made.villain.signer], attempt=attempt, weak=True)
+    return committed(made, Certificate(value=value, attempt=attempt, weak=True, votes=votes))
+
+
+def idle() -> Scene:
+    """Nobody has closed the round."""
+    swarm = Swarm(4)
+    order = leaders(swarm)
+    return Scene(swarm, order, swarm.nodes[order[1]])
+
+
+@pytest.mark.parametrize("attempt", [0, 7])
+@pytest.mark.parametrize("until", [formed, exchanging, staged])
+def test_one_voter_alone_ends_no_round_while_others_try(until: Callable[[Scene], bool], attempt: int) -> None:
+    """Not even in the number of the attempt that is running."""
+    run(scene(victim=1, until=until), from_villain(lambda made: lone_round(made, attempt)), "weak")
+
+
+@pytest.mark.parametrize("num_there", [0, 1, 2, 3])
+def test_an_idle_peer_follows_weak_rounds_only_where_no_quorum_is(num_there: int) -> None:
+    """One of four voters sees so many of the others, the villain last. A quorum is three."""
+    made = idle()
+    others = [key for key in made.order if key not in (made.victim.key, made.villain.key)]
+    made.victim.machine.reachable(
+        {*others, made.villain.key} if num_there == 3 else {*others[:num_there]}, 0.0
+    )
+    message = lone_round(made, 7)
+    if num_there < 2:
+        (out,) = made.receive(made.villain.key, message)
+        assert isinstance(out, outputs.NeedState)
+    else:
+        assert made.refuses(lambda: made.receive(made.villain.key, message), made.villain.key) == "weak"
+        made.swarm.connect()
+        made.swarm.close()
+        made.finish()
 
 
 def vote(made: Scene, signer: Any, value: Value, *, attempt: int = 0, weak: bool = False) -> Vote:
