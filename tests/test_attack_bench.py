@@ -78,6 +78,28 @@ def test_each_attack_runs_and_a_clean_run_is_repeated_bit_for_bit(laboratory: La
     assert len(distinct) == len(ATTACKS) - 2  # nan and inf count as zeros; alone, a Sybil is an honest peer
 
 
+def test_liars_foresee_what_comes_of_a_lie_and_asking_changes_nothing() -> None:
+    """With a residual of a late contribution, and under a rule that may arm."""
+    states, asked = [], Robustness(rule="trimmed_mean", norm_cap="part", arms_at=0.25)
+    drawn = torch.randn(5, 100, generator=torch.Generator().manual_seed(3))
+    rows = [Sent(delta=row, steps=10, tokens=100) for row in drawn]
+    for asks in (False, True):
+        exchange = Exchange(Terms(workers=5, inner_steps=10, robustness=asked), torch.zeros(100))
+        exchange.round(rows, late=[2])
+        for strength in (0.5, 2.0, 100.0):
+            lie = replace(rows[0], delta=torch.mul(rows[4].delta, -strength))
+            sent = [lie, lie, *rows[2:]]
+            if asks:
+                foresee = exchange.foreseeing({n: sent[n] for n in (2, 3, 4)}, [0, 1])
+                foresee(replace(lie, delta=torch.ones(100)))
+                foreseen = foresee(lie)
+            counted = exchange.round(sent)
+            if asks:
+                assert torch.equal(counted.aggregate, foreseen)
+        states.append(exchange.theta_P)
+    assert torch.equal(*states)
+
+
 def test_a_factor_makes_another_run_of_the_same(laboratory: Laboratory) -> None:
     states = []
     for factor in (1.0, 1.0001):
@@ -120,7 +142,11 @@ def test_whole_nodes_that_lie_are_found_and_nobody_else(attack: str, laboratory:
     assert run.honest_banned == set()
     assert run.loss() < 5.6
     assert run.honest_suspected == 0
-    if attack == "withheld":
+    if attack == "lone-rounds":  # nothing shows that who certifies weakly saw the others
+        assert run.detected_after is None
+        honest = {peer.key for peer in run.honest}
+        assert [len(cut & honest) >= 2 for cut in run.counted] == [True] * setting.rounds
+    elif attack == "withheld":
         assert run.detected_after is None
         assert all(not peer.node.conduct.noted() for peer in run.honest if peer.node is not None)
     else:

@@ -45,6 +45,30 @@ def test_a_poisoned_part_has_a_norm_that_nobody_caps() -> None:
     assert float(torch.dot(sent, formulas.mean_of(rows))) < 0
 
 
+def test_a_tailored_attack_is_as_loud_in_each_chunk_as_a_rule_lets_through() -> None:
+    """Two liars of seven, under a mean, and under one that gives way to the honest mean beyond a bound."""
+    rows, chunks = vectors(5, 300, 1), [slice(0, 100), slice(100, 300)]
+    mean_P, away_P = formulas.mean_of(rows), formulas.sign_flip(rows)
+    bounds = [3.0, 0.2]
+
+    def plain(lie_P: torch.Tensor) -> torch.Tensor:
+        return formulas.mean_of([*rows, lie_P, lie_P])
+
+    def bounded(lie_P: torch.Tensor) -> torch.Tensor:
+        out_P = plain(lie_P)
+        for at, bound in zip(chunks, bounds, strict=True):
+            if formulas.norm(torch.sub(lie_P, mean_P)[at]) > bound * formulas.norm(mean_P[at]):
+                out_P[at] = mean_P[at]
+        return out_P
+
+    loud = formulas.tailored(rows, away_P, chunks, plain)
+    torch.testing.assert_close(loud, mean_P + 16 * away_P)
+    quiet = formulas.tailored(rows, away_P, chunks, bounded)
+    strongest = max(g for g in formulas.STRENGTHS if g <= bounds[0])
+    torch.testing.assert_close(quiet[chunks[0]], (mean_P + strongest * away_P)[chunks[0]])
+    assert torch.equal(quiet[chunks[1]], mean_P[chunks[1]]), "nothing pays there"
+
+
 def test_a_slow_drip_starts_honest_and_ends_against_its_beginning() -> None:
     first, own = vectors(2, 300, 1)
     assert torch.equal(formulas.slow_drip(own, first, round_=0), own)

@@ -14,7 +14,7 @@ import torch
 from talkoot.averaging.certificate import MAX_CLAIM
 from talkoot.peer.attacks import formulas
 from talkoot.peer.attacks.accusers import Accuser
-from talkoot.peer.attacks.reducers import equivocate_loudly, lie_loudly
+from talkoot.peer.attacks.reducers import desert, equivocate_loudly, lie_loudly
 from talkoot.peer.simulation.peers import SimPeer
 from talkoot.peer.simulation.villains import Villainy, withhold_from
 from talkoot.peer.trainer.windows import Windows
@@ -36,6 +36,9 @@ class View:
     part: slice
     """A reducer's part of the vector."""
     noise: torch.Generator
+    chunks: Sequence[slice]
+    """Elements of each chunk."""
+    foresee: formulas.Foresee
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +50,8 @@ class Attack:
     """First rounds in which a liar trains, too: on its own data."""
     honest_rounds: int = 0
     """First rounds in which it sends what it computed."""
+    alike: bool = False
+    """They all send the same, made up once."""
     shares_data: bool = False
     """The liars are one peer under several names: they compute one update."""
     spoil: Callable[[Windows], Windows] | None = None
@@ -86,6 +91,13 @@ def _gaussian(view: View) -> torch.Tensor:
     return formulas.gaussian(view.honest, noise_P)
 
 
+def _tailored(away: Callable[[formulas.Vectors], torch.Tensor]) -> Attack:
+    def send(view: View) -> torch.Tensor:
+        return formulas.tailored(view.honest, away(view.honest), view.chunks, view.foresee)
+
+    return Attack(send=send, alike=True)
+
+
 ATTACKS: dict[str, Attack] = {
     "sign-flip": _flip(1.0),
     "sign-flip-10": _flip(10.0),
@@ -93,6 +105,8 @@ ATTACKS: dict[str, Attack] = {
     "ipm-0.5": _ipm(0.5),
     "ipm-2": _ipm(2.0),
     "alie": Attack(send=lambda view: formulas.a_little_is_enough(view.honest)),
+    "tailored": _tailored(formulas.sign_flip),
+    "tailored-std": _tailored(formulas.deviation),
     "mimic": Attack(send=lambda view: formulas.mimic(view.honest)),
     "label-flip": Attack(send=_own, trains=ALWAYS, spoil=permute_targets),
     "gaussian": Attack(send=_gaussian),
@@ -108,7 +122,8 @@ ATTACKS: dict[str, Attack] = {
     "identical": Attack(send=_own, trains=ALWAYS, shares_data=True),
 }
 """Replay: the first contribution again in every round. Weight inflation: a sign flip with the largest claim
-of tokens that there is. Identical: one peer that takes part under several names."""
+of tokens that there is. Tailored: against the mean, or by the standard deviation, as strong in each chunk as
+moves the result most. Identical: one peer that takes part under several names."""
 
 Liars = Sequence[SimPeer]
 
@@ -116,10 +131,12 @@ MESSAGES: dict[str, Callable[[Liars, Sequence[SimPeer]], None]] = {
     "lying-reducer": lambda liars, _honest: _each(liars, lie_loudly),
     "equivocating-reducer": lambda liars, _honest: _each(liars, equivocate_loudly),
     "withheld": lambda liars, honest: _each(liars, withhold_from(honest[0].key)),
+    "lone-rounds": lambda liars, _honest: _each(liars, desert({peer.key for peer in liars})),
     "false-accusation": lambda liars, honest: _accuse(liars, honest),
 }
 """Make liars of the first of some peers, whose nodes have been made. They train and contribute honestly.
-Withheld: the first honest peer gets no slices of theirs."""
+Withheld: the first honest peer gets no slices of theirs. Lone rounds: voters certify weakly among themselves,
+though a quorum is there."""
 
 
 def _each(liars: Liars, villainy: Villainy) -> None:

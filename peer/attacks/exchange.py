@@ -4,7 +4,7 @@ Each worker reduces a part of the vector, honestly; what is missing of a real ro
 certificates.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -123,6 +123,13 @@ class Exchange:
         return slice(0, min(self._rules.numel, self._parts[0].num_chunks * self._rules.chunk_size))
 
     @property
+    def chunks(self) -> list[slice]:
+        """Elements of each chunk."""
+        rules = self._rules
+        starts = [chunk * rules.chunk_size for chunk in range(rules.num_chunks)]
+        return [slice(start, start + rules.chunk_numel(n)) for n, start in enumerate(starts)]
+
+    @property
     def reference_steps(self) -> int:
         """Inner steps to which the next contributions are scaled."""
         return self._ledger.reference_steps
@@ -136,7 +143,11 @@ class Exchange:
     ) -> Counted:
         """Exchange, aggregate, take the outer step. None: this worker is away. What comes `late` is carried
         into the worker's next contribution. `verdicts` on the round before enter the ledger, unsigned."""
-        made = [(n, sent, self._encode(n, sent)) for n, sent in enumerate(sent_N) if sent is not None]
+        made = [
+            (n, sent, self._encode(n, sent, self._carry_NP[n]))
+            for n, sent in enumerate(sent_N)
+            if sent is not None
+        ]
         self._carried |= {n: self._carried.get(n, 0) + 1 for n in late}
         in_time = [item for item in made if item[0] not in late]
         numbers, encoded = [n for n, _, _ in in_time], [pair for _, _, pair in in_time]
@@ -166,6 +177,24 @@ class Exchange:
         )
         return before
 
+    def foreseeing(
+        self, honest: Mapping[int, Sent], liars: Collection[int]
+    ) -> Callable[[Sent], torch.Tensor]:
+        """Says what the aggregate would be if each of `liars` sent this; nothing comes of asking."""
+
+        def encoded(number: int, sent: Sent) -> tuple[Index, Chunks]:
+            return self._encode(number, sent, self._carry_NP[number].clone())
+
+        known = {n: (sent, encoded(n, sent)) for n, sent in honest.items()}
+
+        def foresee(lie: Sent) -> torch.Tensor:
+            made = known | {n: (lie, encoded(n, lie)) for n in liars}
+            ordered = [(n, *made[n]) for n in sorted(made)]
+            cut = [self._header(n, pair[0], sent) for n, sent, pair in ordered]
+            return self._aggregate(cut, [pair for _, _, pair in ordered])
+
+        return foresee
+
     @property
     def _prior(self) -> bytes:
         """Stands for the digest of the state before the round."""
@@ -185,12 +214,12 @@ class Exchange:
             voters=self._keys,
         )
 
-    def _encode(self, number: int, sent: Sent) -> tuple[Index, Chunks]:
+    def _encode(self, number: int, sent: Sent, carry_P: torch.Tensor) -> tuple[Index, Chunks]:
         codec = codec_of(self._terms.codec, self._prior, self._keys[number])
         index, chunks = encode_delta(
             sent.delta,
             torch.zeros_like(sent.delta),
-            self._carry_NP[number],
+            carry_P,
             scale=step_scale(sent.steps, self._ledger.reference_steps),
             codec=codec,
             rules=self._rules,

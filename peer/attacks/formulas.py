@@ -4,11 +4,17 @@
 know.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 Vectors = Sequence[torch.Tensor]
+
+Foresee = Callable[[torch.Tensor], torch.Tensor]
+"""What the aggregate of a round would be, if all liars sent this."""
+
+STRENGTHS = tuple(0.25 * 2 ** (k / 2) for k in range(13))
+"""How far a tailored attack goes: 0.25 to 16."""
 
 MEDIAN_NORMS = 10.0
 """How loud noise is, in median norms of the honest updates."""
@@ -43,6 +49,30 @@ def a_little_is_enough(honest_NP: Vectors, *, deviations: float = 1.5) -> torch.
     Needs two honest updates."""
     rows = torch.stack([row.double() for row in honest_NP])
     return (rows.mean(dim=0) + deviations * rows.std(dim=0, correction=1)).float()
+
+
+def deviation(honest_NP: Vectors) -> torch.Tensor:
+    """s_j = sqrt(sum_i (x_ij - m_j)^2 / (N - 1)). Needs two honest updates."""
+    return torch.stack([row.double() for row in honest_NP]).std(dim=0, correction=1).float()
+
+
+def tailored(
+    honest_NP: Vectors, away_P: torch.Tensor, chunks: Sequence[slice], foresee: Foresee
+) -> torch.Tensor:
+    """m + g p in each chunk, with p = `away_P` and the g among `STRENGTHS` that moves the aggregate furthest
+    from m there (Shejwalkar and Houmansadr 2021, "Manipulating the Byzantine", section IV: the liars know the
+    rule, search g by trying, and take -m or s for p). It is as loud as pays under a rule, and no louder.
+    """
+    mean_P = mean_of(honest_NP)
+    lie_P, moved = mean_P.clone(), [0.0] * len(chunks)
+    for strength in STRENGTHS:
+        tried_P = torch.add(mean_P, away_P, alpha=strength)
+        off_P = torch.sub(foresee(tried_P), mean_P)
+        for number, at in enumerate(chunks):
+            if norm(off_P[at]) > moved[number]:
+                moved[number] = norm(off_P[at])
+                lie_P[at] = tried_P[at]
+    return lie_P
 
 
 def mimic(honest_NP: Vectors, *, victim: int = 0) -> torch.Tensor:

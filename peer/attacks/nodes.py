@@ -28,6 +28,10 @@ LIMIT_S = 600.0
 """Virtual time after which a round is not waited for any more."""
 
 
+PATIENCE = 10
+"""Rounds after the last one in which everybody has to be there."""
+
+
 class SwarmStuck(Exception):  # noqa: N818 - reads well where it is caught
     """The honest peers did not get through their rounds together."""
 
@@ -46,6 +50,7 @@ class NodeRun:
             folder,
             witness=lambda _key, _message: None,
             on_head=self._head,
+            on_trouble=self._trouble,
             real_signatures=True,
             compression=Compression(
                 codec=setting.codec, aggregate_codec=setting.codec, error_feedback="auto"
@@ -67,8 +72,8 @@ class NodeRun:
         self.honest = self.world.peers[num_liars:]
         self.theta_P: torch.Tensor | None = None
         """After the last round."""
-        self.counted: list[frozenset[bytes]] = []
-        """Whose contributions each round counted."""
+        self._cuts: dict[int, frozenset[bytes]] = {}
+        self._failed: str | None = None
         self.banned_after: dict[bytes, int] = {}
         """The round, counted from 1, in which the last of the honest peers banned somebody."""
         self.honest_banned: set[bytes] = set()
@@ -92,20 +97,36 @@ class NodeRun:
 
     # -- what is seen --------------------------------------------------------------------------------
 
+    @property
+    def counted(self) -> list[frozenset[bytes]]:
+        """Whose contributions each round counted, as honest peers took it; a final one before a weak one."""
+        return [cut for _, cut in sorted(self._cuts.items())]
+
+    @property
+    def _over(self) -> int:
+        """Rounds that are over."""
+        return max(self._cuts, default=-1) + 1
+
+    def _trouble(self, what: str) -> None:
+        self._failed = self._failed or what
+        self._moved.set()
+
     def _head(self, peer: SimPeer, certificate: Certificate) -> None:
-        if peer not in self.honest:
+        if peer not in self.honest or certificate.kind == "genesis":
             return
-        value = certificate.value
-        if self._digests.setdefault(value.round, value.digest) != value.digest:
-            raise SwarmStuck(f"two states after round {value.round}")
-        if value.round == len(self.counted):
-            self.counted.append(frozenset(item.key for item in value.cut))
+        value, final = certificate.value, certificate.kind == "final"
+        if final and self._digests.setdefault(value.round, value.digest) != value.digest:
+            self._trouble(f"two states after round {value.round}")
+        if final or value.round not in self._digests:  # a weak one may be rolled back
+            self._cuts[value.round] = frozenset(item.key for item in value.cut)
         self._look(peer)
-        if value.round == self._setting.rounds - 1:
+        last = self._setting.rounds - 1
+        if value.round >= last:  # who was behind may have skipped it
+            self._done.add(peer.key)
+        if value.round == last and (final or value.round not in self._digests):
             assert peer.node is not None
             assert peer.node.holdings is not None
             self.theta_P = peer.node.holdings.store.theta.clone()
-            self._done.add(peer.key)
         self._moved.set()
 
     def _look(self, peer: SimPeer) -> None:
@@ -113,7 +134,7 @@ class NodeRun:
         watcher = peer.node.runner.watcher if peer.node is not None else None
         for key, record in watcher.records.items() if watcher is not None else ():
             if record.suspected and key != peer.key:
-                self.suspected.setdefault(key, len(self.counted) - 1)
+                self.suspected.setdefault(key, self._over - 1)
 
     def _banned(self, node: bytes, peers: frozenset[bytes]) -> None:
         honest = {peer.key for peer in self.honest}
@@ -124,7 +145,7 @@ class NodeRun:
             bans = self._bans.setdefault(peer, set())
             bans.add(node)
             if bans == honest:
-                self.banned_after.setdefault(peer, len(self.counted) + 1)
+                self.banned_after.setdefault(peer, self._over + 1)
         self._moved.set()
 
     # -- the run -------------------------------------------------------------------------------------
@@ -139,15 +160,20 @@ class NodeRun:
         if self._attack is not None:
             self._attack(self.liars, self.honest)
         while len(self._done) < len(self.honest):
-            before = len(self.counted)
+            before = self._over
             try:
                 async with asyncio.timeout(LIMIT_S):
-                    while len(self.counted) == before and len(self._done) < len(self.honest):
+                    while self._over == before and len(self._done) < len(self.honest):
                         self._moved.clear()
                         await self._moved.wait()
                         self._switch_off()
+                        if self._failed is not None:
+                            raise SwarmStuck(self._failed)
             except TimeoutError:
                 raise SwarmStuck(f"round {before} does not end") from None
+            if before >= self._setting.rounds + PATIENCE:
+                missing = [peer.number for peer in self.honest if peer.key not in self._done]
+                raise SwarmStuck(f"peers {missing} are left behind")
 
     def _switch_off(self) -> None:
         """Who is banned by all would go on alone."""

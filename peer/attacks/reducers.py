@@ -3,6 +3,8 @@
 Who lies about an aggregate lies as loudly as it may: the others see its norm.
 """
 
+from collections.abc import Collection
+
 import torch
 
 from talkoot.averaging.aggregate import EncodedPart, decode_part
@@ -12,7 +14,7 @@ from talkoot.averaging.parts import Part
 from talkoot.averaging.round import Round
 from talkoot.peer.attacks.formulas import norm
 from talkoot.peer.node import Node
-from talkoot.peer.simulation.villains import Change, change_aggregates
+from talkoot.peer.simulation.villains import Change, Villainy, alone, change_aggregates, go_alone
 
 LOUDNESS = 0.9
 """A lie's norm, in parts of what the others let pass."""
@@ -45,6 +47,20 @@ def _limit(machine: Round, part: Part) -> float:
 def lie_loudly(node: Node) -> None:
     """To all alike."""
     change_aggregates(node, turned_round, lambda _round, _to: None)
+
+
+def desert(friends: Collection[bytes]) -> Villainy:
+    """Every other round it certifies weakly with its friends alone (`go_alone`), and lies loudly there."""
+
+    def make(node: Node) -> None:
+        change_aggregates(
+            node,
+            lambda machine, said: turned_round(machine, said) if alone(machine) else said,
+            lambda _round, _to: None,
+        )
+        go_alone(friends)(node)
+
+    return make
 
 
 def equivocate_loudly(node: Node) -> None:

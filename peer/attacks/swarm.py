@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from math import inf, isfinite
 
 import numpy as np
@@ -15,6 +16,7 @@ from talkoot.peer.attacks.auditors import Auditors
 from talkoot.peer.attacks.catalogue import Attack, View
 from talkoot.peer.attacks.data import Data
 from talkoot.peer.attacks.exchange import Counted, Exchange, Sent, Terms
+from talkoot.peer.attacks.formulas import Foresee
 from talkoot.peer.judging.score import MOST_WINDOWS
 from talkoot.peer.manifest import Manifest
 from talkoot.peer.trainer.audit import audit
@@ -214,9 +216,8 @@ class Training:
         liars = self._setting.liars if self._attack is not None else 0
         out, all_of_them = self.exchange.banned, range(self._setting.workers)
         trained = {n: self._train(n, round_) for n in all_of_them[liars:] if n not in out}
-        honest = list(trained.values())
-        lies = {n: self._lie(n, round_, honest) for n in all_of_them[:liars] if n not in out}
-        sent = lies | {n: self._sent(delta_P) for n, delta_P in trained.items()}
+        honest = {n: self._sent(delta_P) for n, delta_P in trained.items()}
+        sent = self._lies([n for n in all_of_them[:liars] if n not in out], round_, honest) | honest
         return [sent.get(n) for n in all_of_them]
 
     def _train(self, worker: int, round_: int) -> torch.Tensor:
@@ -232,9 +233,28 @@ class Training:
         )
         return torch.mul(torch.sub(self.exchange.theta_P, local_P), setting.factor)
 
-    def _lie(self, worker: int, round_: int, honest_NP: list[torch.Tensor]) -> Sent:
+    def _lies(self, liars: list[int], round_: int, honest: dict[int, Sent]) -> dict[int, Sent]:
+        """What these send, knowing what the honest ones send."""
         attack = self._attack
-        assert attack is not None
+        if attack is None:
+            return {}
+        foreseeing = cache(lambda: self.exchange.foreseeing(honest, liars))
+
+        def foresee(lie_P: torch.Tensor) -> torch.Tensor:
+            return foreseeing()(self._sent(lie_P))
+
+        honest_NP, lies = [sent.delta for sent in honest.values()], dict[int, Sent]()
+        for worker in liars:
+            lies[worker] = (
+                next(iter(lies.values()))
+                if attack.alike and lies
+                else self._lie(attack, worker, round_, honest_NP, foresee)
+            )
+        return lies
+
+    def _lie(
+        self, attack: Attack, worker: int, round_: int, honest_NP: list[torch.Tensor], foresee: Foresee
+    ) -> Sent:
         trained = round_ < attack.trains
         own_P = self._train(worker, round_) if trained else torch.zeros_like(self.exchange.theta_P)
         first_P = self._first_NP.setdefault(worker, own_P)
@@ -247,6 +267,8 @@ class Training:
             round=round_,
             part=self.exchange.first_part,
             noise=self._noise,
+            chunks=self.exchange.chunks,
+            foresee=foresee,
         )
         sent = self._sent(attack.send(view))
         return replace(sent, tokens=attack.tokens or sent.tokens, forge=attack.forge)

@@ -4,16 +4,18 @@ All of them know the protocol and sign with their own key. What they change is w
 sent; the rest of it goes on as before.
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Collection
 from functools import partial
 
 import msgspec
 
 from talkoot.averaging import outputs
 from talkoot.averaging.aggregate import EncodedPart
+from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.claims import Claim, sign_claim
 from talkoot.averaging.digest import content_hash, root
-from talkoot.averaging.messages import Aggregate
+from talkoot.averaging.messages import Aggregate, Committed, Message
 from talkoot.averaging.proof import Basis, Lie, encode_head
 from talkoot.averaging.round import Round
 from talkoot.averaging.wire import decode, encode
@@ -23,6 +25,9 @@ from talkoot.peer.node import Node
 
 Villainy = Callable[[Node], None]
 """Makes a villain of a node."""
+
+HURRY_S = 3.0
+"""After which one that goes alone closes a round."""
 
 Change = Callable[[EncodedPart], EncodedPart]
 """What is told instead of an aggregate."""
@@ -64,6 +69,54 @@ def withhold_from(victim: bytes) -> Villainy:
         node.links.send_bulk = send_bulk  # type: ignore[assignment, method-assign]
 
     return withhold
+
+
+def alone(machine: Round) -> bool:
+    """Whether this is a round in which `go_alone` does."""
+    return machine.context.ledger.round % 2 == 1
+
+
+def go_alone(friends: Collection[bytes]) -> Villainy:
+    """As a voter: every other round it sees nobody but its friends, certifies weakly with them before others
+    have done their steps, and tells everybody. In between it takes part, or it would lose its vote."""
+
+    def desert(node: Node) -> None:
+        runner, set_round = node.runner, node.runner.set_round
+
+        def close(machine: Round) -> None:
+            if runner.round is machine:
+                runner.close()
+
+        def set_changed(machine: Round | None) -> None:
+            if machine is not None and node.swarming is not None:
+                _spread(node, node.swarming.holdings.head)
+                if alone(machine):
+                    _shut_out(machine, friends)
+                    asyncio.get_running_loop().call_later(HURRY_S, close, machine)
+            set_round(machine)
+
+        runner.set_round = set_changed  # type: ignore[method-assign]
+
+    return desert
+
+
+def _spread(node: Node, head: Certificate) -> None:
+    """Tell everybody of a weak round."""
+    if head.kind == "weak":
+        message = Committed(round=head.value.round, attempt=head.attempt, certificate=head)
+        for peer in node.links.connected:
+            node.runner.say(peer, message)
+
+
+def _shut_out(machine: Round, friends: Collection[bytes]) -> None:
+    """A round in which nobody else is there."""
+    reachable, receive = machine.reachable, machine.receive
+
+    def hear(sender: bytes, message: Message, now: float) -> list[outputs.Output]:
+        return receive(sender, message, now) if sender in friends else []
+
+    machine.reachable = lambda peers, now: reachable(peers & set(friends), now)  # type: ignore[method-assign]
+    machine.receive = hear  # type: ignore[method-assign]
 
 
 def accuse(victim: bytes) -> Villainy:
