@@ -47,6 +47,7 @@ from talkoot.averaging.outputs import (
     Send,
 )
 from talkoot.averaging.parts import Part
+from talkoot.averaging.pulls import Pulls
 from talkoot.averaging.slices import Slices
 from talkoot.averaging.staged import Staged
 from talkoot.averaging.voting import Journal, Voter
@@ -97,6 +98,7 @@ class Round:
         """What we hold as a reducer."""
         self.parts: tuple[Part, ...] = ()
         """Of the last roster that we saw."""
+        self._pulls = Pulls(len(context.ledger.voters))
         self._failures = 0
         self._early: dict[bytes, Join] = {}
         self._held_call: tuple[bytes, Call] | None = None
@@ -208,15 +210,13 @@ class Round:
 
     def aggregated(self, attempt: int, encoded: EncodedPart, now: float) -> list[Output]:
         """The job `AggregatePart` is done."""
-        running = self._running_in(attempt)
-        if running is not None:
+        if (running := self._running_in(attempt)) is not None:
             self._try(lambda: running.aggregated(encoded), now)
         return self._flush(now)
 
     def decoded(self, attempt: int, reducer: bytes, now: float) -> list[Output]:
         """The job `DecodePart` is done."""
-        running = self._running_in(attempt)
-        if running is not None:
+        if (running := self._running_in(attempt)) is not None:
             self._try(lambda: running.decoded(reducer), now)
         return self._flush(now)
 
@@ -397,15 +397,16 @@ class Round:
             self._running.called(call, now)
             self._join()
         elif call.attempt != self.attempt or self.phase == "idle":
-            self._jump(call.attempt, now)
+            self._jump(call.attempt, now, by=sender)
             if self._running is not None and self._running.number == call.attempt:
                 self._running.called(call, now)
 
-    def _jump(self, attempt: int, now: float) -> None:
+    def _jump(self, attempt: int, now: float, by: bytes) -> None:
         """Follow others to another attempt, or out of idleness."""
         if attempt > self.attempt + MAX_JUMP:
             raise MessageError("too_far", f"attempt {attempt}, here it is {self.attempt}")
         if self._running is not None and attempt != self.attempt:
+            self._pulls.use(by)
             self._suspect(self._running.unheard)
             self._out.append(AttemptOver(self.attempt, "others_ahead"))
         self._start_attempt(attempt, now)
@@ -414,7 +415,7 @@ class Round:
         if sender not in self.context.ledger.voters:
             raise MessageError("not_a_voter")
         if self.phase == "forming" and ahead.attempt > self.attempt:
-            self._jump(ahead.attempt, now)
+            self._jump(ahead.attempt, now, by=sender)
 
     def _on_join(self, sender: bytes, join: Join, now: float) -> None:
         if sender != join.key:
@@ -433,7 +434,7 @@ class Round:
         wanted = self.almost and now >= self._earliest and self.phase == "idle"
         overtaken = self.phase == "forming" and sender in self.context.ledger.voters
         if wanted or overtaken:
-            self._jump(join.attempt, now)
+            self._jump(join.attempt, now, by=sender)
 
     def _join(self) -> None:
         """Send our join to the leader once the contribution is ready."""

@@ -13,6 +13,7 @@ from hostile_rig import (
     formed,
     from_leader,
     from_villain,
+    leaders,
     replace,
     run,
     scene,
@@ -20,7 +21,7 @@ from hostile_rig import (
     votes_of,
     weak_lock,
 )
-from round_swarm import Node
+from round_swarm import Node, Swarm
 
 from talkoot.averaging import outputs
 from talkoot.averaging.certificate import Contribution
@@ -317,3 +318,31 @@ def test_a_call_that_was_held_and_is_too_far_is_refused_when_its_time_comes() ->
     assert isinstance(refused, outputs.Refused)
     assert (refused.sender, refused.reason) == (sender, "too_far")
     assert victim.machine.next_tick is None
+
+
+def test_a_voter_ends_an_attempt_of_others_once_a_round() -> None:
+    """It calls everybody to its own next attempt whenever anything is delivered, and never goes there."""
+    swarm = Swarm(4)
+    order = leaders(swarm)
+    caller = swarm.nodes[order[2]]
+
+    def call_away(_count: int) -> None:
+        for node in swarm.nodes.values():
+            machine = node.machine
+            if node is caller or machine.phase in ("idle", "done"):
+                continue
+            later = range(machine.attempt + 1, machine.attempt + 1 + MAX_JUMP)
+            attempt = next(k for k in later if machine.context.leader(k) == caller.key)
+            call = Call(round=0, attempt=attempt, prior=node.digest, form_s=1.0)
+            swarm.perform(node, machine.receive(caller.key, call, swarm.now))
+
+    swarm.on_delivery = call_away
+    swarm.close()
+    swarm.run(300.0)
+    nodes = [node for node in swarm.nodes.values() if node is not caller]
+    assert [len(node.commits) for node in nodes] == [1, 1, 1]
+    assert {node.commits[0].kind for node in nodes} == {"final"}
+    ended = [note.reason for node in nodes for note in node.notes if isinstance(note, outputs.AttemptOver)]
+    assert ended.count("others_ahead") <= 2 * len(nodes)
+    refused = [note.reason for node in nodes for note in node.notes if isinstance(note, outputs.Refused)]
+    assert "too_often" in refused

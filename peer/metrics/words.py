@@ -82,7 +82,7 @@ _REJECTIONS: Mapping[str, tuple[str, ...]] = {
         "wrong_draw",
     ),
     "stale": ("stale", "late", "wrong_round"),
-    "early": ("too_early", "too_far", "too_few_steps", "out_of_order", "unasked"),
+    "early": ("too_early", "too_far", "too_often", "too_few_steps", "out_of_order", "unasked"),
     "foreign": ("foreign", "wrong_swarm", "wrong_genesis", "wrong_anchor"),
     "mismatch": ("different_value", "broken_chain", "wrong_branch", "wrong_cut", "wrong_hash"),
     "rate_limited": ("busy", "flood", "full"),
