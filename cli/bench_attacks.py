@@ -40,6 +40,7 @@ def run(
     """Measure and print. Raises ConfigError."""
     from talkoot.peer.attacks.bench import Plan, measure
     from talkoot.peer.attacks.catalogue import ATTACKS, MESSAGES, NONE
+    from talkoot.peer.attacks.nodes import SwarmStuck
 
     if len(n) != len(f):
         raise ConfigError(f"--n and --f must come in pairs; here are {len(n)} and {len(f)}")
@@ -58,6 +59,9 @@ def run(
                 _progress(f"{row['n']} peers, {row['attack']}, {row['rule']}, seed {row['seed']}")
     except OSError as error:
         raise ConfigError(f"{error.filename or out}: {error.strerror or error}") from error
+    except SwarmStuck as error:
+        typer.echo(f"bench attacks: after {len(rows)} rows a run did not come to its end: {error}", err=True)
+        raise typer.Exit(1) from error
     _progress("")
     typer.echo(json_module.dumps(rows, indent=1) if json else table(rows))
 

@@ -152,8 +152,16 @@ class NodeRun:
 
     def play(self) -> None:
         """All rounds. Raises SwarmStuck."""
-        with simulated_disks():
-            run_virtual(self.world.run(self._script))
+        stuck: BaseException | None = None
+        try:
+            with simulated_disks():
+                run_virtual(self.world.run(self._script))
+        except* SwarmStuck as group:
+            stuck = group
+        while isinstance(stuck, BaseExceptionGroup):
+            stuck = stuck.exceptions[0]
+        if stuck is not None:
+            raise stuck
 
     async def _script(self) -> None:
         await asyncio.sleep(0)  # the nodes are made

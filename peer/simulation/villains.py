@@ -15,9 +15,9 @@ from talkoot.averaging.aggregate import EncodedPart
 from talkoot.averaging.certificate import Certificate
 from talkoot.averaging.claims import Claim, sign_claim
 from talkoot.averaging.digest import content_hash, root
-from talkoot.averaging.messages import Aggregate, Committed, Message
+from talkoot.averaging.messages import Aggregate, Call, Committed, Message
 from talkoot.averaging.proof import Basis, Lie, encode_head
-from talkoot.averaging.round import Round
+from talkoot.averaging.round import MAX_JUMP, Round
 from talkoot.averaging.wire import decode, encode
 from talkoot.dht.identity import Identity
 from talkoot.peer.audits.protocol import AskChunk, AskIndex, AskProof
@@ -28,6 +28,9 @@ Villainy = Callable[[Node], None]
 
 HURRY_S = 3.0
 """After which one that goes alone closes a round."""
+
+CALLS_S = 0.25
+"""How often one that calls away does so."""
 
 Change = Callable[[EncodedPart], EncodedPart]
 """What is told instead of an aggregate."""
@@ -69,6 +72,25 @@ def withhold_from(victim: bytes) -> Villainy:
         node.links.send_bulk = send_bulk  # type: ignore[assignment, method-assign]
 
     return withhold
+
+
+def call_away(node: Node) -> None:
+    """As a voter: it calls everybody to the next attempt that it leads, again and again, and goes to none."""
+    loop = asyncio.get_running_loop()
+
+    def call() -> None:
+        machine = node.runner.round
+        if machine is not None and machine.phase not in ("idle", "done"):
+            context = machine.context
+            later = range(machine.attempt + 1, machine.attempt + 1 + MAX_JUMP)
+            attempt = next((k for k in later if context.leader(k) == context.key), None)
+            if attempt is not None:
+                said = Call(round=context.ledger.round, attempt=attempt, prior=context.prior, form_s=1.0)
+                for peer in node.links.connected:
+                    node.runner.say(peer, said)
+        loop.call_later(CALLS_S, call)
+
+    call()
 
 
 def alone(machine: Round) -> bool:
