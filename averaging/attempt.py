@@ -15,6 +15,7 @@ from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import LocalContribution
 from talkoot.averaging.deadlines import Limit, Phase, ceiling, limit
 from talkoot.averaging.exchange import Exchange
+from talkoot.averaging.fairness import is_fair
 from talkoot.averaging.holdings import SparseLeader
 from talkoot.averaging.leader import Leader
 from talkoot.averaging.ledger import Ledger
@@ -39,6 +40,7 @@ from talkoot.averaging.messages import (
 )
 from talkoot.averaging.outputs import LeftOut, Output, Refused, Send
 from talkoot.averaging.parts import Part
+from talkoot.averaging.quorum import max_faulty
 from talkoot.averaging.slices import Slices
 from talkoot.averaging.sparse import SparseExchange
 from talkoot.averaging.voting import Voter
@@ -408,10 +410,27 @@ class Attempt:
             raise MessageError("unasked", "a cut without an exchange")
         assert self.roster is not None
         out = self._exchange.cut(cut, now)
+        if not self._is_fair(cut, now):
+            raise AttemptFailed("unfair_cut", self._leader.stuck()[1] if self._leader else {self.leader})
         self.phase, self._began = "certifying", now
         self.took_s["exchange"] = cut.took_s
         self.deadline = self._until(now, self.roster.certify_s)
         return out
+
+    def _is_fair(self, cut: Cut, now: float) -> bool:
+        """Where some may lie, and a quorum is there."""
+        context, exchange, roster = self._context, self._exchange, self.roster
+        assert exchange is not None
+        assert roster is not None
+        voters = frozenset(context.ledger.voters)
+        if roster.weak or max_faulty(len(voters)) == 0:
+            return True
+        usual = voters & context.counted & {join.key for join in roster.members}
+        return is_fair(
+            frozenset(cut.contributors),
+            held=exchange.held & voters,
+            usual=usual if now < context.counted_until else frozenset(),
+        )
 
     @property
     def weak(self) -> bool:

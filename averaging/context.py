@@ -61,6 +61,9 @@ class Context:
     """Who gets no part when we lead, where there are others: proven liars, and whom we do not trust."""
     convicted: frozenset[bytes] = frozenset()
     """Against whom there is a proof that all may be expected to know: they neither lead nor reduce."""
+    counted: frozenset[bytes] = frozenset()
+    """Who was counted in the round before, and is to be in this one until `counted_until`, on our clock."""
+    counted_until: float = 0.0
     verdict: Callable[[], Verdict | None] = lambda: None
     """Our verdict on the contribution that we have to audit, signed, once there is one; asked before each of
     our joins. None: nothing is waited for."""

@@ -126,6 +126,13 @@ class Exchange:
         out: list[Output] = [self._reducer.job(keys)] if self._reducer else []
         return out + self._apply_if_complete()
 
+    @property
+    def held(self) -> frozenset[bytes]:
+        """Contributors of whose contribution we hold all of our part."""
+        if self._reducer is None:
+            return frozenset()
+        return frozenset(key for key in self._headers if self._reducer.holds((key,)))
+
     def aggregated(self, encoded: EncodedPart) -> list[Output]:
         """Our part is aggregated: state it, and send it to everyone."""
         assert self._reducer is not None

@@ -213,6 +213,11 @@ class SparseExchange:
         self._fetch.only([self._order.index(key) for key in cut.contributors], now)
         return self._go_on(now) + self._combine_if_complete()
 
+    @property
+    def held(self) -> frozenset[bytes]:
+        """Nobody's: what a cut has follows from the statements of a quorum, which it shows."""
+        return frozenset()
+
     def _combine_if_complete(self) -> list[Output]:
         """Aggregate once everything that counts is here."""
         if self._cut is None or self._working:

@@ -125,7 +125,7 @@ class Swarming:
         self._recorder = Recorder(holdings)
         self._applying = asyncio.Lock()
         self._updating = asyncio.Lock()
-        self._began = clock.now()
+        self._began, self._lasted_s = clock.now(), 0.0
         self._hold_off_until = 0.0
         self._retry_s = RETRY_S
         self._wanted: set[bytes] = set()
@@ -214,6 +214,8 @@ class Swarming:
             memory=self.recollection.memory,
             door=door_rule(self.rules.swarm, self.rules.founders),
             pace=self.pace,
+            counted=frozenset(item.key for item in self.holdings.head.value.cut),
+            counted_until=self._began + 2 * self._lasted_s,
             verdict=partial(self.runner.verdict, self.holdings.digest),
             revoked=partial(self.runner.revoked, self.ledger),
             vouches=partial(vouches, voters=self.ledger.voters, seen=self.links.seen),
@@ -239,11 +241,7 @@ class Swarming:
             machine = await self.runner.idle_round()
             elapsed_s = clock.now() - self._began
             decision = self.view.decide(
-                self.ledger,
-                self.holdings.digest,
-                self.rules,
-                self.own_report(),
-                elapsed_s,
+                self.ledger, self.holdings.digest, self.rules, self.own_report(), elapsed_s
             )
             pause_s = until_next_look(decision, elapsed_s)
             machine.almost = decision.close or decision.steps >= ALMOST * decision.target
@@ -347,6 +345,7 @@ class Swarming:
         `choice`: it was fetched, in this way.
         """
         self._on_head(certificate)
+        self._lasted_s = clock.now() - self._began if choice is None else self._lasted_s
         machine = self.runner.round
         last = machine.last if machine is not None and choice is None else None
         ended = last if last is not None and last.number == certificate.attempt else None

@@ -20,6 +20,7 @@ _ROUND_FAILURES: Mapping[str, tuple[str, ...]] = {
         "nothing_weighs",
         "reducer_lost",
         "reducer_silent",
+        "unfair_cut",
         "voters_silent",
     ),
     "certify": ("certifying_timeout",),

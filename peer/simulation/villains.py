@@ -75,14 +75,16 @@ def withhold_from(victim: bytes) -> Villainy:
 
 
 def call_away(node: Node) -> None:
-    """As a voter: it calls everybody to the next attempt that it leads, again and again, and goes to none."""
+    """As a voter: it calls everybody to the next attempt that it leads, again and again, and goes to none. It
+    begins when the others have hardly made a step."""
     loop = asyncio.get_running_loop()
 
     def call() -> None:
         machine = node.runner.round
-        if machine is not None and machine.phase not in ("idle", "done"):
+        if machine is not None and machine.phase != "done":
             context = machine.context
-            later = range(machine.attempt + 1, machine.attempt + 1 + MAX_JUMP)
+            first = machine.attempt + (machine.phase != "idle")
+            later = range(first, first + MAX_JUMP)
             attempt = next((k for k in later if context.leader(k) == context.key), None)
             if attempt is not None:
                 said = Call(round=context.ledger.round, attempt=attempt, prior=context.prior, form_s=1.0)
