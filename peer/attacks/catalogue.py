@@ -16,7 +16,7 @@ from talkoot.peer.attacks import formulas
 from talkoot.peer.attacks.accusers import Accuser
 from talkoot.peer.attacks.reducers import desert, equivocate_loudly, lie_loudly
 from talkoot.peer.simulation.peers import SimPeer
-from talkoot.peer.simulation.villains import Villainy, call_away, withhold_from
+from talkoot.peer.simulation.villains import Villainy, call_away, count_only, withhold_from
 from talkoot.peer.trainer.windows import Windows
 
 ALWAYS = 10**9
@@ -132,12 +132,14 @@ MESSAGES: dict[str, Callable[[Liars, Sequence[SimPeer]], None]] = {
     "equivocating-reducer": lambda liars, _honest: _each(liars, equivocate_loudly),
     "withheld": lambda liars, honest: _each(liars, withhold_from(honest[0].key)),
     "lone-rounds": lambda liars, _honest: _each(liars, desert({peer.key for peer in liars})),
+    "chosen-cuts": lambda liars, _honest: _each(liars, count_only({peer.key for peer in liars})),
     "endless-calls": lambda liars, _honest: _each(liars, call_away),
     "false-accusation": lambda liars, honest: _accuse(liars, honest),
 }
 """Make liars of the first of some peers, whose nodes have been made. They train and contribute honestly.
 Withheld: the first honest peer gets no slices of theirs. Lone rounds: voters certify weakly among themselves,
-though a quorum is there. Endless calls: from each attempt to a later one, so that none is finished."""
+though a quorum is there. Endless calls: from each attempt to a later one, so that none is finished. Chosen
+cuts: leaders count nobody but liars."""
 
 
 def _each(liars: Liars, villainy: Villainy) -> None:

@@ -74,6 +74,37 @@ def withhold_from(victim: bytes) -> Villainy:
     return withhold
 
 
+def count_only(friends: Collection[bytes]) -> Villainy:
+    """As a leader: of what has arrived only its friends' contributions are in its cuts."""
+
+    def choose(node: Node) -> None:
+        set_round = node.runner.set_round
+
+        def set_changed(machine: Round | None) -> None:
+            if machine is not None:
+                _choose_cuts(machine, friends)
+            set_round(machine)
+
+        if node.runner.round is not None:
+            _choose_cuts(node.runner.round, friends)
+        node.runner.set_round = set_changed  # type: ignore[method-assign]
+
+    return choose
+
+
+def _choose_cuts(machine: Round, friends: Collection[bytes]) -> None:
+    start = machine._start_attempt
+
+    def start_changed(attempt: int, now: float) -> None:
+        start(attempt, now)
+        leading = machine._running._leader if machine._running is not None else None
+        if leading is not None:
+            all_of_them = leading.held_by_all
+            leading.held_by_all = lambda: all_of_them() & set(friends) or all_of_them()  # type: ignore[method-assign]
+
+    machine._start_attempt = start_changed  # type: ignore[method-assign]
+
+
 def call_away(node: Node) -> None:
     """As a voter: it calls everybody to the next attempt that it leads, again and again, and goes to none. It
     begins when the others have hardly made a step."""
