@@ -32,8 +32,8 @@ HONEST = (
     "already_voted", "broken_chain", "busy", "closed", "different_value", "ended", "equivocation", "full",
     "ineligible", "late", "left_out", "locked", "lost", "no_quorum", "not_a_voter", "not_the_leader",
     "objection", "out_of_order", "refused", "revoked", "stale", "timeout", "too_early", "too_far",
-    "too_few_steps", "unasked", "unreachable", "unsupported", "weak", "wrong_anchor", "wrong_branch",
-    "wrong_cut", "wrong_draw", "wrong_genesis", "wrong_layout", "wrong_round", "wrong_swarm",
+    "too_few_steps", "too_often", "unasked", "unreachable", "unsupported", "weak", "wrong_anchor",
+    "wrong_branch", "wrong_cut", "wrong_draw", "wrong_genesis", "wrong_layout", "wrong_round", "wrong_swarm",
 )  # fmt: skip
 """What peers do that are late, restarted, on another branch, of another invite, or cut off."""
 

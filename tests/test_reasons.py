@@ -97,7 +97,7 @@ def test_every_end_of_an_attempt_is_counted_by_its_phase() -> None:
         metrics.round_failures.inc(end)
     counted = {word: f'round_failures_total{{reason="{word}"}}' for word in ROUND_FAILURES}
     text = metrics.expose().decode()
-    assert f"{counted['exchange']} 7.0" in text
+    assert f"{counted['exchange']} 8.0" in text
     assert f"{counted['other']} 1.0" in text
 
 
