@@ -15,7 +15,6 @@ from talkoot.averaging.context import Context
 from talkoot.averaging.contribution import LocalContribution
 from talkoot.averaging.deadlines import Limit, Phase, ceiling, limit
 from talkoot.averaging.exchange import Exchange
-from talkoot.averaging.fairness import is_fair
 from talkoot.averaging.holdings import SparseLeader
 from talkoot.averaging.leader import Leader
 from talkoot.averaging.ledger import Ledger
@@ -40,7 +39,6 @@ from talkoot.averaging.messages import (
 )
 from talkoot.averaging.outputs import LeftOut, Output, Refused, Send
 from talkoot.averaging.parts import Part
-from talkoot.averaging.quorum import max_faulty
 from talkoot.averaging.slices import Slices
 from talkoot.averaging.sparse import SparseExchange
 from talkoot.averaging.voting import Voter
@@ -84,9 +82,11 @@ class Attempt:
         slices: Slices,
         parts: tuple[Part, ...],
         blobs: BlobStore,
+        desperate: bool,
         now: float,
     ) -> None:
-        """`slices` and `parts` are what is left of the attempt before."""
+        """`slices` and `parts` are what is left of the attempt before. `desperate`: as many attempts have
+        failed as there are voters, so that weak rounds are made even while a quorum is connected."""
         self.number = number
         self.phase: AttemptPhase = "forming"
         self.roster: Roster | None = None
@@ -100,6 +100,7 @@ class Attempt:
         """How long each phase took, by the leader's clock where it said so."""
         self._context = context
         self._voter = voter
+        self._here, self._desperate = set(reachable), desperate
         leading = context.leader(number) == context.key
         sparse = context.rules.exchange == "sparse"
         make_leader = SparseLeader if sparse else Leader
@@ -159,7 +160,8 @@ class Attempt:
     # -- forming -------------------------------------------------------------------------------------
 
     def call(self, peers: AbstractSet[bytes]) -> list[Output]:
-        """As leader: ask peers to join, as long as the roster is open."""
+        """These are there now. As leader: ask them to join, as long as the roster is open."""
+        self._here |= peers
         if self._leader is None or self.roster is not None:
             return []
         self._leader.called(peers)
@@ -209,7 +211,14 @@ class Attempt:
         roster = self._leader.form(self._last_s)
         if isinstance(roster, str):
             raise AttemptFailed(roster)
+        if self._goes_without(roster):
+            raise AttemptFailed("no_quorum")
         return [Send(join.key, roster) for join in roster.members]
+
+    def _goes_without(self, roster: Roster) -> bool:
+        """Whether a roster is weak for no reason that we see: a quorum is connected, and may yet join."""
+        may_become_final = self._context.may_become_final(roster.members, self._here)
+        return roster.weak and may_become_final and not self._desperate
 
     def _enter(
         self, roster: Roster, local: LocalContribution | None, staged: Value | None, now: float
@@ -220,6 +229,8 @@ class Attempt:
         self._context.check_roster(roster)
         if self._context.key not in {join.key for join in roster.members}:
             raise MessageError("left_out", "the roster was closed without us")
+        if self._goes_without(roster):
+            raise MessageError("too_early", "a weak roster while a quorum is connected")
         self.roster = roster
         self._began, self._last_s = now, 0.0
         self.took_s["form"] = roster.took_s
@@ -274,6 +285,7 @@ class Attempt:
 
     def lost(self, peer: bytes, now: float) -> list[Output]:
         """A peer is gone."""
+        self._here.discard(peer)
         leading = self._leader
         if leading is None and peer == self.leader:
             raise AttemptFailed("leader_lost", {peer})
@@ -410,27 +422,12 @@ class Attempt:
             raise MessageError("unasked", "a cut without an exchange")
         assert self.roster is not None
         out = self._exchange.cut(cut, now)
-        if not self._is_fair(cut, now):
+        if not self._context.is_fair(cut.contributors, self.roster, self._exchange.held, now):
             raise AttemptFailed("unfair_cut", self._leader.stuck()[1] if self._leader else {self.leader})
         self.phase, self._began = "certifying", now
         self.took_s["exchange"] = cut.took_s
         self.deadline = self._until(now, self.roster.certify_s)
         return out
-
-    def _is_fair(self, cut: Cut, now: float) -> bool:
-        """Where some may lie, and a quorum is there."""
-        context, exchange, roster = self._context, self._exchange, self.roster
-        assert exchange is not None
-        assert roster is not None
-        voters = frozenset(context.ledger.voters)
-        if roster.weak or max_faulty(len(voters)) == 0:
-            return True
-        usual = voters & context.counted & {join.key for join in roster.members}
-        return is_fair(
-            frozenset(cut.contributors),
-            held=exchange.held & voters,
-            usual=usual if now < context.counted_until else frozenset(),
-        )
 
     @property
     def weak(self) -> bool:

@@ -18,11 +18,12 @@ from talkoot.averaging.certificate import (
 )
 from talkoot.averaging.claims import Claim, claim_of
 from talkoot.averaging.deadlines import Pace, Phase, ceiling
+from talkoot.averaging.fairness import is_fair
 from talkoot.averaging.ledger import Ledger
 from talkoot.averaging.memory import Memory, deciding, shows_all
 from talkoot.averaging.messages import MAX_MEMBERS, Held, Join, MessageError, Role, Roster, sign, signed_by
 from talkoot.averaging.parts import Part, parts_problem
-from talkoot.averaging.quorum import leader_of, leader_order, quorum
+from talkoot.averaging.quorum import leader_of, leader_order, max_faulty, quorum
 from talkoot.averaging.reputation import (
     banned,
     by_lot,
@@ -149,6 +150,22 @@ class Context:
     def is_weak(self, joins: Iterable[Join]) -> bool:
         """Whether those who joined cannot make the round final."""
         return len(self._deciding(joins)) < quorum(len(self.ledger.voters))
+
+    def is_fair(self, cut: Collection[bytes], roster: Roster, held: AbstractSet[bytes], now: float) -> bool:
+        """Whether we go on with a cut (`fairness`), holding all there is of `held`. Where some may lie, and a
+        quorum is there."""
+        voters = set(self.ledger.voters)
+        if roster.weak or max_faulty(len(voters)) == 0:
+            return True
+        usual = voters & self.counted & {join.key for join in roster.members}
+        return is_fair(set(cut), held=held & voters, usual=usual if now < self.counted_until else set())
+
+    def may_become_final(self, joins: Sequence[Join], reachable: AbstractSet[bytes]) -> bool:
+        """Whether those who joined would be a quorum with the voters that we reach beside them. Where some
+        may lie: a leader might see nobody but its friends."""
+        voters = self.ledger.voters
+        others = reachable & set(voters) - {join.key for join in joins}
+        return max_faulty(len(voters)) > 0 and len(self._deciding(joins)) + len(others) >= quorum(len(voters))
 
     def needs(self, weak: Certificate, reachable: Collection[bytes]) -> bool:
         """Whether the round can hardly be made final without those who certified it weakly."""

@@ -277,6 +277,7 @@ class Round:
             slices=self.slices,
             parts=self.parts,
             blobs=self._blobs,
+            desperate=self._failures >= len(self.context.ledger.voters),
             now=now,
         )
         self._running = running
@@ -293,8 +294,7 @@ class Round:
     def _one_more_failure(self, reason: str) -> bool:
         """Count an attempt that came to nothing; False when the round is given up for now."""
         self._failures += 1
-        limit = max(self.context.timing.max_attempts, 2 * len(self.context.ledger.voters))
-        if self._failures < limit:
+        if self._failures < max(self.context.timing.max_attempts, 2 * len(self.context.ledger.voters)):
             return True
         self._give_up(reason)
         return False

@@ -346,3 +346,26 @@ def test_a_voter_ends_an_attempt_of_others_once_a_round() -> None:
     assert ended.count("others_ahead") <= 2 * len(nodes)
     refused = [note.reason for node in nodes for note in node.notes if isinstance(note, outputs.Refused)]
     assert "too_often" in refused
+
+
+@pytest.mark.parametrize(
+    ("seen", "desperate", "follows"), [(3, False, False), (3, True, True), (1, False, True)]
+)
+def test_a_leader_that_sees_nobody_but_one_finds_no_weak_round(
+    seen: int, desperate: bool, follows: bool
+) -> None:
+    """In the third attempt, of which nobody else knows; only who sees a quorum itself knows better."""
+    swarm = Swarm(4)
+    order = leaders(swarm)
+    victim, leader = swarm.nodes[order[1]], swarm.nodes[order[2]]
+    machine = victim.machine
+    machine.reachable({key for key in order if key != victim.key} if seen == 3 else {leader.key}, 0.0)
+    if desperate:
+        machine._failures = len(order)
+    call = Call(round=0, attempt=2, prior=victim.digest, form_s=1.0)
+    swarm.perform(victim, machine.receive(leader.key, call, 0.0))
+    swarm.perform(leader, leader.machine.reachable({victim.key}, 0.0))
+    leader.machine._start_attempt(2, 0.0)
+    swarm.perform(leader, leader.machine._flush(0.0))
+    swarm.run(60.0)
+    assert [certificate.kind for certificate in victim.commits[:1]] == ["weak" if follows else "final"]
