@@ -32,7 +32,7 @@ REASONS = {
     "stale": "of a round or an attempt that is over",
     "too_early": "before its time",
     "too_far": "of an attempt far beyond ours",
-    "too_often": "more than once in a round",
+    "too_often": "more often than it may move us in one round",
     "too_few_steps": "a contribution of less work than counts",
     "unasked": "nobody asked for it",
     "unproven": "a proof that proves nothing",
